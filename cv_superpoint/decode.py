@@ -1,0 +1,154 @@
+"""From the network's outputs to keypoints: pure functions on numpy arrays.
+
+logits -> heatmap -> non-maximum suppression -> the strongest -> sub-pixel -> descriptors.
+Everything here is local, so an image cut into overlapping tiles decodes to the same keypoints.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELL_SIZE = 8
+SUBPIXEL_RADIUS = 2
+"""Pixels around a maximum that its sub-pixel position depends on."""
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
+
+
+def logits_to_heatmap(logits: Floats) -> Floats:
+    """Probability of a keypoint at every pixel.
+
+    Args:
+        logits: (h, w, 65), the dustbin last. Channels come last here because one cell's values
+            then lie side by side in memory, and because a channels-last network makes them so.
+
+    Returns:
+        (8 h, 8 w) float32.
+    """
+    h, w = logits.shape[:2]
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    exponentials /= exponentials.sum(axis=-1, keepdims=True)
+    cells = exponentials[..., :-1].reshape(h, w, CELL_SIZE, CELL_SIZE)
+    return cells.transpose(0, 2, 1, 3).reshape(h * CELL_SIZE, w * CELL_SIZE)
+
+
+def _sliding_maximum(values: NDArray[np.generic], radius: int) -> NDArray[np.generic]:
+    """Maximum over the (2 radius + 1)^2 window around each pixel; outside counts for nothing."""
+    for axis in (0, 1):
+        values = _sliding_maximum_1d(np.moveaxis(values, axis, 0), radius, values.dtype)
+        values = np.moveaxis(values, 0, axis)
+    return values
+
+
+def _sliding_maximum_1d(
+    values: NDArray[np.generic], radius: int, dtype: np.dtype[np.generic]
+) -> NDArray[np.generic]:
+    """The same along the first axis, in log2(window) passes of doubling windows."""
+    length, window = values.shape[0], 2 * radius + 1
+    low = -np.inf if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).min
+    current = np.full((length + 2 * radius, *values.shape[1:]), low, dtype)
+    current[radius : radius + length] = values
+    reach = 1  # current[i] is the maximum of the padded values i .. i + reach - 1
+    while reach < window:
+        step = min(reach, window - reach)
+        current = np.maximum(current[:-step], current[step:])
+        reach += step
+    return current
+
+
+def local_maxima(heatmap: Floats, threshold: float, radius: int) -> tuple[Indices, Indices]:
+    """Pixels above the threshold that no other within ``radius`` (Chebyshev) exceeds.
+
+    Of equal pixels within reach of each other the first in raster order wins, so there are never
+    two keypoints closer than ``radius + 1`` and the result does not depend on how it was computed.
+
+    Args:
+        heatmap: (H, W) float32, not negative.
+        threshold: Probability; a keypoint has more than this.
+        radius: In pixels; 0 keeps every pixel above the threshold.
+
+    Returns:
+        Rows and columns, each (N,), in raster order.
+    """
+    if radius == 0:
+        rows, columns = np.nonzero(heatmap > threshold)
+        return rows, columns
+    is_maximum = heatmap == _sliding_maximum(heatmap, radius)
+    is_maximum &= heatmap > threshold
+    rows, columns = np.nonzero(is_maximum)
+    scores = heatmap[rows, columns]
+    if len(np.unique(scores)) == len(scores):
+        return rows, columns
+    # Ties: order all pixels strictly by (score, earlier in raster order) and repeat. The bits of
+    # non-negative floats sort as the floats do.
+    bits = np.ascontiguousarray(heatmap + np.float32(0)).view(np.int32).astype(np.int64)
+    order = np.arange(heatmap.size, dtype=np.int64)[::-1].reshape(heatmap.shape)
+    keys = bits * (1 << 31) + order
+    is_maximum &= keys == _sliding_maximum(keys, radius)
+    rows, columns = np.nonzero(is_maximum)
+    return rows, columns
+
+
+def strongest(scores: Floats, count: int) -> Indices:
+    """Indices of the ``count`` highest scores, descending; -1 for all. Ties keep their order."""
+    order = np.argsort(-scores, kind="stable")
+    return order if count < 0 else order[:count]
+
+
+def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
+    """Sub-pixel positions: the probability-weighted mean of the 5 x 5 pixels around each maximum.
+
+    Pixels outside the heatmap weigh nothing.
+
+    Returns:
+        (N, 2) float32 as (x, y), at most half a pixel from the maximum, so that rounding a
+        position gives back the pixel that was found.
+    """
+    if len(rows) == 0:
+        return np.empty((0, 2), np.float32)
+    offsets = np.arange(-SUBPIXEL_RADIUS, SUBPIXEL_RADIUS + 1)
+    padded = np.pad(heatmap, SUBPIXEL_RADIUS)
+    patch_rows = rows[:, None, None] + offsets[None, :, None] + SUBPIXEL_RADIUS
+    patch_columns = columns[:, None, None] + offsets[None, None, :] + SUBPIXEL_RADIUS
+    patches = padded[patch_rows, patch_columns]
+    total = patches.sum(axis=(1, 2))
+    shift = np.stack(
+        [
+            (patches.sum(axis=1) * offsets).sum(axis=1) / total,
+            (patches.sum(axis=2) * offsets).sum(axis=1) / total,
+        ],
+        axis=1,
+    )
+    shift = np.clip(shift, -0.499, 0.499)
+    return (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
+
+
+def sample_descriptors(dense: Floats, points: Floats) -> Floats:
+    """Descriptors at any positions: bilinear between cell centres, made unit length.
+
+    Beyond the outermost cell centres the border cells are repeated.
+
+    Args:
+        dense: (h, w, D) float32; cell (i, j) is centred on pixel (8 j + 3.5, 8 i + 3.5).
+        points: (N, 2) as (x, y) pixels of the network's input.
+
+    Returns:
+        (N, D) float32.
+    """
+    h, w = dense.shape[:2]
+    cells = (points - np.float32((CELL_SIZE - 1) / 2)) / np.float32(CELL_SIZE)
+    x = np.clip(cells[:, 0], 0, w - 1)
+    y = np.clip(cells[:, 1], 0, h - 1)
+    left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+    right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
+    fx, fy = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
+    flat = dense.reshape(h * w, -1)
+    sampled = flat[top * w + left] * ((1 - fx) * (1 - fy))
+    sampled += flat[top * w + right] * (fx * (1 - fy))
+    sampled += flat[bottom * w + left] * ((1 - fx) * fy)
+    sampled += flat[bottom * w + right] * (fx * fy)
+    norms = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
+    sampled /= np.maximum(norms, np.float32(1e-12))[:, None]
+    return sampled

@@ -1,0 +1,129 @@
+"""Checks of what the caller passes, conversion to grey, padding to the network's grid."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.errors import FeatureError
+
+CELL_SIZE = 8
+
+ByteArray: TypeAlias = NDArray[np.uint8]
+
+_HINTS = {
+    "float16": "np.clip(image * 255, 0, 255).astype(np.uint8) if it lies in [0, 1]",
+    "float32": "np.clip(image * 255, 0, 255).astype(np.uint8) if it lies in [0, 1]",
+    "float64": "np.clip(image * 255, 0, 255).astype(np.uint8) if it lies in [0, 1]",
+    "uint16": "(image >> 8).astype(np.uint8), or cv2.normalize to use its full range",
+    "bool": "image.astype(np.uint8) * 255",
+}
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__
+
+
+def check_image(image: Any) -> ByteArray:
+    """The image as a non-empty uint8 array of two or three dimensions.
+
+    Raises:
+        FeatureError: If it is anything else; the message tells the conversion.
+    """
+    if not isinstance(image, np.ndarray):
+        hint = "; read it with cv2.imread" if isinstance(image, str) else ""
+        raise FeatureError(f"image must be a uint8 numpy array, got {_what(image)}{hint}")
+    if image.dtype != np.uint8:
+        hint = _HINTS.get(str(image.dtype), "image.astype(np.uint8) once it lies in [0, 255]")
+        raise FeatureError(f"image must be uint8, got {_what(image)}; convert with {hint}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise FeatureError(
+            "image must be (H, W) or (H, W, C) with 1, 3 or 4 channels (grey, BGR, BGRA), "
+            f"got {_what(image)}; for several images pass a list"
+        )
+    if image.size == 0:
+        raise FeatureError(f"image is empty, got {_what(image)}; check that it was read")
+    return image
+
+
+def is_empty(image: Any) -> bool:
+    """Whether ``cv2`` would call this image empty: None, or an array without elements."""
+    return image is None or (isinstance(image, np.ndarray) and image.size == 0)
+
+
+def to_channels(image: Any, channels: int) -> ByteArray:
+    """The checked image with the network's channels.
+
+    Args:
+        image: uint8 grey, BGR or BGRA; any strides.
+        channels: 1 for grey, 3 for RGB (the channel order networks are trained with).
+
+    Returns:
+        (H, W) for one channel, (H, W, 3) for three.
+    """
+    image = check_image(image)
+    source = 1 if image.ndim == 2 else image.shape[2]
+    if channels == 1:
+        if source == 1:
+            return image.reshape(image.shape[:2])
+        code = cv2.COLOR_BGR2GRAY if source == 3 else cv2.COLOR_BGRA2GRAY
+    else:
+        codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+        code = codes[source]
+    # cv2 copies a view with negative strides only when asked to.
+    converted: Any = cv2.cvtColor(np.ascontiguousarray(image), code)
+    return converted  # type: ignore[no-any-return]
+
+
+def check_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """The mask as booleans, or None where everything is wanted.
+
+    Args:
+        mask: None, an empty array, or (H, W) or (H, W, 1) of uint8 or bool; non-zero keeps.
+        size: (height, width) of the image.
+
+    Raises:
+        FeatureError: If the type or the size is wrong. ``cv2.SIFT`` reads out of bounds there.
+    """
+    if is_empty(mask):
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.bool_):
+        raise FeatureError(
+            f"mask must be a uint8 or bool numpy array, got {_what(mask)}; "
+            "convert with (mask != 0).astype(np.uint8)"
+        )
+    if mask.ndim == 3 and mask.shape[2] == 1:
+        mask = mask[:, :, 0]
+    if mask.ndim != 2:
+        raise FeatureError(f"mask must have one channel, got {_what(mask)}")
+    if mask.shape != size:
+        raise FeatureError(
+            f"mask must have the image's size {size[0]} x {size[1]} (height x width), "
+            f"got {mask.shape[0]} x {mask.shape[1]}"
+        )
+    return mask.astype(np.bool_)
+
+
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of the cell size."""
+    height, width = size
+    return -(-height // CELL_SIZE) * CELL_SIZE, -(-width // CELL_SIZE) * CELL_SIZE
+
+
+def pad(image: ByteArray) -> ByteArray:
+    """Repeat the last row and column up to the next multiples of the cell size.
+
+    Only the bottom and the right grow, so coordinates do not change; repeating the border rather
+    than zeros puts no edge where the photograph has none.
+    """
+    height, width = image.shape[:2]
+    new_height, new_width = padded_size((height, width))
+    if (new_height, new_width) == (height, width):
+        return np.ascontiguousarray(image)
+    rows, columns = (0, new_height - height), (0, new_width - width)
+    return np.pad(image, (rows, columns, *((0, 0),) * (image.ndim - 2)), mode="edge")
