@@ -1,3 +1,34 @@
 """SuperPoint keypoints and descriptors behind the interface of cv2.SIFT."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cv_superpoint.errors import FeatureError
+from cv_superpoint.feature2d import SuperPointFeature2D
+from cv_superpoint.features import Features
+from cv_superpoint.weights import WeightsError, available_weights
+
+if TYPE_CHECKING:
+    from cv_superpoint.module import SuperPoint
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "FeatureError",
+    "Features",
+    "SuperPoint",
+    "SuperPointFeature2D",
+    "WeightsError",
+    "__version__",
+    "available_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes a second to import: only those who ask for the torch module pay for it.
+    if name == "SuperPoint":
+        from cv_superpoint.module import SuperPoint
+
+        return SuperPoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

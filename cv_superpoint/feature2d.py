@@ -1,0 +1,413 @@
+"""The face of ``cv2.Feature2D``: cv2 types in, cv2 types out; the work is the detector's.
+
+It is a plain Python class, because a Python subclass of ``cv2.Feature2D`` crashes as soon as C++
+calls or deletes it. Where its behaviour differs from ``cv2.SIFT``'s, docs/opencv.md says so.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint import storage
+from cv_superpoint.backends import make_backend
+from cv_superpoint.detector import Detector, DetectorConfig
+from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
+from cv_superpoint.features import Features, keypoints_to_array
+from cv_superpoint.image import check_image, is_empty
+from cv_superpoint.weights import load_weights
+
+KeyPoints = tuple[cv2.KeyPoint, ...]
+
+_REQUIRED: Any = object()
+
+
+class SuperPointFeature2D:
+    """SuperPoint with the methods, call forms and return types of ``cv2.SIFT``.
+
+    Args:
+        maxKeypoints: Keep the strongest; -1 keeps all above the threshold.
+        scoreThreshold: Probability a keypoint must exceed; None takes what the weights recommend.
+        nmsRadius: No two keypoints lie within this Chebyshev distance, in pixels.
+        borderMargin: No keypoint lies closer to the image's border, in pixels.
+        subpixel: Refine positions below the pixel.
+        weights: Bundled name or path of a checkpoint (ours, or in the layout of Magic Leap,
+            rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        backend: "auto" or "torch".
+        scales: Pyramid levels relative to the image, merged into one set; see
+            docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` the level's index.
+
+    Raises:
+        WeightsError: If the weights cannot be loaded.
+        FeatureError: If a parameter is out of range; it is a ``cv2.error`` and a ``ValueError``.
+
+    Convention:
+        Keypoints are (x, y) in pixels of the image passed, (0, 0) the centre of its top-left
+        pixel. They are sorted by descending ``response``, a probability; ``angle`` and
+        ``class_id`` are -1; ``size`` is the diameter of the network's cell, 8 pixels.
+    """
+
+    def __init__(
+        self,
+        maxKeypoints: int = -1,
+        scoreThreshold: float | None = None,
+        nmsRadius: int = 4,
+        borderMargin: int = 4,
+        subpixel: bool = True,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+        *,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        self._runtime = {"device": device, "precision": precision, "backend": backend}
+        self._load(weights)
+        config = DetectorConfig(
+            max_keypoints=maxKeypoints,
+            score_threshold=(
+                self._weights.score_threshold if scoreThreshold is None else scoreThreshold
+            ),
+            nms_radius=nmsRadius,
+            border_margin=borderMargin,
+            subpixel=subpixel,
+            scales=tuple(scales),
+        )
+        self._detector = self._make_detector(config)
+
+    @classmethod
+    def create(
+        cls,
+        maxKeypoints: int = -1,
+        scoreThreshold: float | None = None,
+        nmsRadius: int = 4,
+        borderMargin: int = 4,
+        subpixel: bool = True,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+        *,
+        scales: Sequence[float] = (1.0,),
+    ) -> SuperPointFeature2D:
+        """As the constructor, in OpenCV's manner."""
+        return cls(
+            maxKeypoints,
+            scoreThreshold,
+            nmsRadius,
+            borderMargin,
+            subpixel,
+            weights,
+            device,
+            precision,
+            backend,
+            scales=scales,
+        )
+
+    def _load(self, weights: str | os.PathLike[str] | None) -> None:
+        self._weights = load_weights(weights)
+        self._backend = make_backend(self._weights, **self._runtime)
+
+    def _make_detector(self, config: DetectorConfig) -> Detector:
+        network = self._weights.config
+        return Detector(
+            self._backend,
+            channels=network.in_channels,
+            descriptor_dim=network.descriptor_dim,
+            config=config,
+        )
+
+    # ---- the twelve methods of cv2.Feature2D ----
+
+    def detectAndCompute(
+        self,
+        image: Any,
+        mask: Any = None,
+        descriptors: Any = None,
+        useProvidedKeypoints: bool = False,
+        *,
+        keypoints: Sequence[cv2.KeyPoint] | None = None,
+    ) -> tuple[KeyPoints, Any]:
+        """Keypoints and descriptors of one image.
+
+        Args:
+            image: uint8 grey, BGR or BGRA, ``numpy`` or ``cv2.UMat``, of any size.
+            mask: None, or uint8 or bool of the image's size; non-zero keeps.
+            descriptors: Preallocated (N, D) float32, filled in place if it fits.
+            useProvidedKeypoints: Describe ``keypoints`` instead of detecting.
+            keypoints: What to describe then; see :meth:`compute`.
+
+        Returns:
+            A tuple of ``cv2.KeyPoint`` and (N, D) float32 descriptors, ``cv2.UMat`` if any input
+            was one; ``((), None)`` if there is no keypoint.
+
+        Raises:
+            FeatureError: If the image or the mask is of the wrong type or size.
+        """
+        wants_umat = any(isinstance(value, cv2.UMat) for value in (image, mask, descriptors))
+        image = check_image(_to_host(image))
+        if useProvidedKeypoints:
+            found, rows = self._describe(image, () if keypoints is None else keypoints)
+        else:
+            if keypoints is not None:
+                warnings.warn(
+                    "keypoints= has no effect without useProvidedKeypoints=True", stacklevel=2
+                )
+            features = self._detector.extract(image, _to_host(mask))
+            found, rows = features.to_keypoints(), features.descriptors
+        return found, _give(rows, descriptors, wants_umat)
+
+    def detect(
+        self,
+        image: Any = _REQUIRED,
+        mask: Any = None,
+        *,
+        images: Any = _REQUIRED,
+        masks: Any = None,
+    ) -> Any:
+        """Keypoints of an image, or of each image of a list or tuple.
+
+        Args:
+            image: As for :meth:`detectAndCompute`; None or empty gives ``()``. Or a list.
+            mask: As for :meth:`detectAndCompute`, or a list with one for each image.
+            images: The same as a list for ``image``, by keyword.
+            masks: The same as a list for ``mask``, by keyword.
+
+        Returns:
+            A tuple of ``cv2.KeyPoint``; for a list a tuple of such tuples.
+        """
+        image, mask = _one_of(image, images, "image"), mask if masks is None else masks
+        if not isinstance(image, (list, tuple)):
+            image, mask = _to_host(image), _to_host(mask)
+            if is_empty(image):
+                return ()
+            return self._detector.extract(image, mask).to_keypoints()
+        hosts = [_to_host(one) for one in image]
+        host_masks = [None] * len(hosts) if is_empty(mask) else [_to_host(one) for one in mask]
+        host_masks = host_masks or [None] * len(hosts)
+        _check_count("masks", len(host_masks), len(hosts))
+        filled = [index for index, one in enumerate(hosts) if not is_empty(one)]
+        features = self._detector.extract_batch(
+            [hosts[index] for index in filled], [host_masks[index] for index in filled]
+        )
+        found: list[KeyPoints] = [()] * len(hosts)
+        for index, one_set in zip(filled, features, strict=True):
+            found[index] = one_set.to_keypoints()
+        return tuple(found)
+
+    def compute(
+        self,
+        image: Any = _REQUIRED,
+        keypoints: Any = None,
+        descriptors: Any = None,
+        *,
+        images: Any = _REQUIRED,
+    ) -> tuple[Any, Any]:
+        """Descriptors of any keypoints: trimmed, reordered, another detector's, sub-pixel.
+
+        Args:
+            image: As for :meth:`detectAndCompute`, or a list of images.
+            keypoints: ``cv2.KeyPoint`` objects; for a list of images a list of such lists.
+            descriptors: Preallocated, as for :meth:`detectAndCompute` (one image only).
+            images: The same as a list for ``image``, by keyword.
+
+        Returns:
+            The keypoints in their order with every field kept, without those outside the image,
+            and their descriptors, row by row. ``((), None)`` if none is left.
+        """
+        image = _one_of(image, images, "image")
+        if isinstance(image, (list, tuple)):
+            keypoints = () if keypoints is None else keypoints
+            _check_count("sets of keypoints", len(keypoints), len(image))
+            results = [
+                self.compute(one, points) for one, points in zip(image, keypoints, strict=True)
+            ]
+            return tuple(found for found, _ in results), tuple(rows for _, rows in results)
+        wants_umat = any(isinstance(value, cv2.UMat) for value in (image, descriptors))
+        found, rows = self._describe(_to_host(image), () if keypoints is None else keypoints)
+        return found, _give(rows, descriptors, wants_umat)
+
+    def descriptorSize(self) -> int:
+        """Number of elements of a descriptor."""
+        return self._detector.descriptor_dim
+
+    def descriptorType(self) -> int:
+        """``cv2.CV_32F``."""
+        return int(cv2.CV_32F)
+
+    def defaultNorm(self) -> int:
+        """``cv2.NORM_L2``; the rows have unit length, so it orders as their dot products do."""
+        return int(cv2.NORM_L2)
+
+    def empty(self) -> bool:
+        """False: there are always weights."""
+        return False
+
+    def clear(self) -> None:
+        """Nothing to do: no state is kept between calls."""
+
+    def getDefaultName(self) -> str:
+        """Name in a ``cv2.FileStorage``."""
+        return storage.NAME
+
+    def write(self, file: Any, name: str | None = None) -> None:
+        """Write the parameters to a file, or under ``name`` into an open ``cv2.FileStorage``."""
+        storage.write(file, name, self._detector.config, self._weights)
+
+    def save(self, filename: str | os.PathLike[str]) -> None:
+        """Write the parameters to a file that :meth:`read` takes."""
+        self.write(filename)
+
+    def read(self, source: Any) -> None:
+        """Take the parameters, and the weights, from a file or a ``cv2.FileNode``.
+
+        Raises:
+            FeatureError: If they are not a SuperPoint's, or are for weights that changed.
+        """
+        parameters = storage.read(source)
+        weights = storage.find_weights(parameters, self._weights)
+        if weights is not None:
+            self._load(weights)
+        self._detector = self._make_detector(parameters.config)
+
+    # ---- getters and setters of what can change after construction ----
+
+    def _set(self, **changes: Any) -> None:
+        # A new detector rather than a changed one: calls under way in other threads keep theirs.
+        self._detector = self._make_detector(replace(self._detector.config, **changes))
+
+    def getMaxKeypoints(self) -> int:
+        """Most keypoints kept; -1 for all."""
+        return self._detector.config.max_keypoints
+
+    def setMaxKeypoints(self, maxKeypoints: int) -> None:
+        """Set :meth:`getMaxKeypoints`."""
+        self._set(max_keypoints=maxKeypoints)
+
+    def getScoreThreshold(self) -> float:
+        """Probability that a keypoint must exceed."""
+        return self._detector.config.score_threshold
+
+    def setScoreThreshold(self, scoreThreshold: float | None) -> None:
+        """Set :meth:`getScoreThreshold`; None takes what the weights recommend."""
+        recommended = self._weights.score_threshold
+        self._set(score_threshold=recommended if scoreThreshold is None else scoreThreshold)
+
+    def getNmsRadius(self) -> int:
+        """Radius of the non-maximum suppression, in pixels."""
+        return self._detector.config.nms_radius
+
+    def setNmsRadius(self, nmsRadius: int) -> None:
+        """Set :meth:`getNmsRadius`."""
+        self._set(nms_radius=nmsRadius)
+
+    def getBorderMargin(self) -> int:
+        """Distance that keypoints keep from the border, in pixels."""
+        return self._detector.config.border_margin
+
+    def setBorderMargin(self, borderMargin: int) -> None:
+        """Set :meth:`getBorderMargin`."""
+        self._set(border_margin=borderMargin)
+
+    def getSubpixel(self) -> bool:
+        """Whether positions are refined below the pixel."""
+        return self._detector.config.subpixel
+
+    def setSubpixel(self, subpixel: bool) -> None:
+        """Set :meth:`getSubpixel`."""
+        self._set(subpixel=subpixel)
+
+    def getScales(self) -> tuple[float, ...]:
+        """The pyramid's levels, relative to the image."""
+        return self._detector.config.scales
+
+    def setScales(self, scales: Sequence[float]) -> None:
+        """Set :meth:`getScales`."""
+        self._set(scales=tuple(scales))
+
+    # ---- beyond cv2 ----
+
+    def extract(self, image: Any, mask: Any = None) -> Features:
+        """Arrays instead of ``cv2.KeyPoint`` objects; as :meth:`detectAndCompute` otherwise."""
+        return self._detector.extract(_to_host(image), _to_host(mask))
+
+    def extractBatch(
+        self, images: Sequence[Any], masks: Sequence[Any] | None = None
+    ) -> list[Features]:
+        """:meth:`extract` for each image, of any sizes; one call fills a GPU."""
+        hosts = [_to_host(image) for image in images]
+        return self._detector.extract_batch(
+            hosts, None if masks is None else [_to_host(mask) for mask in masks]
+        )
+
+    def describe(self) -> str:
+        """One line on what runs where, and on which weights."""
+        weights = self._weights
+        return f"{weights.name} ({weights.sha256[:12]}), {self._backend.describe()}"
+
+    def __repr__(self) -> str:
+        config = self._detector.config
+        return f"SuperPointFeature2D(weights={self._weights.name!r}, {config})"
+
+    def _describe(
+        self, image: Any, keypoints: Any
+    ) -> tuple[KeyPoints, NDArray[np.float32]]:
+        image = check_image(image)
+        if not isinstance(keypoints, (list, tuple)) or not all(
+            isinstance(keypoint, cv2.KeyPoint) for keypoint in keypoints
+        ):
+            raise FeatureError(
+                "keypoints must be a list or tuple of cv2.KeyPoint; "
+                "make them from an (N, 2) array with cv2.KeyPoint.convert(points)"
+            )
+        points = keypoints_to_array(keypoints)
+        last = np.array((image.shape[1], image.shape[0]), np.float32) - np.float32(0.5)
+        inside = np.all((points >= -0.5) & (points <= last), axis=1)  # False for NaN
+        kept = tuple(keypoints[index] for index in np.flatnonzero(inside))
+        sizes = np.array([keypoint.size for keypoint in kept], np.float32)
+        return kept, self._detector.describe(image, points[inside], sizes)
+
+
+def _one_of(first: Any, second: Any, name: str) -> Any:
+    """The argument that was given of two spellings of the same."""
+    if (first is _REQUIRED) == (second is _REQUIRED):
+        raise FeatureError(f"pass {name} or {name}s, and only one of them")
+    return second if first is _REQUIRED else first
+
+
+def _check_count(what: str, count: int, images: int) -> None:
+    if count != images:
+        raise FeatureError(
+            f"there must be as many {what} as images, got {count} and {images}", ASSERTION_FAILED
+        )
+
+
+def _to_host(image: Any) -> Any:
+    """The array inside a ``cv2.UMat``; anything else as it is."""
+    return image.get() if isinstance(image, cv2.UMat) else image
+
+
+def _give(rows: NDArray[np.float32], preallocated: Any, wants_umat: bool) -> Any:
+    """Descriptors in the form the caller asked for; None (or an empty UMat) for no rows."""
+    if wants_umat:
+        return cv2.UMat(rows) if len(rows) else cv2.UMat()
+    if len(rows) == 0:
+        return None
+    fits = (
+        isinstance(preallocated, np.ndarray)
+        and preallocated.shape == rows.shape
+        and preallocated.dtype == rows.dtype
+    )
+    if not fits:
+        return rows
+    preallocated[...] = rows
+    return preallocated

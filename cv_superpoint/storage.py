@@ -1,0 +1,140 @@
+"""Parameters in ``cv2.FileStorage`` files (YAML, JSON or XML), as OpenCV's algorithms keep them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from cv_superpoint.detector import DetectorConfig
+from cv_superpoint.errors import FeatureError
+from cv_superpoint.weights import LoadedWeights, available_weights, load_weights
+
+NAME = "Feature2D.SuperPoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What a file holds.
+
+    Attributes:
+        config: The detector's.
+        weights: Bundled name or absolute path.
+        sha256: Of the weights, hexadecimal.
+    """
+
+    config: DetectorConfig
+    weights: str
+    sha256: str
+
+
+def write(file: Any, name: str | None, config: DetectorConfig, weights: LoadedWeights) -> None:
+    """Write to a file by its name, or under a key of an open ``cv2.FileStorage``.
+
+    Raises:
+        FeatureError: If the arguments do not fit or the file cannot be opened.
+    """
+    if isinstance(file, cv2.FileStorage):
+        if name is None:
+            raise FeatureError("write(fs, name) needs the name of the node to write")
+        file.startWriteStruct(name, cv2.FILE_NODE_MAP)
+        _write_fields(file, config, weights)
+        file.endWriteStruct()
+        return
+    if not isinstance(file, (str, os.PathLike)) or name is not None:
+        raise FeatureError("write takes a file name, or a cv2.FileStorage and a node's name")
+    opened = cv2.FileStorage(os.fspath(file), cv2.FILE_STORAGE_WRITE)
+    if not opened.isOpened():
+        raise FeatureError(f"cannot open {os.fspath(file)!r} for writing; does its folder exist?")
+    _write_fields(opened, config, weights)
+    opened.release()
+
+
+def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: LoadedWeights) -> None:
+    bundled = weights.name in available_weights()
+    # The keys are the parameters of SuperPointFeature2D.create, in the manner of cv2.SIFT's.
+    file.write("name", NAME)
+    file.write("maxKeypoints", config.max_keypoints)
+    file.write("scoreThreshold", config.score_threshold)
+    file.write("nmsRadius", config.nms_radius)
+    file.write("borderMargin", config.border_margin)
+    file.write("subpixel", int(config.subpixel))
+    file.write("tileSize", config.tile_size)
+    file.write("weights", weights.name if bundled else str(weights.path.resolve()))
+    file.write("weightsSha256", weights.sha256)
+    file.startWriteStruct("scales", cv2.FILE_NODE_SEQ)
+    for scale in config.scales:
+        file.write("", scale)
+    file.endWriteStruct()
+
+
+def read(source: Any) -> Parameters:
+    """Read from a file by its name, or from a ``cv2.FileNode``.
+
+    Raises:
+        FeatureError: If there is no such file, or it does not hold a SuperPoint's parameters.
+    """
+    if isinstance(source, cv2.FileNode):
+        return _read_fields(source, "the node")
+    if not isinstance(source, (str, os.PathLike)):
+        raise FeatureError(f"read takes a file name or a cv2.FileNode, got {type(source).__name__}")
+    path = os.fspath(source)
+    if not Path(path).is_file():
+        raise FeatureError(f"there is no file {path!r} to read")
+    opened = cv2.FileStorage(path, cv2.FILE_STORAGE_READ)
+    try:
+        return _read_fields(opened.root(), repr(path))
+    finally:
+        opened.release()
+
+
+def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
+    found = node.getNode("name").string() if node.isMap() else ""
+    if found != NAME:
+        raise FeatureError(
+            f"{source} must hold the parameters of a {NAME}, got {found or 'none'!r}; "
+            "write them with save() or write()"
+        )
+    missing = [key for key in ("scoreThreshold", "weights", "scales") if node.getNode(key).empty()]
+    if missing:
+        raise FeatureError(f"{source} lacks {', '.join(missing)}; write it anew with save()")
+
+    def integer(key: str) -> int:
+        return int(node.getNode(key).real())
+
+    scales = node.getNode("scales")
+    config = DetectorConfig(
+        max_keypoints=integer("maxKeypoints"),
+        score_threshold=node.getNode("scoreThreshold").real(),
+        nms_radius=integer("nmsRadius"),
+        border_margin=integer("borderMargin"),
+        subpixel=bool(integer("subpixel")),
+        scales=tuple(scales.at(index).real() for index in range(scales.size())),
+        tile_size=integer("tileSize"),
+    )
+    return Parameters(
+        config=config,
+        weights=node.getNode("weights").string(),
+        sha256=node.getNode("weightsSha256").string(),
+    )
+
+
+def find_weights(parameters: Parameters, current: LoadedWeights) -> str | None:
+    """What to load for these parameters; None if it is what is loaded already.
+
+    Raises:
+        FeatureError: If the named weights are no longer those that the parameters were saved with.
+        WeightsError: If they cannot be loaded.
+    """
+    if parameters.sha256 == current.sha256:
+        return None
+    found = load_weights(parameters.weights)
+    if found.sha256 != parameters.sha256:
+        raise FeatureError(
+            f"weights {parameters.weights!r} have changed since these parameters were saved: "
+            f"sha256 {parameters.sha256} expected, {found.sha256} found"
+        )
+    return parameters.weights
