@@ -1,0 +1,1 @@
+"""Self-supervised training of :mod:`cv_superpoint`: ``python -m train``."""

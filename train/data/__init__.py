@@ -1,0 +1,1 @@
+"""Training data: synthetic shapes, photographs, warped pairs, photometric changes."""

@@ -1,0 +1,337 @@
+"""Shapes with known vertices: every drawing is a stack of filled polygons.
+
+A shape is described before it is drawn, so its vertices can go through a homography first and the
+lines of the drawing stay as sharp as they were (no image is ever resampled).
+
+Convention:
+    Points are (x, y) pixels, (0, 0) the centre of the top-left pixel. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from train.geometry.homography import Matrix, inside, warp_points
+
+OVERSAMPLING = 2
+# OpenCV's anti-aliased fill reaches this far beyond the polygon, in pixels of its own image.
+FILL_EXCESS = 0.68
+SHIFT_BITS = 4
+
+
+@dataclass
+class Shape:
+    """Filled polygons in painting order, and the points that a detector should find.
+
+    Attributes:
+        fills: (vertices (K, 2), grey level in [0, 255]) pairs.
+        points: Junctions and corners, (x, y).
+    """
+
+    fills: list[tuple[Matrix, float]] = field(default_factory=list)
+    points: list[npt.NDArray[np.float64]] = field(default_factory=list)
+
+    def warped(self, homography: Matrix) -> Shape:
+        """The shape seen through a homography; points behind the camera are dropped."""
+        fills = [(warp_points(homography, polygon), shade) for polygon, shade in self.fills]
+        points = warp_points(homography, self.keypoints)
+        return Shape(
+            [(polygon, shade) for polygon, shade in fills if np.isfinite(polygon).all()],
+            [point for point in points if np.isfinite(point).all()],
+        )
+
+    @property
+    def keypoints(self) -> Matrix:
+        """(N, 2) points."""
+        return np.array(self.points, dtype=np.float64).reshape(-1, 2)
+
+    def draw(self, background: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Paint over a background, anti-aliased."""
+        h, w = background.shape
+        large = cv2.resize(background, (w * OVERSAMPLING, h * OVERSAMPLING))
+        for polygon, shade in self.fills:
+            # Pixel edges scale: the centre of pixel 0 lies between its oversampled pixels.
+            scaled = shrink((polygon + 0.5) * OVERSAMPLING - 0.5, FILL_EXCESS)
+            fixed = np.round(np.clip(scaled, -4e3, 8e3) * 2**SHIFT_BITS).astype(np.int32)
+            cv2.fillPoly(large, [fixed], (float(shade),), cv2.LINE_AA, SHIFT_BITS)
+        return cv2.resize(large, (w, h), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+    def visible_keypoints(self, size: tuple[int, int]) -> Matrix:
+        """(N, 2) points inside the frame."""
+        points = self.keypoints
+        return points[inside(points, size)]
+
+
+def shrink(polygon: Matrix, distance: float) -> Matrix:
+    """Move every edge of a simple polygon inwards, keeping the corners' angles."""
+    edges = np.roll(polygon, -1, axis=0) - polygon
+    lengths = np.linalg.norm(edges, axis=1, keepdims=True)
+    x, y = polygon.T
+    turn = 1.0 if x @ np.roll(y, -1) - y @ np.roll(x, -1) > 0 else -1.0
+    normals = turn * np.stack([-edges[:, 1], edges[:, 0]], axis=1) / np.maximum(lengths, 1e-9)
+    before = np.roll(normals, 1, axis=0)
+    # The two offset lines meet here; very sharp corners are kept from running away.
+    cosine = np.maximum(1 + (before * normals).sum(axis=1, keepdims=True), 0.25)
+    return np.asarray(polygon + distance * (before + normals) / cosine)
+
+
+def other_shade(rng: np.random.Generator, *shades: float, gap: float = 35.0) -> float:
+    """A grey level at least ``gap`` away from the given ones (less when they leave no room)."""
+    candidates = rng.uniform(0, 255, 16)
+    distance = np.abs(candidates[:, None] - np.array(shades)).min(axis=1)
+    far = candidates[distance >= gap]
+    return float(far[0] if len(far) else candidates[distance.argmax()])
+
+
+def _circle_points(
+    rng: np.random.Generator, count: int, radius: float, smallest_gap: float
+) -> Matrix:
+    """``count`` points around the origin, in order, not too close in angle."""
+    gaps = rng.dirichlet(np.full(count, 3.0)) * (2 * np.pi - count * smallest_gap) + smallest_gap
+    angles = np.cumsum(gaps) + rng.uniform(0, 2 * np.pi)
+    radii = radius * rng.uniform(0.6, 1.0, count)
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+
+def _corner_mask(polygon: Matrix, flattest: float = 2.75) -> npt.NDArray[np.bool_]:
+    """Vertices of a polygon whose angle (radians) is not nearly straight."""
+    back = np.roll(polygon, 1, axis=0) - polygon
+    forward = np.roll(polygon, -1, axis=0) - polygon
+    norms = np.linalg.norm(back, axis=1) * np.linalg.norm(forward, axis=1)
+    cosine = (back * forward).sum(axis=1) / np.maximum(norms, 1e-9)
+    return np.asarray(cosine > np.cos(flattest))
+
+
+def _place(rng: np.random.Generator, size: tuple[int, int], margin: float) -> Matrix:
+    h, w = size
+    return np.array([rng.uniform(margin, w - margin), rng.uniform(margin, h - margin)])
+
+
+def _polygon_at(
+    rng: np.random.Generator, centre: Matrix, radius: float, corners: int, shade: float
+) -> Shape:
+    polygon = _circle_points(rng, corners, radius, 0.5) + centre
+    return Shape([(polygon, shade)], list(polygon[_corner_mask(polygon)]))
+
+
+def lines(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """Strokes with their ends and crossings; strokes that nearly touch are left out."""
+    shape = Shape()
+    segments: list[Matrix] = []
+    shortest = 0.2 * min(size)
+    for _ in range(int(rng.integers(1, 9))):
+        segment = np.stack([_place(rng, size, 4), _place(rng, size, 4)])
+        direction = segment[1] - segment[0]
+        length = np.linalg.norm(direction)
+        if length < shortest:
+            continue
+        crossings = [_crossing(segment, other, clearance=8.0) for other in segments]
+        if any(crossing is None for crossing in crossings):
+            continue
+        normal = np.array([-direction[1], direction[0]]) / length * rng.uniform(0.6, 2.0)
+        polygon = np.stack([segment[0] + normal, segment[1] + normal])
+        polygon = np.concatenate([polygon, np.stack([segment[1] - normal, segment[0] - normal])])
+        shape.fills.append((polygon, other_shade(rng, ground)))
+        shape.points += [*segment, *(c for c in crossings if c is not None and len(c))]
+        segments.append(segment)
+    return shape
+
+
+def _crossing(first: Matrix, second: Matrix, clearance: float) -> Matrix | None:
+    """Where two segments cross: a point, an empty array if they do not, None if ambiguous."""
+    d1, d2 = first[1] - first[0], second[1] - second[0]
+    n1, n2 = np.linalg.norm(d1), np.linalg.norm(d2)
+    for segment, direction, ends in ((first, d1, second), (second, d2, first)):
+        t = np.clip((ends - segment[0]) @ direction / (direction @ direction), 0, 1)
+        nearest = segment[0] + t[:, None] * direction
+        if np.linalg.norm(ends - nearest, axis=1).min() < clearance:
+            return None
+    determinant = d1[0] * d2[1] - d1[1] * d2[0]
+    if abs(determinant) < 1e-9:
+        return np.empty(0)
+    offset = second[0] - first[0]
+    t = (offset[0] * d2[1] - offset[1] * d2[0]) / determinant
+    u = (offset[0] * d1[1] - offset[1] * d1[0]) / determinant
+    if not (0 <= t <= 1 and 0 <= u <= 1):
+        return np.empty(0)
+    shallow = abs(determinant) / (n1 * n2) < 0.5
+    return None if shallow else np.asarray(first[0] + t * d1)
+
+
+def polygon(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """One polygon of three to seven corners: triangles and quadrilaterals most often."""
+    corners = int(rng.choice([3, 3, 4, 4, 5, 6, 7]))
+    radius = rng.uniform(0.2, 0.5) * min(size)
+    centre = _place(rng, size, 0.25 * min(size))
+    return _polygon_at(rng, centre, radius, corners, other_shade(rng, ground))
+
+
+def polygons(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """Several polygons apart from each other."""
+    shape = Shape()
+    taken: list[tuple[Matrix, float]] = []
+    for _ in range(16):
+        radius = rng.uniform(0.08, 0.25) * min(size)
+        centre = _place(rng, size, 0.1 * min(size))
+        if any(np.linalg.norm(centre - c) < radius + r + 5 for c, r in taken):
+            continue
+        part = _polygon_at(rng, centre, radius, int(rng.integers(3, 7)), other_shade(rng, ground))
+        shape.fills += part.fills
+        shape.points += part.points
+        taken.append((centre, radius))
+    return shape
+
+
+def star(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """Strokes that meet in one point, or a filled star."""
+    centre = _place(rng, size, 0.3 * min(size))
+    radius = rng.uniform(0.2, 0.45) * min(size)
+    count = int(rng.integers(3, 7))
+    tips = _circle_points(rng, count, radius, 0.55)
+    if rng.random() < 0.5:
+        inner = tips + np.roll(tips, -1, axis=0)
+        inner *= rng.uniform(0.15, 0.3) * radius / np.linalg.norm(inner, axis=1, keepdims=True)
+        outline = np.stack([tips, inner], axis=1).reshape(-1, 2) + centre
+        return Shape(
+            [(outline, other_shade(rng, ground))], list(outline[_corner_mask(outline, 2.5)])
+        )
+    shade, width = other_shade(rng, ground), rng.uniform(0.6, 2.0)
+    normals = np.stack([-tips[:, 1], tips[:, 0]], axis=1)
+    normals *= width / np.linalg.norm(normals, axis=1, keepdims=True)
+    fills = [
+        (np.stack([n, tip + n, tip - n, -n]) + centre, shade)
+        for tip, n in zip(tips, normals, strict=True)
+    ]
+    return Shape(fills, [centre, *(tips + centre)])
+
+
+def ellipses(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """Ellipses: nothing to detect."""
+    shape = Shape()
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for _ in range(int(rng.integers(1, 9))):
+        axes = rng.uniform(0.05, 0.3, 2) * min(size)
+        turn = rng.uniform(0, np.pi)
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        outline = circle * axes @ rotation.T + _place(rng, size, 0.1 * min(size))
+        # Two overlapping ellipses would make real corners.
+        if all(_apart(outline, other) for other, _ in shape.fills):
+            shape.fills.append((outline, other_shade(rng, ground)))
+    return shape
+
+
+def _apart(first: Matrix, second: Matrix, clearance: float = 4.0) -> bool:
+    reach = [np.linalg.norm(p - p.mean(axis=0), axis=1).max() for p in (first, second)]
+    distance = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
+    return bool(distance > sum(reach) + clearance)
+
+
+def _lattice(
+    rng: np.random.Generator, size: tuple[int, int], rows: int, columns: int, uneven: float
+) -> Matrix:
+    """(rows + 1, columns + 1, 2) vertices of a rectangle cut into cells, somewhere in the frame."""
+    extent = rng.uniform(0.4, 0.9, 2) * min(size)
+
+    def cuts(count: int, length: float) -> Matrix:
+        widths = 1 + rng.uniform(0, uneven, count) if uneven else np.ones(count)
+        return np.asarray(np.concatenate([[0.0], np.cumsum(widths / widths.sum())]) * length)
+
+    x, y = np.meshgrid(cuts(columns, extent[0]), cuts(rows, extent[1]))
+    return np.stack([x, y], axis=-1) - extent / 2 + _place(rng, size, 0.35 * min(size))
+
+
+def _cells(grid: Matrix) -> list[list[Matrix]]:
+    return [
+        [np.stack([a, b, c, d]) for a, b, c, d in zip(top, top[1:], low[1:], low, strict=False)]
+        for top, low in zip(grid, grid[1:], strict=False)
+    ]
+
+
+def checkerboard(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """A board in two tones, both different from the ground: every lattice point is a junction."""
+    rows, columns = (int(n) for n in rng.integers(2, 7, 2))
+    grid = _lattice(rng, size, rows, columns, uneven=0.0)
+    first = other_shade(rng, ground)
+    second = other_shade(rng, ground, first)
+    fills = [
+        (cell, (first, second)[(i + j) % 2])
+        for i, row in enumerate(_cells(grid))
+        for j, cell in enumerate(row)
+    ]
+    return Shape(fills, list(grid.reshape(-1, 2)))
+
+
+def stripes(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """Bands side by side, each different from its neighbours and the ground."""
+    grid = _lattice(rng, size, 1, int(rng.integers(3, 9)), uneven=2.0)
+    shape = Shape(points=list(grid.reshape(-1, 2)))
+    shade = ground
+    for cell in _cells(grid)[0]:
+        shade = other_shade(rng, ground, shade)
+        shape.fills.append((cell, shade))
+    return shape
+
+
+def cube(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """A box seen from outside: three faces, seven visible corners."""
+    while True:
+        rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        extent = rng.uniform(0.3, 0.6, 3) * min(size)
+        # Edges leaving the corner nearest to the viewer, who looks along the third axis.
+        edges = (rotation * np.where(rotation[2] < 0, -1, 1))[:2].T * extent[:, None]
+        pairs = [(0, 1), (1, 2), (2, 0)]
+        areas = [abs(edges[a, 0] * edges[b, 1] - edges[a, 1] * edges[b, 0]) for a, b in pairs]
+        if min(areas) > 0.02 * min(size) ** 2:
+            break
+    corner = _place(rng, size, 0.35 * min(size)) - edges.sum(axis=0) / 2
+    shape = Shape(points=[corner, *(corner + edges)])
+    shades: list[float] = [ground]
+    for a, b in pairs:
+        face = np.stack([corner, corner + edges[a], corner + edges[a] + edges[b], corner + edges[b]])
+        shades.append(other_shade(rng, *shades, gap=25))
+        shape.fills.append((face, shades[-1]))
+        shape.points.append(face[2])
+    return shape
+
+
+def house(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """A compound figure: wall, roof, door and window."""
+    w, h = rng.uniform(0.4, 0.7, 2) * min(size)
+    eaves, ridge = rng.uniform(0, 0.2) * w, rng.uniform(0.2, 0.5) * h
+    wall = np.array([[0, 0], [w, 0], [w, h], [0, h]])
+    roof = np.array([[-eaves, 0], [rng.uniform(0.2, 0.8) * w, -ridge], [w + eaves, 0]])
+    left, right, top = 0.1 * w, rng.uniform(0.3, 0.45) * w, rng.uniform(0.35, 0.6) * h
+    door = np.array([[left, top], [right, top], [right, h], [left, h]])
+    x0, x1 = rng.uniform(0.55, 0.65) * w, rng.uniform(0.8, 0.9) * w
+    y0, y1 = rng.uniform(0.15, 0.3) * h, rng.uniform(0.5, 0.7) * h
+    window = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    wall_shade = other_shade(rng, ground)
+    shades = [wall_shade, other_shade(rng, ground, wall_shade)]
+    shades += [other_shade(rng, ground, wall_shade), other_shade(rng, wall_shade)]
+    origin = _place(rng, size, 0.4 * min(size)) - np.array([w, h - ridge]) / 2
+    parts = [part + origin for part in (wall, roof, door, window)]
+    # Without eaves the wall and the roof share their corners.
+    corners = [*parts[0][2:], *(parts[0][:2] if eaves > 4 else [])]
+    return Shape(
+        list(zip(parts, shades, strict=True)), [*corners, *parts[1], *parts[2], *parts[3]]
+    )
+
+
+def nothing(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """An empty ground: noise and texture only."""
+    return Shape()
+
+
+SHAPES: dict[str, Callable[[np.random.Generator, tuple[int, int], float], Shape]] = {
+    draw.__name__: draw
+    for draw in (
+        *(lines, polygon, polygons, star, ellipses),
+        *(checkerboard, stripes, cube, house, nothing),
+    )
+}

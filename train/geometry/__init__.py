@@ -1,0 +1,1 @@
+"""Plane geometry: homographies, points, image warps and valid masks."""

@@ -1,0 +1,171 @@
+"""Homographies: sampling, composing, and warping points and images.
+
+Convention:
+    A homography is a forward (3, 3) float64 matrix: ``H_0to1`` maps points of image 0 to image 1.
+    Points are (x, y) with (0, 0) at the centre of the top-left pixel, as in OpenCV. Sizes are
+    (height, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HomographyConfig:
+    """Distribution of random homographies.
+
+    Attributes:
+        scale: Smallest and largest zoom, sampled log-uniformly.
+        rotation: Largest angle in radians, either way.
+        any_angle: Probability of a rotation by any angle instead.
+        corner_jitter: Largest displacement of a corner, as a fraction of the sides (perspective
+            and shear).
+        translation: Largest shift, as a fraction of the sides.
+        flip: Probability of a left-right mirror image.
+    """
+
+    scale: tuple[float, float] = (0.7, 1.3)
+    rotation: float = 0.5
+    any_angle: float = 0.0
+    corner_jitter: float = 0.1
+    translation: float = 0.1
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be a positive (low, high), got {self.scale}")
+        if not 0 <= self.corner_jitter < 0.3:
+            raise ValueError(f"corner_jitter must be in [0, 0.3), got {self.corner_jitter}")
+
+
+def translate(x: float, y: float) -> Matrix:
+    """The shift by (x, y) pixels."""
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
+
+
+def resize_matrix(scale_x: float, scale_y: float) -> Matrix:
+    """Where pixels go when an image is resized: pixel edges scale, not pixel centres."""
+    return (
+        translate(-0.5, -0.5) @ np.diag([float(scale_x), float(scale_y), 1.0]) @ translate(0.5, 0.5)
+    )
+
+
+def sample_homography(
+    rng: np.random.Generator, size: tuple[int, int], config: HomographyConfig
+) -> Matrix:
+    """A random homography of a frame onto itself.
+
+    Args:
+        rng: Source of randomness.
+        size: (height, width) of the frame.
+        config: The distribution.
+
+    Returns:
+        ``H`` (3, 3), from the frame to its warped version.
+    """
+    h, w = size
+    sides = np.array([w, h], dtype=np.float64)
+    centre = (sides - 1) / 2
+    corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], dtype=np.float64)
+    jitter = rng.uniform(-config.corner_jitter, config.corner_jitter, (4, 2)) * sides
+    perspective = cv2.getPerspectiveTransform(
+        corners.astype(np.float32), (corners + jitter).astype(np.float32)
+    )
+    bound = np.pi if rng.random() < config.any_angle else config.rotation
+    angle = rng.uniform(-bound, bound)
+    zoom = np.exp(rng.uniform(*np.log(config.scale)))
+    mirror = -1.0 if rng.random() < config.flip else 1.0
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    similarity = np.array([[cos * mirror, -sin, 0], [sin * mirror, cos, 0], [0, 0, 1]])
+    shift = rng.uniform(-config.translation, config.translation, 2) * sides
+    matrix = (
+        translate(*(centre + shift)) @ similarity @ translate(*-centre) @ perspective.astype(float)
+    )
+    return np.asarray(matrix / matrix[2, 2], dtype=np.float64)
+
+
+def warp_points(homography: Matrix, points: FloatArray) -> Matrix:
+    """Map points through a homography.
+
+    Args:
+        homography: (3, 3).
+        points: (N, 2) as (x, y).
+
+    Returns:
+        (N, 2) float64; NaN for points that the homography sends behind the camera.
+    """
+    homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ homography.T
+    # The side of the horizon that the frame's origin is on counts as the front.
+    sign = np.sign(homography[2, 2]) or 1.0
+    depth = homogeneous[:, 2:] * sign
+    depth = np.where(depth > 1e-9, depth, np.nan)
+    return np.asarray(homogeneous[:, :2] * sign / depth, dtype=np.float64)
+
+
+def inside(points: FloatArray, size: tuple[int, int], border: float = 0.0) -> npt.NDArray[np.bool_]:
+    """Which (N, 2) points lie in an image and at least ``border`` px from its outermost centres."""
+    h, w = size
+    with np.errstate(invalid="ignore"):
+        x, y = points[:, 0], points[:, 1]
+        kept = (x >= border) & (y >= border) & (x <= w - 1 - border) & (y <= h - 1 - border)
+    return np.asarray(kept)
+
+
+def warp_image(
+    image: npt.NDArray[Any],
+    homography: Matrix,
+    size: tuple[int, int],
+    *,
+    border: int = cv2.BORDER_REFLECT_101,
+    interpolation: int = cv2.INTER_LINEAR,
+) -> npt.NDArray[Any]:
+    """Warp an image.
+
+    Args:
+        image: (H, W) or (H, W, C).
+        homography: From ``image`` to the result.
+        size: (height, width) of the result.
+        border: What lies outside the image, an OpenCV border constant.
+        interpolation: An OpenCV interpolation constant.
+
+    Returns:
+        The warped image, dtype of ``image``. Enlarge-and-average when shrinking is the caller's.
+    """
+    return cv2.warpPerspective(
+        image, homography, (size[1], size[0]), flags=interpolation, borderMode=border
+    )
+
+
+def valid_mask(
+    homography: Matrix, size_from: tuple[int, int], size_to: tuple[int, int], border: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    """Pixels of a warped image that show the original one, computed without interpolation.
+
+    Args:
+        homography: From the original to the warped image.
+        size_from: (height, width) of the original.
+        size_to: (height, width) of the warped image.
+        border: Pixels eroded from the border of the original.
+
+    Returns:
+        Boolean (height, width) of ``size_to``.
+    """
+    y, x = np.mgrid[: size_to[0], : size_to[1]]
+    grid = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
+    inverse = np.linalg.inv(homography)
+    # The centre of the original must be in front, whatever the scale of the matrix.
+    centre = np.array([(size_from[1] - 1) / 2, (size_from[0] - 1) / 2, 1.0])
+    depth = homography[2] @ centre
+    source = np.concatenate([grid, np.ones((len(grid), 1))], axis=1) @ inverse.T * depth
+    with np.errstate(invalid="ignore", divide="ignore"):
+        points = np.where(source[:, 2:] > 0, source[:, :2] / source[:, 2:], np.nan)
+    return inside(points, size_from, border).reshape(size_to)
