@@ -33,7 +33,8 @@ def logits_to_heatmap(logits: Floats) -> Floats:
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     exponentials /= exponentials.sum(axis=-1, keepdims=True)
     cells = exponentials[..., :-1].reshape(h, w, CELL_SIZE, CELL_SIZE)
-    return cells.transpose(0, 2, 1, 3).reshape(h * CELL_SIZE, w * CELL_SIZE)
+    heatmap: Floats = cells.transpose(0, 2, 1, 3).reshape(h * CELL_SIZE, w * CELL_SIZE)
+    return heatmap
 
 
 def _sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
@@ -57,7 +58,7 @@ def _sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
 def local_maxima(heatmap: Floats, threshold: float, radius: int) -> tuple[Indices, Indices]:
     """Pixels above the threshold that no other within ``radius`` (Chebyshev) exceeds.
 
-    Of equal pixels within reach of each other the first in raster order wins, so there are never
+    Of equal maxima within reach of each other the first in raster order wins, so there are never
     two keypoints closer than ``radius + 1`` and the result does not depend on how it was computed.
 
     Args:
@@ -77,12 +78,10 @@ def local_maxima(heatmap: Floats, threshold: float, radius: int) -> tuple[Indice
     scores = heatmap[rows, columns]
     if len(np.unique(scores)) == len(scores):
         return rows, columns
-    # Ties: order all pixels strictly by (score, earlier in raster order) and repeat. The bits of
-    # non-negative floats sort as the floats do.
-    bits = np.ascontiguousarray(heatmap + np.float32(0)).view(np.int32).astype(np.int64)
-    order = np.arange(heatmap.size, dtype=np.int64)[::-1].reshape(heatmap.shape)
-    keys = bits * (1 << 31) + order
-    is_maximum &= keys == _sliding_maximum(keys, radius)
+    # Ties: repeat among the maxima with their ranks, which all differ.
+    ranks = np.zeros(heatmap.shape, np.int64)
+    ranks[rows, columns] = np.arange(len(rows), 0, -1)
+    is_maximum &= ranks == _sliding_maximum(ranks, radius)
     rows, columns = np.nonzero(is_maximum)
     return rows, columns
 
@@ -118,7 +117,8 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
         axis=1,
     )
     shift = np.clip(shift, -0.499, 0.499)
-    return (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
+    points: Floats = (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
+    return points
 
 
 def sample_descriptors(dense: Floats, points: Floats) -> Floats:
@@ -141,7 +141,7 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
     fx, fy = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
     flat = dense.reshape(h * w, -1)
-    sampled = flat[top * w + left] * ((1 - fx) * (1 - fy))
+    sampled: Floats = flat[top * w + left] * ((1 - fx) * (1 - fy))
     sampled += flat[top * w + right] * (fx * (1 - fy))
     sampled += flat[bottom * w + left] * ((1 - fx) * fy)
     sampled += flat[bottom * w + right] * (fx * fy)

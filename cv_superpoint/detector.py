@@ -92,13 +92,15 @@ class _Level:
         if self.size == self.image_size:
             return points
         last = np.array((self.image_size[1] - 1, self.image_size[0] - 1), np.float32)
-        return np.clip((points + np.float32(0.5)) * self.ratio - np.float32(0.5), 0, last)
+        mapped: NDArray[np.float32] = (points + np.float32(0.5)) * self.ratio - np.float32(0.5)
+        return mapped.clip(0, last)
 
     def from_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Image (x, y) -> level (x, y)."""
         if self.size == self.image_size:
             return points
-        return (points + np.float32(0.5)) / self.ratio - np.float32(0.5)
+        mapped: NDArray[np.float32] = (points + np.float32(0.5)) / self.ratio - np.float32(0.5)
+        return mapped
 
 
 class Detector:
@@ -195,7 +197,8 @@ class Detector:
             return np.zeros(count, np.int32)
         levels = np.log(CELL_DIAMETER / np.array(scales))
         distance = np.abs(np.log(np.maximum(sizes, 1e-6))[:, None] - levels)
-        return distance.argmin(axis=1).astype(np.int32)
+        nearest: NDArray[np.int32] = distance.argmin(axis=1).astype(np.int32)
+        return nearest
 
     def _levels(self, images: Sequence[ByteArray]) -> list[_Level]:
         return [
@@ -306,5 +309,4 @@ def _rescale(image: ByteArray, scale: float) -> ByteArray:
         sigma = (1 / scale - 1) / 2
         kernel = 2 * math.ceil(3 * sigma) + 1
         image = cv2.GaussianBlur(image, (kernel, kernel), sigma).astype(np.uint8, copy=False)
-    resized: Any = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    return resized  # type: ignore[no-any-return]
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

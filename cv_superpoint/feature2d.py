@@ -358,9 +358,7 @@ class SuperPointFeature2D:
         config = self._detector.config
         return f"SuperPointFeature2D(weights={self._weights.name!r}, {config})"
 
-    def _describe(
-        self, image: Any, keypoints: Any
-    ) -> tuple[KeyPoints, NDArray[np.float32]]:
+    def _describe(self, image: Any, keypoints: Any) -> tuple[KeyPoints, NDArray[np.float32]]:
         image = check_image(image)
         if not isinstance(keypoints, (list, tuple)) or not all(
             isinstance(keypoint, cv2.KeyPoint) for keypoint in keypoints
@@ -399,7 +397,8 @@ def _to_host(image: Any) -> Any:
 def _give(rows: NDArray[np.float32], preallocated: Any, wants_umat: bool) -> Any:
     """Descriptors in the form the caller asked for; None (or an empty UMat) for no rows."""
     if wants_umat:
-        return cv2.UMat(rows) if len(rows) else cv2.UMat()
+        array: Any = rows  # cv2's type stubs do not know this constructor
+        return cv2.UMat(array) if len(rows) else cv2.UMat()
     if len(rows) == 0:
         return None
     fits = (

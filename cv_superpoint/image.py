@@ -70,14 +70,14 @@ def to_channels(image: Any, channels: int) -> ByteArray:
     source = 1 if image.ndim == 2 else image.shape[2]
     if channels == 1:
         if source == 1:
-            return image.reshape(image.shape[:2])
+            grey: ByteArray = image.reshape(image.shape[:2])
+            return grey
         code = cv2.COLOR_BGR2GRAY if source == 3 else cv2.COLOR_BGRA2GRAY
     else:
         codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
         code = codes[source]
-    # cv2 copies a view with negative strides only when asked to.
-    converted: Any = cv2.cvtColor(np.ascontiguousarray(image), code)
-    return converted  # type: ignore[no-any-return]
+    # cv2 does not take views with negative strides.
+    return cv2.cvtColor(np.ascontiguousarray(image), code).astype(np.uint8, copy=False)
 
 
 def check_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -106,7 +106,8 @@ def check_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_] | None:
             f"mask must have the image's size {size[0]} x {size[1]} (height x width), "
             f"got {mask.shape[0]} x {mask.shape[1]}"
         )
-    return mask.astype(np.bool_)
+    kept: NDArray[np.bool_] = mask.astype(np.bool_)
+    return kept
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:

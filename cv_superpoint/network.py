@@ -7,6 +7,7 @@ Description", CVPR Workshops 2018, section 3. Written from the paper.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -65,6 +66,7 @@ class ConvBlock(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H, W)."""
         x = self.conv(x)
         if self.norm is not None and self.norm_first:
             x = self.norm(x)
@@ -99,7 +101,7 @@ class SuperPointNet(nn.Module):
                 config.head_channels, c_out, kernel=1, relu=False, norm=norm, eps=config.norm_eps
             )
 
-        self.encoder = nn.ModuleList(block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.encoder = nn.ModuleList(block(a, b) for a, b in pairwise(widths))
         self.detector_hidden = block(c4, config.head_channels)
         self.detector_output = output(CELL_SIZE * CELL_SIZE + 1)
         self.descriptor_hidden = block(c4, config.head_channels)
@@ -216,7 +218,8 @@ def fold_batchnorm(net: SuperPointNet) -> SuperPointNet:
         shift = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
         if block.norm is not None:
             mean, var = block.norm.running_mean, block.norm.running_var
-            assert mean is not None and var is not None
+            assert mean is not None
+            assert var is not None
             scale = block.norm.weight.double() / (var.double() + block.norm.eps).sqrt()
             weight = weight * scale[:, None, None, None]
             shift = (shift - mean.double()) * scale + block.norm.bias.double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,6 @@ def make_tiles(size: tuple[int, int], *, tile_size: int, nms_radius: int) -> lis
             right=min(width, right + halo),
             core=(top, left, bottom, right),
         )
-        for top, bottom in zip(rows, rows[1:], strict=False)
-        for left, right in zip(columns, columns[1:], strict=False)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
     ]

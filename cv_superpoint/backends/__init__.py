@@ -19,9 +19,7 @@ class Backend(Protocol):
     batched: bool
     """Whether several images in one call are faster than one after the other."""
 
-    def run(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and dense descriptors.
 
         Args:
@@ -37,9 +35,7 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(
-    weights: LoadedWeights, *, backend: str, device: str, precision: str
-) -> Backend:
+def make_backend(weights: LoadedWeights, *, backend: str, device: str, precision: str) -> Backend:
     """The backend that fits the arguments; "auto" chooses.
 
     Raises:

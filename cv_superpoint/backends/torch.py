@@ -62,20 +62,22 @@ class TorchBackend:
         self._auto = device == "auto", precision == "auto"
         self._dtype = _PRECISIONS[self.precision]
         # Channels last is faster in float32 on a CPU (about 1.2 times) and with tensor cores.
-        net = weights.net.requires_grad_(False)
-        self._net = net.to(self._device, self._dtype, memory_format=torch.channels_last)
+        net = weights.net.requires_grad_(False).to(self._device, self._dtype)
+        # torch's type stubs do not know this keyword.
+        self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         if len(images) > 1 and not self.batched:
-            logits, dense = zip(*(self.run(images[i : i + 1]) for i in range(len(images))))
+            alone = [self.run(images[index : index + 1]) for index in range(len(images))]
+            logits, dense = zip(*alone, strict=True)
             return np.concatenate(logits), np.concatenate(dense)
         # (B, H, W, C) seen as (B, C, H, W) is a channels-last tensor: nothing is copied.
         batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
         batch = batch.to(self._dtype).div_(255)
-        logits, dense = self._net(batch.contiguous(memory_format=torch.channels_last))
-        return _channels_last(logits), _channels_last(dense)
+        maps = self._net(batch.contiguous(memory_format=torch.channels_last))
+        return _channels_last(maps[0]), _channels_last(maps[1])
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""

@@ -1,0 +1,47 @@
+# make demo and make test each work as the first command in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OPENCV4 := $(VENV)/opencv-4.14
+# cv2 of another version before the environment's own on the path: one torch serves both.
+WITH_OPENCV4 := PYTHONPATH=$(OPENCV4)
+
+.PHONY: demo test check test-opencv5 test-opencv4 bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py
+
+test: check test-opencv5 test-opencv4
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test-opencv5: $(VENV)/.test
+	$(BIN)/python -c "import cv2; assert cv2.__version__.startswith('5.'), cv2.__version__"
+	$(BIN)/python -m pytest
+
+test-opencv4: $(VENV)/.test
+	$(WITH_OPENCV4) $(BIN)/python -c "import cv2; assert cv2.__version__.startswith('4.14'), cv2.__version__"
+	$(WITH_OPENCV4) $(BIN)/python -m pytest tests/inference tests/test_examples.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[examples]"
+	touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[dev]"
+	$(PIP) --upgrade --no-deps --target $(OPENCV4) opencv-python==4.14.0.94 --constraint /dev/null
+	touch $@

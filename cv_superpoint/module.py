@@ -1,0 +1,169 @@
+"""SuperPoint for those who live in Torch: tensors in, tensors out, on any device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cv_superpoint.decode import SUBPIXEL_RADIUS
+from cv_superpoint.network import CELL_SIZE, SuperPointNet, logits_to_heatmap, sample_descriptors
+from cv_superpoint.weights import load_weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TensorFeatures:
+    """The keypoints of one image, strongest first, on the image's device.
+
+    Attributes:
+        keypoints: (N, 2), (x, y) in pixels, (0, 0) the centre of the top-left pixel.
+        scores: (N,) probabilities, descending.
+        descriptors: (N, D), rows of unit length.
+    """
+
+    keypoints: Tensor
+    scores: Tensor
+    descriptors: Tensor
+
+
+class SuperPoint(nn.Module):
+    """The network with its decoding as one module.
+
+    :meth:`dense` is differentiable and takes part in a larger model; calling the module gives
+    keypoints, whose scores and descriptors are differentiable as well, while their positions
+    are so through the sub-pixel mean.
+
+    Args:
+        net: The network.
+        max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
+        score_threshold: Probability that a keypoint has to exceed.
+        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        border_margin: No keypoint lies closer to the border, in pixels.
+        subpixel: Refine positions below the pixel.
+    """
+
+    def __init__(
+        self,
+        net: SuperPointNet,
+        *,
+        max_keypoints: int = -1,
+        score_threshold: float = 0.015,
+        nms_radius: int = 4,
+        border_margin: int = 4,
+        subpixel: bool = True,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.max_keypoints = max_keypoints
+        self.score_threshold = score_threshold
+        self.nms_radius = nms_radius
+        self.border_margin = border_margin
+        self.subpixel = subpixel
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        max_keypoints: int = -1,
+        score_threshold: float | None = None,
+        nms_radius: int = 4,
+        border_margin: int = 4,
+        subpixel: bool = True,
+    ) -> SuperPoint:
+        """Load bundled weights or a checkpoint, as ``SuperPointFeature2D`` does.
+
+        Args:
+            weights: Bundled name, path, or None for the bundled default.
+            max_keypoints: See the class.
+            score_threshold: See the class; None takes what the weights recommend.
+            nms_radius: See the class.
+            border_margin: See the class.
+            subpixel: See the class.
+
+        Raises:
+            WeightsError: If the weights cannot be loaded.
+        """
+        loaded = load_weights(weights)
+        return cls(
+            loaded.net,
+            max_keypoints=max_keypoints,
+            score_threshold=loaded.score_threshold if score_threshold is None else score_threshold,
+            nms_radius=nms_radius,
+            border_margin=border_margin,
+            subpixel=subpixel,
+        ).eval()
+
+    def dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiable maps.
+
+        Args:
+            images: (B, C, H, W) in [0, 1], any H and W; C is 1 (grey) or 3 (RGB) as the network.
+
+        Returns:
+            The heatmap (B, H, W) of probabilities, and unit descriptors (B, D, H'/8, W'/8) of
+            the image padded to multiples of 8; a cell is centred on pixel (8 j + 3.5, 8 i + 3.5).
+        """
+        height, width = images.shape[-2:]
+        padding = (0, -width % CELL_SIZE, 0, -height % CELL_SIZE)
+        logits, descriptors = self.net(F.pad(images, padding, mode="replicate"))
+        return logits_to_heatmap(logits)[:, :height, :width], descriptors
+
+    def forward(self, images: Tensor) -> list[TensorFeatures]:
+        """Keypoints of each image; see :meth:`dense` for the argument."""
+        heatmaps, dense = self.dense(images)
+        return [self._decode(heatmaps[i], dense[i : i + 1]) for i in range(len(images))]
+
+    def _decode(self, heatmap: Tensor, dense: Tensor) -> TensorFeatures:
+        height, width = heatmap.shape
+        rows, columns = self._maxima(heatmap.detach())
+        margin = self.border_margin
+        keep = (columns >= margin) & (columns < width - margin)
+        keep &= (rows >= margin) & (rows < height - margin)
+        rows, columns = rows[keep], columns[keep]
+        best = torch.argsort(heatmap[rows, columns].detach(), descending=True, stable=True)
+        if self.max_keypoints >= 0:
+            best = best[: self.max_keypoints]
+        rows, columns = rows[best], columns[best]
+        points = torch.stack([columns, rows], dim=1).to(heatmap.dtype)
+        if self.subpixel:
+            points = points + self._shift(heatmap, rows, columns)
+        return TensorFeatures(
+            keypoints=points,
+            scores=heatmap[rows, columns],
+            descriptors=sample_descriptors(dense, points[None])[0],
+        )
+
+    def _maxima(self, heatmap: Tensor) -> tuple[Tensor, Tensor]:
+        """As :func:`cv_superpoint.decode.local_maxima`, ties included."""
+        radius = self.nms_radius
+        candidates = heatmap > self.score_threshold
+        if radius:
+            window = 2 * radius + 1
+            highest = F.max_pool2d(heatmap[None, None], window, stride=1, padding=radius)[0, 0]
+            candidates &= heatmap == highest
+            # Of equal maxima within reach the first in raster order stays. There are far fewer
+            # maxima than 2**24, so float32 holds their ranks exactly.
+            count = int(candidates.sum())
+            rank = torch.zeros_like(heatmap, dtype=torch.float32)
+            rank[candidates] = torch.arange(count, 0, -1, dtype=rank.dtype, device=rank.device)
+            first = F.max_pool2d(rank[None, None], window, stride=1, padding=radius)[0, 0]
+            candidates &= rank == first
+        rows, columns = torch.nonzero(candidates, as_tuple=True)
+        return rows, columns
+
+    @staticmethod
+    def _shift(heatmap: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """As :func:`cv_superpoint.decode.refine`, relative to the maximum."""
+        offsets = torch.arange(-SUBPIXEL_RADIUS, SUBPIXEL_RADIUS + 1, device=heatmap.device)
+        padded = F.pad(heatmap, (SUBPIXEL_RADIUS,) * 4)
+        patch_rows = rows[:, None, None] + offsets[None, :, None] + SUBPIXEL_RADIUS
+        patch_columns = columns[:, None, None] + offsets[None, None, :] + SUBPIXEL_RADIUS
+        patches = padded[patch_rows, patch_columns]
+        total = patches.sum(dim=(1, 2))
+        x = (patches.sum(dim=1) * offsets).sum(dim=1) / total
+        y = (patches.sum(dim=2) * offsets).sum(dim=1) / total
+        return torch.stack([x, y], dim=1).clamp(-0.499, 0.499)
