@@ -1,0 +1,237 @@
+"""Stage 2, homographic adaptation: a detector labels photographs (section 5 of the paper).
+
+The detector looks at many random warps of a photograph; its heatmaps are warped back and averaged,
+each pixel over the views that show it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cv_superpoint.decode import logits_to_heatmap
+from cv_superpoint.network import SuperPointNet
+from train.data.images import ImageConfig, load_image
+from train.data.pairs import LabelledImage
+from train.detect import points_of_heatmap
+from train.geometry.homography import (
+    HomographyConfig,
+    Matrix,
+    sample_homography,
+    valid_mask,
+    warp_image,
+)
+
+log = logging.getLogger(__name__)
+
+Heatmap = npt.NDArray[np.float32]
+Detector = Callable[[npt.NDArray[np.uint8]], list[Heatmap]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """Configuration of the stage.
+
+    Attributes:
+        images: Working size of the photographs.
+        views: Warps per photograph, the first of which is the identity.
+        batch_size: Views that go through the network together.
+        upright: Warps of the even views.
+        turned: Warps of the odd views.
+        border: Pixels next to the borders, of the photograph and of the views, that do not count.
+        smallest_count: Views that a pixel must be seen in.
+        threshold: Smallest averaged probability that is stored.
+        most_points: Points stored per photograph.
+        points_per_image: The threshold that is finally used gives this median number of points.
+        minutes: Stop labelling new photographs after this long; 0 labels them all.
+    """
+
+    images: ImageConfig = field(default_factory=ImageConfig)
+    views: int = 100
+    batch_size: int = 4
+    upright: HomographyConfig = field(
+        default_factory=lambda: HomographyConfig(
+            scale=(0.5, 1.25), rotation=0.5, corner_jitter=0.12, translation=0.1
+        )
+    )
+    turned: HomographyConfig = field(
+        default_factory=lambda: HomographyConfig(
+            scale=(0.5, 1.25), rotation=1.57, corner_jitter=0.12, translation=0.1
+        )
+    )
+    border: float = 3.0
+    smallest_count: int = 3
+    threshold: float = 0.002
+    most_points: int = 600
+    points_per_image: int = 160
+    minutes: float = 0.0
+
+
+def make_detector(net: SuperPointNet) -> Detector:
+    """The detector half of a folded network, by OpenVINO where it is installed (twice as fast).
+
+    Returns:
+        A function from (B, H, W) uint8 images to their (H, W) heatmaps.
+    """
+
+    class DetectorHalf(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.net.detect(self.net.encode(images))
+
+    half = DetectorHalf().eval().to(memory_format=torch.channels_last)
+    infer: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+    try:
+        import openvino
+    except ImportError:
+
+        def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            with torch.inference_mode():
+                batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+                return np.asarray(half(batch).numpy())
+    else:
+        model = openvino.convert_model(half, example_input=torch.zeros(1, 1, 32, 32))
+        compiled = openvino.compile_model(model, "CPU")
+
+        def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            return np.asarray(compiled(images)[0])
+
+    def detector(images: npt.NDArray[np.uint8]) -> list[Heatmap]:
+        logits = infer(images[:, None].astype(np.float32) / 255)
+        return [logits_to_heatmap(np.ascontiguousarray(x.transpose(1, 2, 0))) for x in logits]
+
+    return detector
+
+
+def sample_views(
+    rng: np.random.Generator, size: tuple[int, int], config: AdaptConfig
+) -> list[Matrix]:
+    """Homographies from a photograph to its views, the identity first."""
+    warps = (config.upright, config.turned)
+    return [np.eye(3)] + [
+        sample_homography(rng, size, warps[k % 2]) for k in range(config.views - 1)
+    ]
+
+
+def aggregate(
+    image: npt.NDArray[np.uint8], views: list[Matrix], detector: Detector, config: AdaptConfig
+) -> Heatmap:
+    """Average of the heatmaps of all views, in the photograph's pixels.
+
+    Args:
+        image: (H, W), multiples of 8.
+        views: Homographies from ``image`` to views of the same size.
+        detector: Images -> heatmaps.
+        config: Borders and counts.
+
+    Returns:
+        (H, W) float32; 0 where fewer than ``smallest_count`` views count.
+    """
+    size = (image.shape[0], image.shape[1])
+    total = np.zeros(size, np.float32)
+    count = np.zeros(size, np.float32)
+    for start in range(0, len(views), config.batch_size):
+        batch = views[start : start + config.batch_size]
+        heatmaps = detector(np.stack([warp_image(image, view, size) for view in batch]))
+        for view, heatmap in zip(batch, heatmaps, strict=True):
+            back = np.linalg.inv(view)
+            seen = valid_mask(back, size, size, config.border)
+            total += warp_image(heatmap, back, size, border=cv2.BORDER_CONSTANT) * seen
+            count += seen
+    enough = count >= min(config.smallest_count, len(views))
+    result = np.where(enough, total / np.maximum(count, 1), 0)
+    return result.astype(np.float32)
+
+
+def cache_folder(run_dir: Path, net: SuperPointNet, config: AdaptConfig, seed: int) -> Path:
+    """Where the labels of these weights and settings are kept: other ones never mix in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    settings = {k: v for k, v in asdict(config).items() if k not in ("minutes", "points_per_image")}
+    digest.update(json.dumps([settings, seed], sort_keys=True).encode())
+    return run_dir / "labels" / digest.hexdigest()[:16]
+
+
+def label_file(folder: Path, image: Path) -> Path:
+    """The label file of an image, found by the image's content."""
+    return folder / f"{hashlib.sha256(image.read_bytes()).hexdigest()[:24]}.npy"
+
+
+def adapt(
+    net: SuperPointNet, paths: list[Path], run_dir: Path, config: AdaptConfig, seed: int
+) -> Path:
+    """Label photographs that have no labels yet, in random order.
+
+    Args:
+        net: A folded network.
+        paths: Of the photographs.
+        run_dir: The labels go to a folder in ``run_dir / "labels"``.
+        config: Views, thresholds, time.
+        seed: Of the order and the views.
+
+    Returns:
+        The folder of the labels: one (N, 3) float32 array of (x, y, probability) per photograph.
+    """
+    folder = cache_folder(run_dir, net, config, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    detector = make_detector(net)
+    started, new = time.perf_counter(), 0
+    order = np.random.default_rng((seed, 2)).permutation(len(paths))
+    for done, position in enumerate(order):
+        target = label_file(folder, paths[position])
+        if target.exists():
+            continue
+        seconds = time.perf_counter() - started
+        if config.minutes and seconds > 60 * config.minutes:
+            log.info("out of time: %d of %d photographs are labelled", done, len(paths))
+            break
+        image = load_image(paths[position], config.images)
+        rng = np.random.default_rng((seed, int(position)))
+        views = sample_views(rng, (image.shape[0], image.shape[1]), config)
+        heatmap = aggregate(image, views, detector, config)
+        points, scores = points_of_heatmap(heatmap, config.threshold, config.most_points)
+        temporary = target.with_suffix(f".{os.getpid()}")
+        with temporary.open("wb") as file:
+            np.save(file, np.column_stack([points, scores]).astype(np.float32))
+        temporary.replace(target)
+        new += 1
+        if new % 25 == 0:
+            speed = new / (time.perf_counter() - started)
+            log.info("labelled %d photographs, %.2f a second", done + 1, speed)
+    return folder
+
+
+def read_labels(folder: Path, paths: list[Path], config: AdaptConfig) -> list[LabelledImage]:
+    """Photographs that have labels, with a threshold that gives the wanted median number.
+
+    Raises:
+        ValueError: If none of the photographs has labels.
+    """
+    stored = [(path, label_file(folder, path)) for path in paths]
+    arrays = [(path, np.load(file)) for path, file in stored if file.exists()]
+    if not arrays:
+        raise ValueError(f"none of the {len(paths)} images is labelled in {folder}; run adapt")
+    threshold = median_threshold([array[:, 2] for _, array in arrays], config.points_per_image)
+    log.info("%d labelled photographs, label threshold %.4f", len(arrays), threshold)
+    return [LabelledImage(path, array[array[:, 2] >= threshold, :2]) for path, array in arrays]
+
+
+def median_threshold(scores: list[npt.NDArray[np.float32]], wanted: int) -> float:
+    """The threshold at which the median image has ``wanted`` scores (rows sorted, best first)."""
+    nth = [float(row[wanted - 1]) if len(row) >= wanted else 0.0 for row in scores]
+    return float(np.median(nth))

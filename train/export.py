@@ -1,0 +1,96 @@
+"""Folded float32 weights for inference, with a description of how they were made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
+from train import checkpoint
+from train.adapt import median_threshold
+from train.data.images import ImageConfig, load_image
+from train.detect import detect
+from train.model import TrainingNetwork
+
+CALIBRATION_IMAGES = 48
+
+
+def network_of(path: Path) -> TrainingNetwork:
+    """The network of a checkpoint, in evaluation mode."""
+    network = TrainingNetwork(0)
+    state = checkpoint.load(path)["network"]
+    network.load_state_dict({k: v for k, v in state.items() if k != "log_scale"})
+    return network.eval()
+
+
+def folded_network(path: Path) -> SuperPointNet:
+    """The network of a checkpoint, its batch normalisations folded."""
+    return fold_batchnorm(network_of(path).net)
+
+
+def recommended_threshold(
+    network: TrainingNetwork, images: list[Path], sizes: ImageConfig, wanted: int
+) -> float:
+    """The score above which the median photograph has ``wanted`` keypoints (NMS 4)."""
+    scores = []
+    order = np.random.default_rng(3).permutation(len(images))[:CALIBRATION_IMAGES]
+    for position in order:
+        image = torch.from_numpy(load_image(images[position], sizes))[None, None]
+        scores.append(detect(network, image, 1e-4, describe=False)[0].scores)
+    return median_threshold(scores, wanted)
+
+
+def export(
+    stage: Path, target: Path, images: list[Path], sizes: ImageConfig, recipe: dict[str, Any]
+) -> None:
+    """Write ``target`` (safetensors) and its description (JSON) beside it.
+
+    Args:
+        stage: Checkpoint of the stage to export.
+        target: Ends in ``.safetensors``.
+        images: Photographs on which the recommended threshold is chosen.
+        sizes: Their working size.
+        recipe: Configuration of the run, for the description.
+    """
+    folded = folded_network(stage).state_dict()
+    assert folded.keys() == SuperPointNet(NetworkConfig()).state_dict().keys()
+    stages = {}
+    for path in sorted(stage.parent.glob("*.pt")):
+        state = checkpoint.load(path)
+        stages[state["task"]] = {
+            "minutes": round(state["elapsed"] / 60, 2),
+            "steps": state["step"],
+            "samples": state["images"],
+            "finished": state["finished"],
+        }
+    wanted = 160
+    description = {
+        "stage": stage.stem,
+        "score_threshold": round(recommended_threshold(network_of(stage), images, sizes, wanted), 5),
+        "score_threshold_gives": f"a median of {wanted} keypoints per photograph, shorter side "
+        f"{sizes.shorter_side}, NMS radius 4",
+        "stages": stages,
+        "images": len(images),
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "recipe": recipe,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    save_file({k: v.contiguous() for k, v in folded.items()}, temporary)
+    temporary.replace(target)
+    target.with_suffix(".json").write_text(json.dumps(description, indent=2, default=str) + "\n")
+
+
+def _commit() -> str:
+    """The commit of the code, or "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

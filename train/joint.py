@@ -1,0 +1,112 @@
+"""Stage 3, joint training of detector and descriptors on warped pairs (section 3.4 to 6)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cv_superpoint.network import CELL_SIZE, sample_descriptors
+from train.data.images import ImageConfig
+from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
+from train.loop import Batch, LoopConfig
+from train.losses import detector_loss, dual_softmax_loss
+from train.model import TrainingNetwork
+from train.validate import ValidationConfig, fixed_pairs, measure_pairs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig:
+    """Configuration of the stage.
+
+    Attributes:
+        loop: Length, batch (in pairs), learning rate.
+        data: How pairs are made.
+        validation: The pairs that are watched.
+        detector_weight: Of the detector's loss, the mean of both images.
+        descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
+        temperature: Where the learned temperature of the dual softmax starts.
+        largest_scale: Bound of the inverse temperature.
+    """
+
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            minutes=45, batch_size=4, flat=0.15, freeze_stem_from=0.0, validate_minutes=8
+        )
+    )
+    data: PairConfig = field(default_factory=PairConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    detector_weight: float = 2.0
+    descriptor_weight: float = 0.3
+    temperature: float = 0.07
+    largest_scale: float = 60.0
+
+
+class Joint:
+    """The task: pairs -> cell labels of both images and matching descriptors."""
+
+    name = "joint"
+
+    def __init__(
+        self,
+        config: JointConfig,
+        seed: int,
+        images: list[LabelledImage],
+        held_out: list[Path],
+        sizes: ImageConfig,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.images = images
+        self.sizes = sizes
+        self.network = TrainingNetwork(seed)
+        self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.network.register_parameter("log_scale", self.log_scale)
+        self.pairs = fixed_pairs(held_out, sizes, config.validation)
+
+    def start_from(self, network: dict[str, Tensor]) -> None:
+        """Take the weights of a network that was trained before, without its temperature."""
+        weights = {k: v for k, v in network.items() if k != "log_scale"}
+        self.network.load_state_dict({**weights, "log_scale": self.log_scale.detach()})
+
+    def dataset(self) -> WarpedPairs:
+        """Warped pairs of the labelled photographs."""
+        return WarpedPairs(self.seed, self.images, self.sizes, self.config.data)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The whole network and the temperature."""
+        return list(self.network.parameters())
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the detector's and the descriptors' losses."""
+        config = self.config
+        images = torch.cat([batch["image0"], batch["image1"]])
+        logits, dense = self.network(images)
+        detector = detector_loss(
+            logits,
+            torch.cat([batch["targets0"], batch["targets1"]]),
+            torch.cat([batch["valid0"], batch["valid1"]]),
+        )
+        dense0, dense1 = dense.chunk(2)
+        scale = self.log_scale.exp().clamp(max=config.largest_scale)
+        descriptor = dual_softmax_loss(
+            sample_descriptors(dense0, batch["points0"]),
+            sample_descriptors(dense1, batch["points1"]),
+            batch["points1"],
+            batch["visible"],
+            scale,
+            safe_radius=CELL_SIZE / 2,
+        )
+        total = config.detector_weight * detector + config.descriptor_weight * descriptor
+        return total, {"detector": detector, "descriptor": descriptor, "scale": scale}
+
+    def validate(self) -> dict[str, float]:
+        """Measures on warped pairs of photographs that are not trained on."""
+        return measure_pairs(self.network, self.pairs, self.config.validation)
