@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.feature2d import SuperPointFeature2D
 from cv_superpoint.features import Features
+from cv_superpoint.matching import MatchResult, match_pair, mutual_nearest
 from cv_superpoint.weights import WeightsError, available_weights
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ __version__ = "0.1.0"
 __all__ = [
     "FeatureError",
     "Features",
+    "MatchResult",
     "SuperPoint",
     "SuperPointFeature2D",
     "WeightsError",
     "__version__",
     "available_weights",
+    "match_pair",
+    "mutual_nearest",
 ]
 
 
