@@ -1,0 +1,126 @@
+"""The decoders: against brute force, against each other, on random and on hard maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cv_superpoint import decode, network
+from cv_superpoint.module import SuperPoint
+
+
+def brute_force_maxima(heatmap: np.ndarray, threshold: float, radius: int) -> list[list[int]]:
+    maxima = []
+    for y, x in np.argwhere(heatmap > threshold):
+        window = heatmap[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+        if heatmap[y, x] == window.max():
+            maxima.append((y, x))
+    return [
+        [int(y), int(x)]
+        for index, (y, x) in enumerate(maxima)
+        if not any(
+            heatmap[v, u] == heatmap[y, x] and abs(v - y) <= radius and abs(u - x) <= radius
+            for v, u in maxima[:index]
+        )
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    radius=st.integers(0, 6),
+    levels=st.sampled_from([2, 3, 8, 1000]),
+)
+def test_maxima_equal_brute_force_with_ties(
+    seed: int, height: int, width: int, radius: int, levels: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    heatmap = rng.integers(0, levels, (height, width)).astype(np.float32) / levels
+    rows, columns = decode.local_maxima(heatmap, 0.1, radius)
+    found = np.stack([rows, columns], axis=1).tolist()
+    if radius == 0:
+        assert found == np.argwhere(heatmap > 0.1).tolist()
+    else:
+        assert found == brute_force_maxima(heatmap, 0.1, radius)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), flat=st.booleans(), radius=st.integers(0, 5))
+def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(size=(5, 7, 65)) * (0 if flat else 3)).astype(np.float32)
+    heatmap = decode.logits_to_heatmap(logits)
+    as_tensor = torch.from_numpy(logits.transpose(2, 0, 1)[None].copy())
+    np.testing.assert_allclose(heatmap, network.logits_to_heatmap(as_tensor)[0], atol=1e-6)
+    rows, columns = decode.local_maxima(heatmap, 0.01, radius)
+    module = SuperPoint(network.SuperPointNet(), nms_radius=radius, score_threshold=0.01)
+    module_rows, module_columns = module._maxima(torch.from_numpy(heatmap))
+    np.testing.assert_array_equal(rows, module_rows)
+    np.testing.assert_array_equal(columns, module_columns)
+    shift = module._shift(torch.from_numpy(heatmap), module_rows, module_columns).numpy()
+    expected = decode.refine(heatmap, rows, columns) - np.stack([columns, rows], axis=1)
+    np.testing.assert_allclose(shift, expected, atol=2e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), h=st.integers(1, 6), w=st.integers(1, 6))
+def test_descriptor_samplers_agree(seed: int, h: int, w: int) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(h, w, 16)).astype(np.float32)
+    points = rng.uniform(-3, 8 * max(h, w) + 3, (20, 2)).astype(np.float32)
+    sampled = decode.sample_descriptors(dense, points)
+    as_tensor = torch.from_numpy(dense.transpose(2, 0, 1)[None].copy())
+    other = network.sample_descriptors(as_tensor, torch.from_numpy(points)[None])[0]
+    np.testing.assert_allclose(sampled, other, atol=2e-5)
+    np.testing.assert_allclose(np.linalg.norm(sampled, axis=1), 1, atol=1e-5)
+
+
+def test_descriptors_at_cell_centres_are_the_cells() -> None:
+    dense = np.random.default_rng(1).normal(size=(4, 5, 8)).astype(np.float32)
+    dense /= np.linalg.norm(dense, axis=-1, keepdims=True)
+    points = np.array([[8 * j + 3.5, 8 * i + 3.5] for i in range(4) for j in range(5)], np.float32)
+    np.testing.assert_allclose(
+        decode.sample_descriptors(dense, points), dense.reshape(20, 8), atol=1e-6
+    )
+
+
+def test_channel_order_of_a_cell() -> None:
+    logits = np.zeros((2, 3, 65), np.float32)
+    logits[1, 2, 8 * 5 + 6] = 20
+    heatmap = decode.logits_to_heatmap(logits)
+    assert np.unravel_index(heatmap.argmax(), heatmap.shape) == (8 + 5, 16 + 6)
+
+
+def test_heatmap_survives_huge_logits() -> None:
+    logits = np.full((1, 1, 65), -1e30, np.float32)
+    logits[0, 0, 3] = 3e38
+    heatmap = decode.logits_to_heatmap(logits)
+    assert heatmap[0, 3] == 1
+    assert heatmap.sum() == 1
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.3, -0.2), (-0.45, 0.4)])
+def test_refine_finds_the_centre_of_a_symmetric_peak(offset: tuple[float, float]) -> None:
+    y, x = np.mgrid[:21, :21]
+    peak = np.exp(-((x - 10 - offset[0]) ** 2 + (y - 10 - offset[1]) ** 2) / (2 * 0.7**2))
+    point = decode.refine(peak.astype(np.float32), np.array([10]), np.array([10]))[0]
+    np.testing.assert_allclose(point - 10, offset, atol=0.03)
+
+
+def test_refine_stays_within_the_pixel() -> None:
+    heatmap = np.random.default_rng(0).random((30, 30)).astype(np.float32)
+    rows, columns = np.nonzero(heatmap > 0)
+    points = decode.refine(heatmap, rows, columns)
+    np.testing.assert_array_equal(np.rint(points), np.stack([columns, rows], axis=1))
+
+
+def test_strongest_keeps_the_order_of_ties() -> None:
+    scores = np.array([0.5, 0.7, 0.5, 0.7, 0.9], np.float32)
+    assert decode.strongest(scores, -1).tolist() == [4, 1, 3, 0, 2]
+    assert decode.strongest(scores, 3).tolist() == [4, 1, 3]
+    assert decode.strongest(scores, 0).tolist() == []
