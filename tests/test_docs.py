@@ -1,0 +1,38 @@
+"""Every Python block of the README and the docs runs, page by page in one namespace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def code_of(page: Path) -> str:
+    """The page's Python, each line where it stands in the page, for readable tracebacks."""
+    text = page.read_text(encoding="utf-8")
+    lines = [""] * (text.count("\n") + 1)
+    for block in BLOCK.finditer(text):
+        start = text.count("\n", 0, block.start(1))
+        for offset, line in enumerate(block.group(1).splitlines()):
+            lines[start + offset] = line
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if code_of(page).strip()], ids=lambda page: page.name
+)
+def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_of(page), str(page), "exec"), {"__name__": "docs"})
+
+
+def test_links_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+    for page in PAGES:
+        for target in link.findall(page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
