@@ -69,20 +69,19 @@ def local_maxima(heatmap: Floats, threshold: float, radius: int) -> tuple[Indice
     Returns:
         Rows and columns, each (N,), in raster order.
     """
-    if radius == 0:
-        rows, columns = np.nonzero(heatmap > threshold)
-        return rows, columns
-    is_maximum = heatmap == _sliding_maximum(heatmap, radius)
-    is_maximum &= heatmap > threshold
-    rows, columns = np.nonzero(is_maximum)
-    scores = heatmap[rows, columns]
-    if len(np.unique(scores)) == len(scores):
-        return rows, columns
-    # Ties: repeat among the maxima with their ranks, which all differ.
-    ranks = np.zeros(heatmap.shape, np.int64)
-    ranks[rows, columns] = np.arange(len(rows), 0, -1)
-    is_maximum &= ranks == _sliding_maximum(ranks, radius)
-    rows, columns = np.nonzero(is_maximum)
+    is_maximum = heatmap > threshold
+    if radius:
+        is_maximum &= heatmap == _sliding_maximum(heatmap, radius)
+    # Flat indices: numpy finds them ten times faster than rows and columns.
+    found = np.flatnonzero(is_maximum)
+    scores = heatmap.ravel()[found]
+    if radius and len(np.unique(scores)) < len(scores):
+        # Some are equal: repeat among the maxima with their ranks, which all differ.
+        ranks = np.zeros(heatmap.size, np.int32)
+        ranks[found] = np.arange(len(found), 0, -1)
+        highest = _sliding_maximum(ranks.reshape(heatmap.shape), radius).ravel()
+        found = found[ranks[found] == highest[found]]
+    rows, columns = np.divmod(found, heatmap.shape[1])
     return rows, columns
 
 
