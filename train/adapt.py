@@ -7,10 +7,13 @@ each pixel over the views that show it.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,25 +96,28 @@ def make_detector(net: SuperPointNet) -> Detector:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.net.detect(self.net.encode(images))
 
-    half = DetectorHalf().eval().to(memory_format=torch.channels_last)
+    half = DetectorHalf().eval()
     infer: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-    try:
-        import openvino
-    except ImportError:
+    if importlib.util.find_spec("openvino") is None:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             with torch.inference_mode():
                 batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
                 return np.asarray(half(batch).numpy())
     else:
-        model = openvino.convert_model(half, example_input=torch.zeros(1, 1, 32, 32))
+        openvino = importlib.import_module("openvino")
+        with warnings.catch_warnings():
+            # The converter traces, which torch has declared out of date.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            model = openvino.convert_model(half, example_input=torch.zeros(1, 1, 32, 32))
         compiled = openvino.compile_model(model, "CPU")
 
         def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             return np.asarray(compiled(images)[0])
 
     def detector(images: npt.NDArray[np.uint8]) -> list[Heatmap]:
-        logits = infer(images[:, None].astype(np.float32) / 255)
+        logits = infer((images[:, None] / 255).astype(np.float32))
         return [logits_to_heatmap(np.ascontiguousarray(x.transpose(1, 2, 0))) for x in logits]
 
     return detector
@@ -148,11 +154,12 @@ def aggregate(
         batch = views[start : start + config.batch_size]
         heatmaps = detector(np.stack([warp_image(image, view, size) for view in batch]))
         for view, heatmap in zip(batch, heatmaps, strict=True):
-            back = np.linalg.inv(view)
+            back = np.asarray(np.linalg.inv(view), dtype=np.float64)
             seen = valid_mask(back, size, size, config.border)
             total += warp_image(heatmap, back, size, border=cv2.BORDER_CONSTANT) * seen
             count += seen
     enough = count >= min(config.smallest_count, len(views))
+    enough &= valid_mask(np.eye(3), size, size, config.border)
     result = np.where(enough, total / np.maximum(count, 1), 0)
     return result.astype(np.float32)
 

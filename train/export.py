@@ -73,7 +73,9 @@ def export(
     wanted = 160
     description = {
         "stage": stage.stem,
-        "score_threshold": round(recommended_threshold(network_of(stage), images, sizes, wanted), 5),
+        "score_threshold": round(
+            recommended_threshold(network_of(stage), images, sizes, wanted), 5
+        ),
         "score_threshold_gives": f"a median of {wanted} keypoints per photograph, shorter side "
         f"{sizes.shorter_side}, NMS radius 4",
         "stages": stages,

@@ -83,7 +83,7 @@ def to_cells(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(H, W) -> (64, H/8, W/8), the inverse of a pixel shuffle."""
     h, w = image.shape
     cells = image.reshape(h // CELL_SIZE, CELL_SIZE, w // CELL_SIZE, CELL_SIZE)
-    return cells.transpose(1, 3, 0, 2).reshape(DUSTBIN, h // CELL_SIZE, w // CELL_SIZE)
+    return np.asarray(cells.transpose(1, 3, 0, 2).reshape(DUSTBIN, h // CELL_SIZE, w // CELL_SIZE))
 
 
 def points_from_labels(targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

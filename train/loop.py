@@ -166,9 +166,9 @@ class Trainer:
         if not torch.isfinite(loss):
             first = self.step * self.config.batch_size
             raise FloatingPointError(
-                f"loss is {float(loss)} at step {self.step} of {self.task.name} (samples {first} "
-                f"to {first + self.config.batch_size - 1}); lower learning_rate and start again "
-                f"from {self.path}"
+                f"loss is {float(loss.detach())} at step {self.step} of {self.task.name}, samples "
+                f"{first} to {first + self.config.batch_size - 1}; lower learning_rate and start "
+                f"again from {self.path}"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

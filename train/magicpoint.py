@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from train.data.synthetic import SyntheticConfig, SyntheticShapes, draw_sample
-from train.detect import detect
-from train.evaluate.metrics import detection_average_precision
+from train.data.synthetic import (
+    SyntheticConfig,
+    SyntheticSample,
+    SyntheticShapes,
+    draw_sample,
+)
+from train.detect import Detections, detect
+from train.evaluate import metrics
 from train.loop import Batch, LoopConfig
 from train.losses import detector_loss
 from train.model import TrainingNetwork
@@ -60,15 +66,23 @@ class MagicPoint:
         for kind in ("clean", "noisy"):
             config = replace(self.config.data, clean=kind == "clean")
             samples = [
-                # Another seed than any training run's: a negative one is not a valid seed.
+                # Far from the seed of any training run.
                 draw_sample(self.seed + 2**31, index, config)
                 for index in range(self.config.validation_images)
             ]
-            found = []
-            for sample in samples:
-                image = torch.from_numpy(sample.image)[None, None]
-                found += detect(self.network, image, 0.01, border=0, describe=False)
-            measures[f"ap_{kind}"], measures[f"localisation_{kind}"] = detection_average_precision(
-                [(d.points, d.scores) for d in found], [s.keypoints for s in samples], 2.5
+            pairs = [(self._find(sample), sample.keypoints) for sample in samples]
+            distances = np.concatenate(
+                [metrics.match_detections(f.points, f.scores, corners, 2.5) for f, corners in pairs]
+            )
+            scores = np.concatenate([found.scores for found, _ in pairs])
+            corners = sum(len(corners) for _, corners in pairs)
+            correct = np.isfinite(distances)
+            measures[f"ap_{kind}"] = metrics.average_precision(scores, correct, corners)
+            measures[f"localisation_{kind}"] = (
+                float(np.mean(distances[correct])) if correct.any() else float("nan")
             )
         return measures
+
+    def _find(self, sample: SyntheticSample) -> Detections:
+        image = torch.from_numpy(sample.image)[None, None]
+        return detect(self.network, image, 0.01, border=0, describe=False)[0]

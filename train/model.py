@@ -30,9 +30,9 @@ class TrainingNetwork(nn.Module):
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                     nn.init.zeros_(cast(Tensor, module.bias))
-        # Almost every cell is empty: start by saying so.
-        nn.init.constant_(cast(Tensor, self.net.detector_output.conv.bias)[-1:], 4.0)
-        nn.init.normal_(self.net.detector_output.conv.weight, std=0.01)
+            # Almost every cell is empty: start by saying so.
+            nn.init.constant_(cast(Tensor, self.net.detector_output.conv.bias)[-1:], 4.0)
+            nn.init.normal_(self.net.detector_output.conv.weight, std=0.01)
         self._stem: list[tuple[Tensor, Tensor]] | None = None
 
     @property
@@ -42,8 +42,11 @@ class TrainingNetwork(nn.Module):
 
     def freeze_stem(self) -> None:
         """Stop training the first stage; its parameters and statistics keep their values."""
-        layers = list(fold_batchnorm(self.net).encoder)[:STEM_LAYERS]
-        self._stem = [(layer.conv.weight.data, layer.conv.bias.data) for layer in layers]
+        folded = fold_batchnorm(self.net).state_dict()
+        self._stem = [
+            (folded[f"encoder.{k}.conv.weight"], folded[f"encoder.{k}.conv.bias"])
+            for k in range(STEM_LAYERS)
+        ]
         for layer in list(self.net.encoder)[:STEM_LAYERS]:
             layer.requires_grad_(False)
 

@@ -50,7 +50,11 @@ def default() -> RunConfig:
     return RunConfig(
         magicpoint=MagicPointConfig(
             loop=LoopConfig(
-                minutes=38, batch_size=8, warmup_steps=150, freeze_stem_from=0.33, validate_minutes=6
+                minutes=38,
+                batch_size=8,
+                warmup_steps=150,
+                freeze_stem_from=0.33,
+                validate_minutes=6,
             )
         ),
         adapt=AdaptConfig(views=12, minutes=12),

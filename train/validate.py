@@ -14,6 +14,7 @@ from train.data.augment import Image, PhotometricConfig, photometric
 from train.data.images import ImageConfig, load_image
 from train.detect import Detections, detect
 from train.evaluate import metrics
+from train.evaluate.statistics import accuracy, finite_mean
 from train.geometry.homography import HomographyConfig, Matrix, sample_homography, warp_image
 from train.model import TrainingNetwork
 
@@ -100,9 +101,9 @@ def measure_pairs(
         size = (pair.image0.shape[0], pair.image0.shape[1])
         estimate = _homography(first.points[matches[:, 0]], second.points[matches[:, 1]])
         corner_errors.append(metrics.corner_error(estimate, pair.homography, size))
-    result = {name: metrics.finite_mean(np.array(values)) for name, values in rows.items()}
+    result = {name: finite_mean(np.array(values)) for name, values in rows.items()}
     for pixels in (1, 3):
-        result[f"homography_{pixels}px"] = metrics.accuracy(np.array(corner_errors), pixels)
+        result[f"homography_{pixels}px"] = accuracy(np.array(corner_errors), pixels)
     return result
 
 
@@ -120,9 +121,7 @@ def _homography(
     return None if estimate is None else np.asarray(estimate, dtype=np.float64)
 
 
-def draw_matches(
-    network: TrainingNetwork, pair: WarpedPair, count: int
-) -> npt.NDArray[np.uint8]:
+def draw_matches(network: TrainingNetwork, pair: WarpedPair, count: int) -> npt.NDArray[np.uint8]:
     """A picture of a pair's mutual matches: green within 3 px, red otherwise."""
     first, second = detect_pair(network, pair, count)
     matches = _mutual_matches(first, second)

@@ -73,7 +73,8 @@ def photometric(rng: np.random.Generator, image: Image, config: PhotometricConfi
         exponent = np.exp(rng.uniform(*np.log(config.gamma)))
         result = 255 * np.power(np.clip(result, 0, 255) / 255, np.float32(exponent))
     if config.blur > 0 and chosen():
-        result = cv2.GaussianBlur(result, (0, 0), rng.uniform(0.1, config.blur))
+        sigma = rng.uniform(0.1, config.blur)
+        result = np.asarray(cv2.GaussianBlur(result, (0, 0), sigma), np.float32)
     if config.motion > 1 and rng.random() < 0.5 * config.probability:
         result = motion_blur(rng, result, config.motion)
     if chosen():
@@ -104,4 +105,4 @@ def motion_blur(rng: np.random.Generator, image: FloatImage, longest: int) -> Fl
     for t in np.linspace(-reach, reach, 4 * side):
         x, y = t * np.cos(angle) + side // 2, t * np.sin(angle) + side // 2
         kernel[round(y), round(x)] += 1
-    return cv2.filter2D(image, -1, kernel / kernel.sum())
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.float32)

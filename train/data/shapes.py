@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -249,7 +250,7 @@ def _lattice(
 def _cells(grid: Matrix) -> list[list[Matrix]]:
     return [
         [np.stack([a, b, c, d]) for a, b, c, d in zip(top, top[1:], low[1:], low, strict=False)]
-        for top, low in zip(grid, grid[1:], strict=False)
+        for top, low in pairwise(grid)
     ]
 
 
@@ -293,7 +294,9 @@ def cube(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shap
     shape = Shape(points=[corner, *(corner + edges)])
     shades: list[float] = [ground]
     for a, b in pairs:
-        face = np.stack([corner, corner + edges[a], corner + edges[a] + edges[b], corner + edges[b]])
+        face = np.stack(
+            [corner, corner + edges[a], corner + edges[a] + edges[b], corner + edges[b]]
+        )
         shades.append(other_shade(rng, *shades, gap=25))
         shape.fills.append((face, shades[-1]))
         shape.points.append(face[2])
@@ -318,9 +321,7 @@ def house(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Sha
     parts = [part + origin for part in (wall, roof, door, window)]
     # Without eaves the wall and the roof share their corners.
     corners = [*parts[0][2:], *(parts[0][:2] if eaves > 4 else [])]
-    return Shape(
-        list(zip(parts, shades, strict=True)), [*corners, *parts[1], *parts[2], *parts[3]]
-    )
+    return Shape(list(zip(parts, shades, strict=True)), [*corners, *parts[1], *parts[2], *parts[3]])
 
 
 def nothing(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import cv2
+import torch
+from safetensors.torch import load_file
+from skimage import data
+
+from cv_superpoint.network import SuperPointNet
+from train.__main__ import parse
+from train.runtime import CPU_ENVIRONMENT, missing_settings
+
+
+def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in ("astronaut", "camera", "chelsea"):
+        cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)())
+    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--seed", "7"]
+    stage, run = parse(["all", "--images", str(photographs), *arguments])
+    assert run.config.seed == 7
+    getattr(run, stage)()
+    net = SuperPointNet()
+    net.load_state_dict(load_file(tmp_path / "run" / "superpoint.safetensors"))
+    logits, dense = net.eval()(torch.rand(1, 1, 64, 80))
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(dense.norm(dim=1), torch.ones(1, 8, 10))
+    description = json.loads((tmp_path / "run" / "superpoint.json").read_text())
+    assert description["stages"]["joint"]["finished"]
+    assert description["stages"]["magicpoint"]["steps"] == 3
+    assert 0 <= description["score_threshold"] < 1
+    assert description["recipe"]["joint"]["descriptor_weight"] == 0.3
+
+
+def test_without_photographs_drawings_stand_in(tmp_path: Path) -> None:
+    _, run = parse(["preview", "--recipe", "smoke", "--run-dir", str(tmp_path)])
+    assert len(run.photographs()) == 4
+    run.preview()
+    assert (tmp_path / "shapes.png").exists()
+
+
+def test_settings_are_only_added() -> None:
+    assert missing_settings({}) == CPU_ENVIRONMENT
+    assert missing_settings({**CPU_ENVIRONMENT, "OMP_WAIT_POLICY": "ACTIVE"}) == {}
