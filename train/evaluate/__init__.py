@@ -1,0 +1,1 @@
+"""Evaluation of detectors under named protocols; docs/evaluation.md describes them."""

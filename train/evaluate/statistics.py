@@ -1,0 +1,144 @@
+"""Summaries of measures over many pairs, and how far they can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measure over many pairs: NaN where nothing could be measured.
+
+    Attributes:
+        value: Over all pairs.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        count: Pairs that it was measured on.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        """The value alone, as in the tables."""
+        if math.isnan(self.value):
+            return "–"
+        return f"{self.value:.0f}" if self.value >= 100 else f"{self.value:.3f}"
+
+    @property
+    def interval(self) -> str:
+        """Both ends, as in the tables."""
+        if math.isnan(self.low):
+            return "–"
+        digits = 0 if self.value >= 100 else 3
+        return f"{self.low:.{digits}f}–{self.high:.{digits}f}"
+
+
+class Interval(NamedTuple):
+    """Bounds of a confidence interval; both NaN where none can be given."""
+
+    low: float
+    high: float
+
+
+def accuracy(errors: Array, threshold: float) -> float:
+    """Share of errors up to a threshold; 0 of none."""
+    return float((np.asarray(errors) <= threshold).mean()) if len(errors) else 0.0
+
+
+def area_under_curve(errors: Array, threshold: float) -> float:
+    """Area under accuracy as a function of the threshold, from 0 to ``threshold``, over it.
+
+    Trapezoids between the sorted errors and the origin, as in SuperGlue's and glue-factory's
+    figures; with few pairs that is up to 1 / (2 N) above the exact area under the steps.
+    """
+    if len(errors) == 0:
+        return 0.0
+    ordered = np.sort(np.asarray(errors, np.float64))
+    ordered = ordered[ordered < threshold]
+    recall = np.arange(len(ordered) + 1) / len(errors)
+    at = np.concatenate([[0.0], ordered, [threshold]])
+    height = np.append(recall, recall[-1])
+    return float(((height[1:] + height[:-1]) / 2 * np.diff(at)).sum() / threshold)
+
+
+def finite_mean(values: Array) -> float:
+    """Mean of the values that are finite; NaN of none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def estimate(
+    values: Array,
+    groups: Sequence[str],
+    statistic: Callable[[Array], float] = finite_mean,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of the values that are not NaN, with its interval.
+
+    Args:
+        values: (N,) one per pair.
+        groups: N names, of the sequence of each pair.
+        statistic: Of values.
+        resamples: See :func:`bootstrap_interval`.
+        seed: See :func:`bootstrap_interval`.
+    """
+    measured = ~np.isnan(values)
+    if not measured.any():
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    kept = [group for group, keep in zip(groups, measured, strict=True) if keep]
+    values = values[measured]
+    low, high = bootstrap_interval(values, kept, statistic, resamples=resamples, seed=seed)
+    return Estimate(statistic(values), low, high, len(values))
+
+
+def bootstrap_interval(
+    values: Array,
+    groups: Sequence[str],
+    statistic: Callable[[Array], float],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """95 % percentile interval from resampling whole groups.
+
+    Pairs of one sequence share an image and are not independent, so sequences are drawn with
+    replacement, each with all its pairs.
+
+    Args:
+        values: (N,) one per pair.
+        groups: N names, of the sequence of each pair.
+        statistic: Of the values of a resample.
+        resamples: How many draws.
+        seed: Of the draws.
+
+    Returns:
+        The interval; NaN where fewer than two groups or no finite statistic leave nothing to say.
+    """
+    names = sorted(set(groups))
+    if len(names) < 2 or resamples < 1:
+        return Interval(float("nan"), float("nan"))
+    label = np.asarray(groups)
+    members = [np.flatnonzero(label == name) for name in names]
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(names), size=(resamples, len(names)))
+    found = np.array(
+        [statistic(values[np.concatenate([members[i] for i in draw])]) for draw in draws]
+    )
+    found = found[np.isfinite(found)]
+    if len(found) == 0:
+        return Interval(float("nan"), float("nan"))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Interval(float(low), float(high))
