@@ -32,7 +32,14 @@ STAGES = ("all", "magicpoint", "adapt", "joint", "export", "preview")
 class Run:
     """The stages of one run directory; each goes on where it was stopped."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, images: Path | None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        images: Path | None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.shard = shard
         self.config = config
         self.run_dir = run_dir
         self.folder = images
@@ -64,7 +71,8 @@ class Run:
     def adapt(self) -> None:
         """Label the photographs with the detector of stage 1."""
         net = folded_network(self.run_dir / "magicpoint.pt")
-        adapt(net, self.split()[0], self.run_dir, self.config.adapt, self.config.seed)
+        config, seed = self.config.adapt, self.config.seed
+        adapt(net, self.split()[0], self.run_dir, config, seed, self.shard)
 
     def joint(self) -> None:
         """Train detector and descriptors on the labelled photographs."""
@@ -104,6 +112,13 @@ class Run:
         self.export()
 
 
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"must be K/N with K below N, such as 0/2, got {text}")
+    return int(index), int(count)
+
+
 def parse(arguments: list[str] | None = None) -> tuple[str, Run]:
     """Read the command line: the recipe first, then the fields that override it."""
     parser = argparse.ArgumentParser(
@@ -115,12 +130,15 @@ def parse(arguments: list[str] | None = None) -> tuple[str, Run]:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/default"))
     parser.add_argument("--images", type=Path, help="folder of photographs (default: drawings)")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
+    parser.add_argument(
+        "--shard", type=_shard, default=(0, 1), help="K/N: adapt every N-th photograph from K on"
+    )
     parser.add_argument("--help-fields", action="store_true", help="list the recipe's fields")
     known, rest = parser.parse_known_args(arguments)
     if known.help_fields:
         rest = ["--help"]
     config = tyro.cli(RunConfig, default=RECIPES[known.recipe](), args=rest, prog="python -m train")
-    return known.stage, Run(config, known.run_dir, known.images)
+    return known.stage, Run(config, known.run_dir, known.images, known.shard)
 
 
 def main() -> None:

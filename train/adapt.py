@@ -111,7 +111,8 @@ def make_detector(net: SuperPointNet) -> Detector:
             # The converter traces, which torch has declared out of date.
             warnings.simplefilter("ignore", DeprecationWarning)
             model = openvino.convert_model(half, example_input=torch.zeros(1, 1, 32, 32))
-        compiled = openvino.compile_model(model, "CPU")
+        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        compiled = openvino.compile_model(model, "CPU", threads)
 
         def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             return np.asarray(compiled(images)[0])
@@ -180,7 +181,12 @@ def label_file(folder: Path, image: Path) -> Path:
 
 
 def adapt(
-    net: SuperPointNet, paths: list[Path], run_dir: Path, config: AdaptConfig, seed: int
+    net: SuperPointNet,
+    paths: list[Path],
+    run_dir: Path,
+    config: AdaptConfig,
+    seed: int,
+    shard: tuple[int, int] = (0, 1),
 ) -> Path:
     """Label photographs that have no labels yet, in random order.
 
@@ -190,6 +196,7 @@ def adapt(
         run_dir: The labels go to a folder in ``run_dir / "labels"``.
         config: Views, thresholds, time.
         seed: Of the order and the views.
+        shard: (k, n): this process does every n-th photograph from the k-th on.
 
     Returns:
         The folder of the labels: one (N, 3) float32 array of (x, y, probability) per photograph.
@@ -199,13 +206,14 @@ def adapt(
     detector = make_detector(net)
     started, new = time.perf_counter(), 0
     order = np.random.default_rng((seed, 2)).permutation(len(paths))
+    order = order[shard[0] :: shard[1]]
     for done, position in enumerate(order):
         target = label_file(folder, paths[position])
         if target.exists():
             continue
         seconds = time.perf_counter() - started
         if config.minutes and seconds > 60 * config.minutes:
-            log.info("out of time: %d of %d photographs are labelled", done, len(paths))
+            log.info("out of time: %d of %d photographs are labelled", done, len(order))
             break
         image = load_image(paths[position], config.images)
         rng = np.random.default_rng((seed, int(position)))

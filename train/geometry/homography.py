@@ -159,13 +159,12 @@ def valid_mask(
     Returns:
         Boolean (height, width) of ``size_to``.
     """
-    y, x = np.mgrid[: size_to[0], : size_to[1]]
-    grid = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
     inverse = np.linalg.inv(homography)
-    # The centre of the original must be in front, whatever the scale of the matrix.
-    centre = np.array([(size_from[1] - 1) / 2, (size_from[0] - 1) / 2, 1.0])
-    depth = homography[2] @ centre
-    source = np.concatenate([grid, np.ones((len(grid), 1))], axis=1) @ inverse.T * depth
-    with np.errstate(invalid="ignore", divide="ignore"):
-        points = np.where(source[:, 2:] > 0, source[:, :2] / source[:, 2:], np.nan)
-    return inside(points, size_from, border).reshape(size_to)
+    # The centre of the original must be in front, whatever the sign of the matrix.
+    inverse = inverse * (homography[2] @ [(size_from[1] - 1) / 2, (size_from[0] - 1) / 2, 1])
+    x, y = np.arange(size_to[1])[None, :], np.arange(size_to[0])[:, None]
+    u, v, depth = (row[0] * x + row[1] * y + row[2] for row in inverse)
+    right, bottom = size_from[1] - 1 - border, size_from[0] - 1 - border
+    # u / depth >= border, without dividing by depths that may be zero.
+    mask = (depth > 0) & (u >= border * depth) & (v >= border * depth)
+    return np.asarray(mask & (u <= right * depth) & (v <= bottom * depth))
