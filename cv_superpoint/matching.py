@@ -200,7 +200,8 @@ def match_pair(
     for rotation in rotations:
         turns = rotation // 90
         turned = detector.extract(
-            np.rot90(image1, turns), None if kept is None else np.rot90(kept, turns)
+            np.rot90(image1, turns),
+            None if kept is None else np.rot90(kept, turns).astype(np.uint8),
         )
         features1 = _turn_back(turned, turns, size)
         matches, similarity = mutual_nearest(features0.descriptors, features1.descriptors)

@@ -36,6 +36,7 @@ def main() -> int:
     keypoints1, descriptors1 = detector.detectAndCompute(image1, None)
     print(f"keypoints     {len(keypoints0)} and {len(keypoints1)}")
     if not keypoints0 or not keypoints1:
+        print("no homography")
         return 1
 
     matches = cv2.BFMatcher(detector.defaultNorm(), crossCheck=True).match(
@@ -43,6 +44,7 @@ def main() -> int:
     )
     print(f"matches       {len(matches)}")
     if len(matches) < 4:
+        print("no homography")
         return 1
 
     points0 = np.array([keypoints0[match.queryIdx].pt for match in matches], np.float32)
@@ -52,6 +54,7 @@ def main() -> int:
     print(f"inliers       {inliers.sum()} ({inliers.mean():.0%})")
     write(args.output, draw_matches(image0, image1, points0[inliers], points1[inliers]))
     if homography is None:
+        print("no homography")
         return 1
     if truth is None:
         return 0

@@ -20,7 +20,7 @@ MIN_INLIERS = 12
 
 
 def cut_template(scene: Image) -> tuple[Image, Matrix]:
-    """A piece of the scene, turned by 15 degrees and enlarged by a quarter.
+    """A piece of the scene, turned by 15 degrees, enlarged by a quarter, brighter and noisy.
 
     Returns:
         The template and the homography from it to the scene.
@@ -32,7 +32,8 @@ def cut_template(scene: Image) -> tuple[Image, Matrix]:
     to_scene = np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]]) @ centre
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     template = cv2.warpPerspective(scene, to_scene, (width, height), flags=flags)
-    return template.astype(np.uint8), to_scene
+    noise = np.random.default_rng(0).normal(0, 5, template.shape)
+    return np.clip(1.2 * template + 10 + noise, 0, 255).astype(np.uint8), to_scene
 
 
 def is_plausible(quadrilateral: Matrix) -> bool:

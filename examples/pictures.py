@@ -96,7 +96,7 @@ def draw_matches(
     points0: NDArray[np.float32],
     points1: NDArray[np.float32],
     *,
-    lines: int = 120,
+    lines: int = 80,
 ) -> Image:
     """Both pictures side by side, matched points in green, an even choice of them joined."""
     height, offset = max(len(image0), len(image1)), image0.shape[1]
