@@ -203,24 +203,10 @@ def match_pair(
             np.rot90(image1, turns),
             None if kept is None else np.rot90(kept, turns).astype(np.uint8),
         )
-        features1 = _turn_back(turned, turns, size)
-        matches, similarity = mutual_nearest(features0.descriptors, features1.descriptors)
-        if best is not None and len(matches) <= best.inliers.sum():
+        result = _match(features0, _turn_back(turned, turns, size), rotation)
+        if best is not None and len(result) <= best.inliers.sum():
             continue  # not even all of them could beat it
-        result = _verify(
-            MatchResult(
-                features0=features0,
-                features1=features1,
-                matches=matches,
-                similarity=similarity,
-                inliers=np.zeros(len(matches), np.bool_),
-                homography=None,
-                fundamental=None,
-                rotation=rotation,
-            ),
-            model,
-            threshold,
-        )
+        result = _verify(result, model, threshold)
         if best is None or result.inliers.sum() > best.inliers.sum():
             best = result
     assert best is not None  # there is at least one rotation
@@ -271,6 +257,21 @@ def _turn_back(features: Features, turns: int, size: tuple[int, int]) -> Feature
     x, y = features.keypoints.T
     back = {0: (x, y), 1: (width - y, x), 2: (width - x, height - y), 3: (y, height - x)}[turns]
     return replace(features, keypoints=np.stack(back, axis=1), image_size=size)
+
+
+def _match(features0: Features, features1: Features, rotation: int) -> MatchResult:
+    """The matches, none of them verified."""
+    matches, similarity = mutual_nearest(features0.descriptors, features1.descriptors)
+    return MatchResult(
+        features0=features0,
+        features1=features1,
+        matches=matches,
+        similarity=similarity,
+        inliers=np.zeros(len(matches), np.bool_),
+        homography=None,
+        fundamental=None,
+        rotation=rotation,
+    )
 
 
 def _verify(result: MatchResult, model: Model, threshold: float) -> MatchResult:
