@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.loop import Batch, LoopConfig
 from train.losses import detector_loss, dual_softmax_loss
 from train.model import TrainingNetwork
-from train.validate import ValidationConfig, fixed_pairs, measure_pairs
+from train.preview import Picture, with_points
+from train.validate import ValidationConfig, draw_matches, fixed_pairs, measure_pairs
 
 log = logging.getLogger(__name__)
 
@@ -109,3 +111,10 @@ class Joint:
     def validate(self) -> dict[str, float]:
         """Measures on warped pairs of photographs that are not trained on."""
         return measure_pairs(self.network, self.pairs, self.config.validation)
+
+    def pictures(self) -> dict[str, Picture]:
+        """Matches of the first validation pair and the labels of the first training pair."""
+        views = self.dataset().views(0)[:2]
+        labels = np.hstack([with_points(view.image, view.keypoints) for view in views])
+        matches = [draw_matches(self.network, pair, 100) for pair in self.pairs[:1]]
+        return {"labels": labels, **{f"matches{k}": picture for k, picture in enumerate(matches)}}

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from train import checkpoint
 from train.model import TrainingNetwork
+from train.preview import Picture
 from train.report import Reporter
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,10 @@ class Task(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Measures on held-out data."""
+        ...
+
+    def pictures(self) -> dict[str, Picture]:
+        """What the network does with held-out data, to look at (H, W, 3), BGR."""
         ...
 
 
@@ -212,6 +217,8 @@ class Trainer:
         self.task.network.eval()
         with torch.inference_mode():
             self.report.validation(self.step, self.task.validate())
+            for name, picture in self.task.pictures().items():
+                self.report.picture(self.step, name, picture)
         self.task.network.train()
         self.elapsed += time.perf_counter() - started
 

@@ -19,6 +19,7 @@ from train.evaluate import metrics
 from train.loop import Batch, LoopConfig
 from train.losses import detector_loss
 from train.model import TrainingNetwork
+from train.preview import Picture, with_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,12 @@ class MagicPoint:
                 float(np.mean(distances[correct])) if correct.any() else float("nan")
             )
         return measures
+
+    def pictures(self) -> dict[str, Picture]:
+        """Detections on held-out drawings."""
+        samples = [draw_sample(self.seed + 2**31, index, self.config.data) for index in range(6)]
+        found = [with_points(s.image, self._find(s).points) for s in samples]
+        return {"detections": np.hstack(found)}
 
     def _find(self, sample: SyntheticSample) -> Detections:
         image = torch.from_numpy(sample.image)[None, None]

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import cv2
+import pytest
 import torch
 from safetensors.torch import load_file
 from skimage import data
@@ -42,3 +43,22 @@ def test_without_photographs_drawings_stand_in(tmp_path: Path) -> None:
 def test_settings_are_only_added() -> None:
     assert missing_settings({}) == CPU_ENVIRONMENT
     assert missing_settings({**CPU_ENVIRONMENT, "OMP_WAIT_POLICY": "ACTIVE"}) == {}
+
+
+def test_shards_do_every_photograph_once(tmp_path: Path) -> None:
+    for shard in ("0/2", "1/2"):
+        arguments = ["adapt", "--recipe", "smoke", "--run-dir", str(tmp_path), "--shard", shard]
+        _, run = parse(arguments)
+        if shard == "0/2":
+            run.magicpoint()
+        run.adapt()
+        labels = list((tmp_path / "labels").rglob("*.npy"))
+        # Four drawings, one of them held out.
+        assert len(labels) == (2 if shard == "0/2" else 3)
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "a/b"])
+def test_impossible_shard_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["adapt", "--shard", text])
+    assert "must be K/N" in capsys.readouterr().err
