@@ -79,8 +79,8 @@ def corners(image: Image) -> Matrix:
 
 def transform(points: Matrix, homography: Matrix) -> Matrix:
     """(N, 2) points under a homography."""
-    mapped: Any = cv2.perspectiveTransform(points[None], homography)
-    transformed: Matrix = mapped[0]
+    mapped = np.c_[points, np.ones(len(points))] @ homography.T
+    transformed: Matrix = mapped[:, :2] / mapped[:, 2:]
     return transformed
 
 

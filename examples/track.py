@@ -96,6 +96,8 @@ class Tracker:
     def draw(self, frame: Image) -> Image:
         """The frame with the tails."""
         canvas: Image = frame.copy()
+        if len(self.tails) == 0:
+            return canvas
         strengths = np.minimum(self.ages * 255 // (2 * TAIL), 255).astype(np.uint8)
         colours = cv2.applyColorMap(strengths[:, None], cv2.COLORMAP_JET)[:, 0].tolist()
         for index in np.argsort(self.ages).tolist():  # the longest-lived on top

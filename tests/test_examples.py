@@ -199,6 +199,18 @@ def test_pictures_without_features(run: Runner, name: str) -> None:
     assert re.search("no homography|no keypoints|no panorama|not found", output)
 
 
+def test_a_video_without_features(run: Runner) -> None:
+    codec = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(run.folder / "flat.avi"), codec, 20.0, (80, 60))
+    for _ in range(3):
+        writer.write(np.full((60, 80, 3), 127, np.uint8))
+    writer.release()
+    output = run("track", "flat.avi")
+    assert figure(r"frames        (\d+)", output) == 3
+    assert figure(r"followed      (\d+)%", output) == 0
+    assert figure(r"longest track (\d+) frames", output) == 0
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help(run: Runner, name: str) -> None:
     assert "--weights" in run(name, "--help")
