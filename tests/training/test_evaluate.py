@@ -140,6 +140,21 @@ def test_the_paper_counts_only_the_shared_view(photograph):
     assert counted == (keep0.sum() + keep1.sum()) / 2 < (len(found0) + len(found1)) / 2
 
 
+def test_matches_of_another_matcher_can_be_measured(photograph):
+    detector = detectors.build_detector("sift", quota=1000)
+    pair, step = translated_pair(photograph), PROTOCOLS["plain"].passes[0]
+    found0, found1 = (detect(detector, image) for image in pair.images)
+    sizes = (pair.images[0].shape, pair.images[1].shape)
+    distances = metrics.pixel_distances(metrics.warp_points(found0.points, SHIFT), found1.points)
+    true = metrics.mutual_matches(distances)
+    true = true[distances[true[:, 0], true[:, 1]] < 1]
+    measured = measure(found0, found1, SHIFT, sizes, step, matches=true)
+    assert measured["match_precision"] == 1
+    assert measured["matches"] == measured["inliers"] == len(true)
+    assert measured["corner_error"] < 0.1
+    assert "nn_map" not in measured
+
+
 def test_rotation_search_recovers_a_turned_image(photograph):
     image = np.ascontiguousarray(photograph[:300, :400])
     turned = np.ascontiguousarray(np.rot90(image))

@@ -153,11 +153,10 @@ def measure(
     if matches is None:
         found0, found1 = select(found0, found1, h_0to1, sizes, step)
     measured = {"keypoints": (len(found0) + len(found1)) / 2}
-    plain = step.counting == "plain"
     keep0, keep1 = metrics.shared_view(found0.points, found1.points, h_0to1, *sizes)
     if step.detection:
         measured["repeatability"], measured["localisation_error"] = metrics.repeatability(
-            found0.points[keep0], found1.points[keep1], h_0to1, pooled=not plain
+            found0.points[keep0], found1.points[keep1], h_0to1, pooled=step.counting == "paper"
         )
     described = matches is not None or (found0.described and found1.described)
     if not step.description or not described:
@@ -168,18 +167,39 @@ def measure(
         measured["nn_map"] = metrics.nearest_neighbour_map(
             distances, found0.points, found1.points, h_0to1
         )
-    errors = metrics.match_errors(found0.points, found1.points, matches, h_0to1)
-    estimate, inliers = estimate_homography(
-        found0.points[matches[:, 0]], found1.points[matches[:, 1]], ransac
+    counts = (int(keep0.sum()), int(keep1.sum()))
+    return measured | _measure_matches(
+        found0.points[matches[:, 0]],
+        found1.points[matches[:, 1]],
+        h_0to1,
+        sizes[0],
+        counts,
+        step,
+        ransac,
     )
-    return measured | {
-        "matches": float(len(matches)),
+
+
+def _measure_matches(
+    points0: Array,
+    points1: Array,
+    h_0to1: Array,
+    size0: Size,
+    counts: tuple[int, int],
+    step: Pass,
+    ransac: Ransac,
+) -> dict[str, float]:
+    """Measures of points (M, 2) that are matched row by row; ``counts`` are in the shared view."""
+    rows = np.arange(len(points0))
+    errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
+    estimate, inliers = estimate_homography(points0, points1, ransac)
+    return {
+        "matches": float(len(errors)),
         "match_precision": metrics.match_precision(errors),
         "matching_score": metrics.matching_score(
-            errors, int(keep0.sum()), int(keep1.sum()), of_smaller=plain
+            errors, *counts, of_smaller=step.counting == "plain"
         ),
         "inliers": float(inliers),
-        "corner_error": metrics.corner_error(estimate, h_0to1, sizes[0]),
+        "corner_error": metrics.corner_error(estimate, h_0to1, size0),
     }
 
 

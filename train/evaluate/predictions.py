@@ -140,9 +140,9 @@ class PredictionCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Renamed when complete, so that an interrupted run leaves no half-written answer.
         partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as file:
+        with partial.open("wb") as target:
             np.savez(
-                file,
+                target,
                 points=found.points,
                 scores=found.scores,
                 descriptors=found.descriptors,

@@ -49,6 +49,7 @@ _MEANS = (
     "nn_map",
     "inliers",
 )
+_COUNTS = ("keypoints", "matches", "inliers")
 _PER_PAIR = (
     "keypoints",
     "repeatability",
@@ -143,12 +144,20 @@ class Report:
             header = [title, *(HEADERS[key] for key in self.columns)]
             parts += table(
                 header,
-                [[label, *(str(row[k]) for k in self.columns)] for label, row in rows.items()],
+                [
+                    [label, *(show(k, row[k].value) for k in self.columns)]
+                    for label, row in rows.items()
+                ],
             )
+            if all(math.isnan(row[key].low) for row in rows.values() for key in self.columns):
+                continue  # A single sequence, or no resamples: there are no intervals.
             header[0] = "95 % intervals"
             parts += table(
                 header,
-                [[label, *(row[k].interval for k in self.columns)] for label, row in rows.items()],
+                [
+                    [label, *(show_interval(key, row[key]) for key in self.columns)]
+                    for label, row in rows.items()
+                ],
             )
         if self.skipped:
             parts += [f"Skipped ({len(self.skipped)}):", ""]
@@ -162,7 +171,9 @@ class Report:
         for label, records in self.results.items():
             keys = [key for key in _PER_PAIR if key in records[0]]
             header = [f"{self.protocol}, {label}", *(HEADERS[key] for key in keys)]
-            parts += table(header, [[r["name"], *(_cell(r[key]) for key in keys)] for r in records])
+            parts += table(
+                header, [[r["name"], *(show(key, r[key]) for key in keys)] for r in records]
+            )
         return "\n".join(parts)
 
     def write(self, folder: Path) -> None:
@@ -192,10 +203,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(header), f"|{rule}|", *map(line, rows), ""]
 
 
-def _cell(value: float) -> str:
+def show(key: str, value: float) -> str:
+    """A measure's value as it stands in a table."""
+    if math.isnan(value):
+        return "–"
     if math.isinf(value):
         return "none"
-    return str(Estimate(value, math.nan, math.nan, 1))
+    return f"{value:.0f}" if key in _COUNTS else f"{value:.3f}"
+
+
+def show_interval(key: str, value: Estimate) -> str:
+    """A measure's interval as it stands in a table."""
+    return "–" if math.isnan(value.low) else f"{show(key, value.low)}–{show(key, value.high)}"
 
 
 def _finite(value: Any) -> Any:

@@ -29,20 +29,6 @@ class Estimate:
     high: float
     count: int
 
-    def __str__(self) -> str:
-        """The value alone, as in the tables."""
-        if math.isnan(self.value):
-            return "–"
-        return f"{self.value:.0f}" if self.value >= 100 else f"{self.value:.3f}"
-
-    @property
-    def interval(self) -> str:
-        """Both ends, as in the tables."""
-        if math.isnan(self.low):
-            return "–"
-        digits = 0 if self.value >= 100 else 3
-        return f"{self.low:.{digits}f}–{self.high:.{digits}f}"
-
 
 class Interval(NamedTuple):
     """Bounds of a confidence interval; both NaN where none can be given."""
