@@ -193,17 +193,12 @@ def match_pair(
     rotations = tuple(rotations)
     _check_options(rotations, model, threshold)
     image1 = check_image(image1)
-    size = image1.shape[0], image1.shape[1]
-    kept = check_mask(mask1, size)
+    mask1 = check_mask(mask1, image1.shape[:2])
     features0 = detector.extract(image0, mask0)
     best: MatchResult | None = None
     for rotation in rotations:
-        turns = rotation // 90
-        turned = detector.extract(
-            np.rot90(image1, turns),
-            None if kept is None else np.rot90(kept, turns).astype(np.uint8),
-        )
-        result = _match(features0, _turn_back(turned, turns, size), rotation)
+        features1 = _extract_turned(detector, image1, mask1, rotation // 90)
+        result = _match(features0, features1, rotation)
         if best is not None and len(result) <= best.inliers.sum():
             continue  # not even all of them could beat it
         result = _verify(result, model, threshold)
@@ -242,20 +237,20 @@ def _check_descriptors(descriptors: Any, name: str) -> NDArray[np.float32]:
     return rows
 
 
-def _turn_back(features: Features, turns: int, size: tuple[int, int]) -> Features:
+def _extract_turned(
+    detector: Extractor, image: ByteArray, mask: NDArray[np.bool_] | None, turns: int
+) -> Features:
     """Features of ``np.rot90(image, turns)`` in the coordinates of the image.
 
     Pixel (row i, column j) after one turn is pixel (row j, column width - 1 - i) before it, so
     whole pixels map to whole pixels without rounding.
-
-    Args:
-        features: Of the turned image.
-        turns: Counter-clockwise quarter turns.
-        size: (height, width) of the image before them.
     """
-    height, width = np.float32(size[0] - 1), np.float32(size[1] - 1)
+    turned_mask = None if mask is None else np.rot90(mask, turns).astype(np.uint8)
+    features = detector.extract(np.rot90(image, turns), turned_mask)
+    size = image.shape[0], image.shape[1]
+    bottom, right = np.float32(size[0] - 1), np.float32(size[1] - 1)
     x, y = features.keypoints.T
-    back = {0: (x, y), 1: (width - y, x), 2: (width - x, height - y), 3: (y, height - x)}[turns]
+    back = {0: (x, y), 1: (right - y, x), 2: (right - x, bottom - y), 3: (y, bottom - x)}[turns]
     return replace(features, keypoints=np.stack(back, axis=1), image_size=size)
 
 
