@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPENCV4 := $(VENV)/opencv-4.14
 # cv2 of another version before the environment's own on the path: one torch serves both.
 WITH_OPENCV4 := PYTHONPATH=$(OPENCV4)
@@ -38,10 +38,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable ".[examples]"
+	$(PIP) --constraint constraints.txt --editable ".[examples]"
 	touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable ".[dev]"
-	$(PIP) --upgrade --no-deps --target $(OPENCV4) opencv-python==4.14.0.94 --constraint /dev/null
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --upgrade --no-deps --target $(OPENCV4) opencv-python==4.14.0.94
 	touch $@
