@@ -133,12 +133,8 @@ def _parse_safetensors(data: bytes, path: Path) -> tuple[Mapping[str, object], d
 def _parse_pickle(data: bytes, path: Path) -> Mapping[str, object]:
     import torch
 
-    # Before 2.6 the restricted unpickler could be made to run code (CVE-2025-32434).
-    if torch.__version__ < "2.6":
-        raise WeightsError(
-            f"{path}: PyTorch {torch.__version__} cannot read pickled checkpoints safely; install "
-            "torch>=2.6, or convert the file to safetensors"
-        )
+    # From 2.6 on, which pyproject.toml asks for; before, even this mode could run code
+    # (CVE-2025-32434).
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
