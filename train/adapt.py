@@ -111,7 +111,11 @@ def make_detector(net: SuperPointNet) -> Detector:
             # The converter traces, which torch has declared out of date.
             warnings.simplefilter("ignore", DeprecationWarning)
             model = openvino.convert_model(half, example_input=torch.zeros(1, 1, 32, 32))
-        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        threads = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # Two processes that pin themselves would share the first core.
+            "ENABLE_CPU_PINNING": False,
+        }
         compiled = openvino.compile_model(model, "CPU", threads)
 
         def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

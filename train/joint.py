@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from cv_superpoint.network import CELL_SIZE, sample_descriptors
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.loop import Batch, LoopConfig
-from train.losses import detector_loss, dual_softmax_loss
+from train.losses import dense_hinge_loss, detector_loss, dual_softmax_loss
 from train.model import TrainingNetwork
 from train.preview import Picture, with_points
 from train.validate import ValidationConfig, draw_matches, fixed_pairs, measure_pairs
@@ -31,6 +32,7 @@ class JointConfig:
         loop: Length, batch (in pairs), learning rate.
         data: How pairs are made.
         validation: The pairs that are watched.
+        descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
         detector_weight: Of the detector's loss, the mean of both images.
         descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
         temperature: Where the learned temperature of the dual softmax starts.
@@ -44,6 +46,7 @@ class JointConfig:
     )
     data: PairConfig = field(default_factory=PairConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    descriptor_loss: Literal["dual_softmax", "dense_hinge"] = "dual_softmax"
     detector_weight: float = 2.0
     descriptor_weight: float = 0.3
     temperature: float = 0.07
@@ -97,14 +100,17 @@ class Joint:
         )
         dense0, dense1 = dense.chunk(2)
         scale = self.log_scale.exp().clamp(max=config.largest_scale)
-        descriptor = dual_softmax_loss(
-            sample_descriptors(dense0, batch["points0"]),
-            sample_descriptors(dense1, batch["points1"]),
-            batch["points1"],
-            batch["visible"],
-            scale,
-            safe_radius=CELL_SIZE / 2,
-        )
+        if config.descriptor_loss == "dense_hinge":
+            descriptor = dense_hinge_loss(dense0, dense1, *cell_pairs(batch))
+        else:
+            descriptor = dual_softmax_loss(
+                sample_descriptors(dense0, batch["points0"]),
+                sample_descriptors(dense1, batch["points1"]),
+                batch["points1"],
+                batch["visible"],
+                scale,
+                safe_radius=CELL_SIZE / 2,
+            )
         total = config.detector_weight * detector + config.descriptor_weight * descriptor
         return total, {"detector": detector, "descriptor": descriptor, "scale": scale}
 
@@ -118,3 +124,25 @@ class Joint:
         labels = np.hstack([with_points(view.image, view.keypoints) for view in views])
         matches = [draw_matches(self.network, pair, 100) for pair in self.pairs[:1]]
         return {"labels": labels, **{f"matches{k}": picture for k, picture in enumerate(matches)}}
+
+
+def cell_pairs(batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the dense hinge compares.
+
+    Args:
+        batch: With ``homography`` (B, 3, 3) from image 0 to image 1 and ``valid0``, ``valid1``
+            (B, h, w).
+
+    Returns:
+        Cell centres of image 0 in image 1 (B, h * w, 2), and the valid pairs of cells
+        (B, h * w, h * w).
+    """
+    valid0, valid1 = batch["valid0"].flatten(1), batch["valid1"].flatten(1)
+    h, w = batch["valid0"].shape[1:]
+    i, j = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    centres = torch.stack([j, i], dim=-1).reshape(-1, 2) * CELL_SIZE + (CELL_SIZE - 1) / 2
+    homogeneous = torch.cat([centres, torch.ones(len(centres), 1)], dim=1).to(valid0.device)
+    warped = homogeneous @ batch["homography"].transpose(1, 2)
+    front = warped[..., 2] > 1e-6
+    points = warped[..., :2] / warped[..., 2:].clamp(min=1e-6)
+    return points, (valid0 & front)[:, :, None] & valid1[:, None, :]

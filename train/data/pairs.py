@@ -183,5 +183,7 @@ class WarpedPairs(Dataset[dict[str, Tensor]]):
             item[f"targets{name}"] = labels_from_points(
                 rng, view.keypoints, self.config.size, soft=self.config.soft
             )
+        homography = second.homography @ np.linalg.inv(first.homography)
+        item["homography"] = (homography / homography[2, 2]).astype(np.float32)
         item["points0"], item["points1"], item["visible"] = correspondences(rng, first, second)
         return {name: torch.from_numpy(value) for name, value in item.items()}

@@ -1,0 +1,66 @@
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from torch.utils.data import default_collate
+
+from train.data.images import ImageConfig
+from train.data.pairs import LabelledImage
+from train.joint import Joint, cell_pairs
+from train.losses import dense_hinge_loss
+from train.recipes import smoke
+
+SIZES = ImageConfig(shorter_side=96, longest_side=128)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Joint:
+    path = tmp_path / "camera.png"
+    cv2.imwrite(str(path), data.camera())
+    rng = np.random.default_rng(0)
+    images = [LabelledImage(path, rng.uniform(5, 90, (60, 2)).astype(np.float32))]
+    return Joint(smoke().joint, 0, images, [path], SIZES)
+
+
+def test_every_parameter_that_learns_gets_a_gradient(task: Joint) -> None:
+    batch = default_collate([task.dataset()[i] for i in range(2)])
+    loss, parts = task.loss(batch)
+    loss.backward()
+    assert set(parts) == {"detector", "descriptor", "scale"}
+    without = [n for n, p in task.network.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_hinge_is_the_other_choice(task: Joint) -> None:
+    batch = default_collate([task.dataset()[i] for i in range(2)])
+    task.config = replace(task.config, descriptor_loss="dense_hinge")
+    _, parts = task.loss(batch)
+    _, dense = task.network(torch.cat([batch["image0"], batch["image1"]]))
+    expected = dense_hinge_loss(*dense.chunk(2), *cell_pairs(batch))
+    torch.testing.assert_close(parts["descriptor"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_cell_pairs_follow_the_points(task: Joint) -> None:
+    item = task.dataset()[3]
+    centres, valid = cell_pairs(default_collate([item]))
+    cells = np.flatnonzero(item["visible"].numpy())
+    # A cell's point is at most half a cell's diagonal away from its centre, in both images.
+    distance = np.linalg.norm(centres[0].numpy()[cells] - item["points1"].numpy()[cells], axis=1)
+    assert len(cells) > 10
+    assert np.median(distance) < 6
+    assert valid.any()
+
+
+def test_starting_weights_are_taken_but_not_the_temperature(task: Joint) -> None:
+    other = Joint(task.config, 1, task.images, [], SIZES)
+    with torch.no_grad():
+        task.log_scale.fill_(9.0)
+    other.start_from(task.network.state_dict())
+    assert torch.equal(
+        other.network.net.encoder[0].conv.weight, task.network.net.encoder[0].conv.weight
+    )
+    assert other.log_scale.item() == pytest.approx(-np.log(0.07), rel=1e-6)
