@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from train import checkpoint
 from train.adapt import adapt, cache_folder, read_labels
 from train.config import RunConfig
 from train.data.images import list_images
+from train.evaluate.run import main as evaluate
 from train.export import export, folded_network
 from train.joint import Joint
 from train.loop import Trainer
@@ -124,7 +126,8 @@ def parse(arguments: list[str] | None = None) -> tuple[str, Run]:
     parser = argparse.ArgumentParser(
         prog="python -m train",
         description="Train a detector and its descriptors. Further options override single fields "
-        "of the recipe, for example --joint.loop.minutes 90; --help-fields lists them.",
+        "of the recipe, for example --joint.loop.minutes 90; --help-fields lists them. To measure "
+        "detectors: python -m train evaluate --help.",
     )
     parser.add_argument("stage", nargs="?", default="all", choices=STAGES)
     parser.add_argument("--run-dir", type=Path, default=Path("runs/default"))
@@ -142,7 +145,10 @@ def parse(arguments: list[str] | None = None) -> tuple[str, Run]:
 
 
 def main() -> None:
-    """Run a stage, or all of them."""
+    """Run a stage, or all of them; ``evaluate`` has a command line of its own."""
+    if sys.argv[1:2] == ["evaluate"]:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        raise SystemExit(evaluate(sys.argv[2:]))
     stage, run = parse()
     if not torch.cuda.is_available():
         restart_with_settings()
