@@ -70,12 +70,13 @@ class Shape:
 
 def shrink(polygon: Matrix, distance: float) -> Matrix:
     """Move every edge of a simple polygon inwards, keeping the corners' angles."""
-    edges = np.roll(polygon, -1, axis=0) - polygon
-    lengths = np.linalg.norm(edges, axis=1, keepdims=True)
-    x, y = polygon.T
-    turn = 1.0 if x @ np.roll(y, -1) - y @ np.roll(x, -1) > 0 else -1.0
-    normals = turn * np.stack([-edges[:, 1], edges[:, 0]], axis=1) / np.maximum(lengths, 1e-9)
-    before = np.roll(normals, 1, axis=0)
+    following = np.concatenate([polygon[1:], polygon[:1]])
+    (x, y), (x_next, y_next) = polygon.T, following.T
+    turn = 1.0 if (x * y_next - y * x_next).sum() > 0 else -1.0
+    dx, dy = x_next - x, y_next - y
+    lengths = np.maximum(np.sqrt(dx * dx + dy * dy), 1e-9) * turn
+    normals = np.column_stack([-dy / lengths, dx / lengths])
+    before = np.concatenate([normals[-1:], normals[:-1]])
     # The two offset lines meet here; very sharp corners are kept from running away.
     cosine = np.maximum(1 + (before * normals).sum(axis=1, keepdims=True), 0.25)
     return np.asarray(polygon + distance * (before + normals) / cosine)
