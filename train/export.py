@@ -20,6 +20,8 @@ from train.detect import detect
 from train.model import TrainingNetwork
 
 CALIBRATION_IMAGES = 48
+KEYPOINTS = 160
+"""Per photograph of working size, with the recommended threshold."""
 
 
 def network_of(path: Path) -> TrainingNetwork:
@@ -61,25 +63,15 @@ def export(
     """
     folded = folded_network(stage).state_dict()
     assert folded.keys() == SuperPointNet(NetworkConfig()).state_dict().keys()
-    stages = {}
-    for path in sorted(stage.parent.glob("*.pt")):
-        state = checkpoint.load(path)
-        stages[state["task"]] = {
-            "minutes": round(state["elapsed"] / 60, 2),
-            "steps": state["step"],
-            "samples": state["images"],
-            "finished": state["finished"],
-        }
-    wanted = 160
+    threshold = recommended_threshold(network_of(stage), images, sizes, KEYPOINTS)
     description = {
         "stage": stage.stem,
-        "score_threshold": round(
-            recommended_threshold(network_of(stage), images, sizes, wanted), 5
-        ),
-        "score_threshold_gives": f"a median of {wanted} keypoints per photograph, shorter side "
+        "score_threshold": round(threshold, 5),
+        "score_threshold_gives": f"a median of {KEYPOINTS} keypoints per photograph, shorter side "
         f"{sizes.shorter_side}, NMS radius 4",
-        "stages": stages,
-        "images": len(images),
+        "stages": _history(stage.parent),
+        "photographs": len(images),
+        "labelled_photographs": len(list(stage.parent.glob("labels/*/*.npy"))),
         "commit": _commit(),
         "torch": torch.__version__,
         "recipe": recipe,
@@ -89,6 +81,20 @@ def export(
     save_file({k: v.contiguous() for k, v in folded.items()}, temporary)
     temporary.replace(target)
     target.with_suffix(".json").write_text(json.dumps(description, indent=2, default=str) + "\n")
+
+
+def _history(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """How long each stage of a run has learned."""
+    states = [checkpoint.load(path) for path in sorted(run_dir.glob("*.pt"))]
+    return {
+        state["task"]: {
+            "minutes": round(state["elapsed"] / 60, 2),
+            "steps": state["step"],
+            "samples": state["samples"],
+            "finished": state["finished"],
+        }
+        for state in states
+    }
 
 
 def _commit() -> str:

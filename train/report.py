@@ -29,7 +29,7 @@ class Reporter:
 
     def _clear(self) -> None:
         self.sums: dict[str, float] = {}
-        self.count = self.images = 0
+        self.count = self.samples = 0
         self.seconds = self.waited = 0.0
 
     def step(
@@ -38,7 +38,7 @@ class Reporter:
         done: float,
         parts: dict[str, float],
         *,
-        images: int,
+        samples: int,
         seconds: float,
         waited: float,
         rate: float,
@@ -47,20 +47,20 @@ class Reporter:
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
-        self.images += images
+        self.samples += samples
         self.seconds += seconds
         self.waited += waited
         if step % self.every:
             return
         means = {name: value / self.count for name, value in self.sums.items()}
-        speed, wait = self.images / self.seconds, self.waited / self.seconds
+        speed, wait = self.samples / self.seconds, self.waited / self.seconds
         for name, value in means.items():
             self.writer.add_scalar(f"train/{name}", value, step)
         self.writer.add_scalar("train/learning_rate", rate, step)
-        self.writer.add_scalar("speed/images_per_second", speed, step)
+        self.writer.add_scalar("speed/samples_per_second", speed, step)
         self.writer.add_scalar("speed/data_wait_share", wait, step)
         text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-        status = f"step {step} {text} lr {rate:.1e} {speed:.1f} images/s wait {100 * wait:.0f} %"
+        status = f"step {step} {text} lr {rate:.1e} {speed:.1f} samples/s wait {100 * wait:.0f} %"
         self._show(done, status)
         self._clear()
 
