@@ -79,6 +79,7 @@ def export(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     save_file({k: v.contiguous() for k, v in folded.items()}, temporary)
+    temporary.chmod(0o644)  # safetensors writes for the owner alone
     temporary.replace(target)
     target.with_suffix(".json").write_text(json.dumps(description, indent=2, default=str) + "\n")
 
