@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import torch
 
-from cv_superpoint import Features, SuperPoint, SuperPointFeature2D, decode
+from cv_superpoint import SuperPoint, decode
+from cv_superpoint.features import CELL_DIAMETER, make_keypoints
 
 Refine = Callable[[decode.Floats, decode.Indices, decode.Indices], decode.Floats]
 """Heatmap, rows and columns of its maxima -> (N, 2) positions (x, y)."""
@@ -27,33 +28,38 @@ class RefinedSuperPoint:
 
     def __init__(self, refine: Refine, max_keypoints: int = 1000) -> None:
         self.refine = refine
-        self.pixels = SuperPointFeature2D.create(max_keypoints, subpixel=False, device="cpu")
-        self.dense = SuperPoint.from_weights()
+        self.max_keypoints = max_keypoints
+        self.module = SuperPoint.from_weights()
 
+    @torch.inference_mode()
     def detectAndCompute(  # noqa: N802
         self, image: Any, mask: Any = None
     ) -> tuple[tuple[cv2.KeyPoint, ...], Any]:
-        """As ``cv2.Feature2D`` has it."""
-        found = self.pixels.extract(image, mask)
-        if len(found) == 0:
-            return (), None
-        columns, rows = found.keypoints.astype(np.intp).T
-        points = self.refine(self._heatmap(image), rows, columns)
-        moved = Features(
-            keypoints=points,
-            scores=found.scores,
-            descriptors=found.descriptors,
-            sizes=found.sizes,
-            octaves=found.octaves,
-            image_size=found.image_size,
-        )
-        return self.pixels.compute(image, moved.to_keypoints())
-
-    @torch.inference_mode()
-    def _heatmap(self, image: Any) -> decode.Floats:
+        """As ``cv2.Feature2D`` has it; the protocols give no mask."""
+        assert mask is None
         grey = torch.from_numpy(np.ascontiguousarray(image)).float()[None, None] / 255
-        heatmap: decode.Floats = self.dense.dense(grey)[0][0].numpy()
-        return heatmap
+        maps = self.module.dense(grey.contiguous(memory_format=torch.channels_last))
+        heatmap, dense = maps[0][0].numpy(), maps[1][0].permute(1, 2, 0).numpy()
+        rows, columns = self._maxima(heatmap)
+        points = self.refine(heatmap, rows, columns)
+        keypoints = make_keypoints(
+            points,
+            heatmap[rows, columns],
+            np.full(len(points), CELL_DIAMETER, np.float32),
+            np.zeros(len(points), np.int32),
+        )
+        return keypoints, decode.sample_descriptors(np.ascontiguousarray(dense), points)
+
+    def _maxima(self, heatmap: decode.Floats) -> tuple[decode.Indices, decode.Indices]:
+        """Rows and columns of the keypoints that the package finds with its defaults."""
+        module, (height, width) = self.module, heatmap.shape
+        rows, columns = decode.local_maxima(heatmap, module.score_threshold, module.nms_radius)
+        margin = module.border_margin
+        inside = (rows >= margin) & (rows < height - margin)
+        inside &= (columns >= margin) & (columns < width - margin)
+        rows, columns = rows[inside], columns[inside]
+        best = decode.strongest(heatmap[rows, columns], self.max_keypoints)
+        return rows[best], columns[best]
 
 
 def _neighbours(
