@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
+from cv_superpoint.network import SuperPointNet, fold_batchnorm
+from cv_superpoint.weights import save_weights
 from train import checkpoint
 from train.adapt import median_threshold
 from train.data.images import ImageConfig, load_image
@@ -61,26 +60,30 @@ def export(
         sizes: Their working size.
         recipe: Configuration of the run, for the description.
     """
-    folded = folded_network(stage).state_dict()
-    assert folded.keys() == SuperPointNet(NetworkConfig()).state_dict().keys()
-    threshold = recommended_threshold(network_of(stage), images, sizes, KEYPOINTS)
+    network = network_of(stage)
+    threshold = round(recommended_threshold(network, images, sizes, KEYPOINTS), 5)
+    commit = _commit()
     description = {
         "stage": stage.stem,
-        "score_threshold": round(threshold, 5),
+        "score_threshold": threshold,
         "score_threshold_gives": f"a median of {KEYPOINTS} keypoints per photograph, shorter side "
         f"{sizes.shorter_side}, NMS radius 4",
         "stages": _history(stage.parent),
         "photographs": len(images),
         "labelled_photographs": len(list(stage.parent.glob("labels/*/*.npy"))),
-        "commit": _commit(),
+        "commit": commit,
         "torch": torch.__version__,
         "recipe": recipe,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    save_file({k: v.contiguous() for k, v in folded.items()}, temporary)
-    temporary.chmod(0o644)  # safetensors writes for the owner alone
-    temporary.replace(target)
+    # The threshold travels in the file, so that weights="path" finds it.
+    save_weights(
+        network.net,
+        target,
+        score_threshold=threshold,
+        recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
+        commit=commit,
+    )
     target.with_suffix(".json").write_text(json.dumps(description, indent=2, default=str) + "\n")
 
 

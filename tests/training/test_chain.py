@@ -4,10 +4,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from safetensors.torch import load_file
 from skimage import data
 
-from cv_superpoint.network import SuperPointNet
+from cv_superpoint.weights import load_weights
 from train.__main__ import parse
 from train.runtime import CPU_ENVIRONMENT, missing_settings
 
@@ -21,15 +20,14 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     stage, run = parse(["all", "--images", str(photographs), *arguments])
     assert run.config.seed == 7
     getattr(run, stage)()
-    net = SuperPointNet()
-    net.load_state_dict(load_file(tmp_path / "run" / "superpoint.safetensors"))
-    logits, dense = net.eval()(torch.rand(1, 1, 64, 80))
+    loaded = load_weights(tmp_path / "run" / "superpoint.safetensors")
+    logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(dense.norm(dim=1), torch.ones(1, 8, 10))
     description = json.loads((tmp_path / "run" / "superpoint.json").read_text())
     assert description["stages"]["joint"]["finished"]
     assert description["stages"]["magicpoint"]["steps"] == 3
-    assert 0 <= description["score_threshold"] < 1
+    assert loaded.score_threshold == description["score_threshold"]
     assert description["recipe"]["joint"]["descriptor_weight"] == 0.3
 
 
