@@ -41,7 +41,7 @@ class RecordedBackend:
 
 
 def ours(**parameters: Any) -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(COUNT, 1e-5, device="cpu", **parameters)
+    return SuperPointFeature2D.create(COUNT, 2e-4, device="cpu", **parameters)
 
 
 def transformers_superpoint() -> Callable[[], Any]:
@@ -59,7 +59,7 @@ def transformers_superpoint() -> Callable[[], Any]:
     ]:
         state[f"{prefix}.weight"], state[f"{prefix}.bias"] = head.conv.weight, head.conv.bias
     model = SuperPointForKeypointDetection(
-        SuperPointConfig(keypoint_threshold=1e-5, max_keypoints=COUNT)
+        SuperPointConfig(keypoint_threshold=2e-4, max_keypoints=COUNT)
     ).eval()
     model.load_state_dict(state)
 
