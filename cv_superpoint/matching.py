@@ -169,7 +169,7 @@ def match_pair(
 ) -> MatchResult:
     """Match two images and verify the matches by a common geometry.
 
-    The descriptors tolerate turns of the camera up to some 30 degrees. ``rotations=(0, 90, 180,
+    The descriptors tolerate turns of the camera up to some 40 degrees. ``rotations=(0, 90, 180,
     270)`` tries image 1 at each quarter turn and keeps the one with the most inliers, the earlier
     one where two have equally many; docs/options.md tells what that gains.
 
