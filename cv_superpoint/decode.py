@@ -30,7 +30,8 @@ def logits_to_heatmap(logits: Floats) -> Floats:
         (8 h, 8 w) float32.
     """
     h, w = logits.shape[:2]
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    exponentials = logits - logits.max(axis=-1, keepdims=True)
+    np.exp(exponentials, out=exponentials)
     exponentials /= exponentials.sum(axis=-1, keepdims=True)
     cells = exponentials[..., :-1].reshape(h, w, CELL_SIZE, CELL_SIZE)
     heatmap: Floats = cells.transpose(0, 2, 1, 3).reshape(h * CELL_SIZE, w * CELL_SIZE)
@@ -140,10 +141,16 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
     fx, fy = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
     flat = dense.reshape(h * w, -1)
-    sampled: Floats = flat[top * w + left] * ((1 - fx) * (1 - fy))
-    sampled += flat[top * w + right] * (fx * (1 - fy))
-    sampled += flat[bottom * w + left] * ((1 - fx) * fy)
-    sampled += flat[bottom * w + right] * (fx * fy)
+    sampled: Floats = flat[top * w + left]
+    sampled *= (1 - fx) * (1 - fy)
+    for cell, weight in (
+        (top * w + right, fx * (1 - fy)),
+        (bottom * w + left, (1 - fx) * fy),
+        (bottom * w + right, fx * fy),
+    ):
+        corner = flat[cell]
+        corner *= weight
+        sampled += corner
     norms = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
     sampled /= np.maximum(norms, np.float32(1e-12))[:, None]
     return sampled
