@@ -59,24 +59,29 @@ def labels_from_points(
         (65, H/8, W/8) float32, summing to 1 over the channels.
     """
     h, w = size
-    heat = np.zeros((h, w), np.float32)
     kept = points[one_per_cell(rng, points, size)]
     if soft:
-        low = np.floor(kept).astype(np.int64)
+        low = np.floor(kept)
         share = kept - low
-        for dx in (0, 1):
-            for dy in (0, 1):
-                weight = np.abs(1 - dx - share[:, 0]) * np.abs(1 - dy - share[:, 1])
-                x, y = np.minimum(low[:, 0] + dx, w - 1), np.minimum(low[:, 1] + dy, h - 1)
-                np.add.at(heat, (y, x), weight.astype(np.float32))
+        # Four pixels of each keypoint: left or right of it, above or below it.
+        near = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+        pixels = np.minimum(low[:, None].astype(np.int64) + near, (w - 1, h - 1))
+        weights = np.abs(1 - near - share[:, None]).prod(axis=2).ravel()
     else:
-        x, y = np.round(kept).astype(np.int64).T
-        heat[y, x] = 1
-    cells = to_cells(heat)
+        pixels = np.round(kept).astype(np.int64)[:, None]
+        weights = np.ones(len(kept))
+    x, y = pixels.reshape(-1, 2).T
+    channel = y % CELL_SIZE * CELL_SIZE + x % CELL_SIZE
+    shape = (DUSTBIN + 1, h // CELL_SIZE, w // CELL_SIZE)
+    position = (channel * shape[1] + y // CELL_SIZE) * shape[2] + x // CELL_SIZE
+    counts = np.bincount(position, weights, minlength=shape[0] * shape[1] * shape[2])
+    targets: npt.NDArray[np.float32] = counts.astype(np.float32).reshape(shape)
     # Two keypoints on either side of a cell's border may exceed one.
-    cells /= np.maximum(cells.sum(axis=0, keepdims=True), 1)
-    dustbin = 1 - cells.sum(axis=0, keepdims=True)
-    return np.concatenate([cells, np.maximum(dustbin, 0)])
+    total = targets.sum(axis=0)
+    if (full := total > 1).any():
+        targets[:, full] /= total[full]
+    targets[DUSTBIN] = np.maximum(1 - targets.sum(axis=0), 0)
+    return targets
 
 
 def to_cells(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

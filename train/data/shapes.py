@@ -1,7 +1,6 @@
-"""Shapes with known vertices: every drawing is a stack of filled polygons.
+"""The kinds of synthetic drawings (section 4 of the paper), each with its visible junctions.
 
-A shape is described before it is drawn, so its vertices can go through a homography first and the
-lines of the drawing stay as sharp as they were (no image is ever resampled).
+Every function takes a generator, the (height, width) of the frame and the grey level of the ground.
 
 Convention:
     Points are (x, y) pixels, (0, 0) the centre of the top-left pixel. Sizes are (height, width).
@@ -10,76 +9,16 @@ Convention:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from train.geometry.homography import Matrix, inside, warp_points
+from train.data.drawing import Shape
+from train.geometry.homography import Matrix
 
-OVERSAMPLING = 2
-# OpenCV's anti-aliased fill reaches this far beyond the polygon, in pixels of its own image.
-FILL_EXCESS = 0.68
-SHIFT_BITS = 4
-
-
-@dataclass
-class Shape:
-    """Filled polygons in painting order, and the points that a detector should find.
-
-    Attributes:
-        fills: (vertices (K, 2), grey level in [0, 255]) pairs.
-        points: Junctions and corners, (x, y).
-    """
-
-    fills: list[tuple[Matrix, float]] = field(default_factory=list)
-    points: list[npt.NDArray[np.float64]] = field(default_factory=list)
-
-    def warped(self, homography: Matrix) -> Shape:
-        """The shape seen through a homography; points behind the camera are dropped."""
-        fills = [(warp_points(homography, polygon), shade) for polygon, shade in self.fills]
-        points = warp_points(homography, self.keypoints)
-        return Shape(
-            [(polygon, shade) for polygon, shade in fills if np.isfinite(polygon).all()],
-            [point for point in points if np.isfinite(point).all()],
-        )
-
-    @property
-    def keypoints(self) -> Matrix:
-        """(N, 2) points."""
-        return np.array(self.points, dtype=np.float64).reshape(-1, 2)
-
-    def draw(self, background: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Paint over a background, anti-aliased."""
-        h, w = background.shape
-        large = cv2.resize(background, (w * OVERSAMPLING, h * OVERSAMPLING))
-        for polygon, shade in self.fills:
-            # Pixel edges scale: the centre of pixel 0 lies between its oversampled pixels.
-            scaled = shrink((polygon + 0.5) * OVERSAMPLING - 0.5, FILL_EXCESS)
-            fixed = np.round(np.clip(scaled, -4e3, 8e3) * 2**SHIFT_BITS).astype(np.int32)
-            cv2.fillPoly(large, [fixed], (float(shade),), cv2.LINE_AA, SHIFT_BITS)
-        return cv2.resize(large, (w, h), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-    def visible_keypoints(self, size: tuple[int, int]) -> Matrix:
-        """(N, 2) points inside the frame."""
-        points = self.keypoints
-        return points[inside(points, size)]
-
-
-def shrink(polygon: Matrix, distance: float) -> Matrix:
-    """Move every edge of a simple polygon inwards, keeping the corners' angles."""
-    following = np.concatenate([polygon[1:], polygon[:1]])
-    (x, y), (x_next, y_next) = polygon.T, following.T
-    turn = 1.0 if (x * y_next - y * x_next).sum() > 0 else -1.0
-    dx, dy = x_next - x, y_next - y
-    lengths = np.maximum(np.sqrt(dx * dx + dy * dy), 1e-9) * turn
-    normals = np.column_stack([-dy / lengths, dx / lengths])
-    before = np.concatenate([normals[-1:], normals[:-1]])
-    # The two offset lines meet here; very sharp corners are kept from running away.
-    cosine = np.maximum(1 + (before * normals).sum(axis=1, keepdims=True), 0.25)
-    return np.asarray(polygon + distance * (before + normals) / cosine)
+Generator = Callable[[np.random.Generator, tuple[int, int], float], Shape]
 
 
 def other_shade(rng: np.random.Generator, *shades: float, gap: float = 35.0) -> float:
@@ -132,37 +71,55 @@ def lines(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Sha
         length = np.linalg.norm(direction)
         if length < shortest:
             continue
-        crossings = [_crossing(segment, other, clearance=8.0) for other in segments]
-        if any(crossing is None for crossing in crossings):
+        crossings = _crossings(segment[None], np.reshape(segments, (-1, 2, 2)), clearance=8.0)
+        if crossings is None:
             continue
         normal = np.array([-direction[1], direction[0]]) / length * rng.uniform(0.6, 2.0)
         polygon = np.stack([segment[0] + normal, segment[1] + normal])
         polygon = np.concatenate([polygon, np.stack([segment[1] - normal, segment[0] - normal])])
         shape.fills.append((polygon, other_shade(rng, ground)))
-        shape.points += [*segment, *(c for c in crossings if c is not None and len(c))]
+        shape.points += [*segment, *crossings]
         segments.append(segment)
     return shape
 
 
-def _crossing(first: Matrix, second: Matrix, clearance: float) -> Matrix | None:
-    """Where two segments cross: a point, an empty array if they do not, None if ambiguous."""
-    d1, d2 = first[1] - first[0], second[1] - second[0]
-    n1, n2 = np.linalg.norm(d1), np.linalg.norm(d2)
-    for segment, direction, ends in ((first, d1, second), (second, d2, first)):
-        t = np.clip((ends - segment[0]) @ direction / (direction @ direction), 0, 1)
-        nearest = segment[0] + t[:, None] * direction
-        if np.linalg.norm(ends - nearest, axis=1).min() < clearance:
+def _crossings(
+    first: Matrix, second: Matrix, clearance: float, shallowest: float = 0.5
+) -> Matrix | None:
+    """Where the segments of two sets cross.
+
+    Args:
+        first: (A, 2, 2) segments, two ends each.
+        second: (B, 2, 2).
+        clearance: Pixels that the ends of one set must keep from the other set.
+        shallowest: Sine of the smallest angle of a crossing.
+
+    Returns:
+        (N, 2) points; None if it is ambiguous: an end too near, or a crossing too shallow.
+    """
+    for segments, ends in ((first, second.reshape(-1, 2)), (second, first.reshape(-1, 2))):
+        directions = segments[:, 1] - segments[:, 0]
+        squares = np.maximum((directions**2).sum(axis=1), 1e-9)
+        offsets = ends[None] - segments[:, :1]
+        t = np.clip((offsets * directions[:, None]).sum(axis=2) / squares[:, None], 0, 1)
+        gaps = offsets - t[:, :, None] * directions[:, None]
+        if gaps.size and (gaps**2).sum(axis=2).min() < clearance**2:
             return None
-    determinant = d1[0] * d2[1] - d1[1] * d2[0]
-    if abs(determinant) < 1e-9:
-        return np.empty(0)
-    offset = second[0] - first[0]
-    t = (offset[0] * d2[1] - offset[1] * d2[0]) / determinant
-    u = (offset[0] * d1[1] - offset[1] * d1[0]) / determinant
-    if not (0 <= t <= 1 and 0 <= u <= 1):
-        return np.empty(0)
-    shallow = abs(determinant) / (n1 * n2) < 0.5
-    return None if shallow else np.asarray(first[0] + t * d1)
+    d1, d2 = (first[:, 1] - first[:, 0])[:, None], (second[:, 1] - second[:, 0])[None]
+    offset = second[None, :, 0] - first[:, None, 0]
+    determinant = _cross(d1, d2)
+    parallel = np.abs(determinant) < 1e-9
+    divisor = np.where(parallel, 1.0, determinant)
+    t, u = _cross(offset, d2) / divisor, _cross(offset, d1) / divisor
+    crossing = ~parallel & (t >= 0) & (t <= 1) & (u >= 0) & (u <= 1)
+    norms = np.sqrt((d1**2).sum(axis=2) * (d2**2).sum(axis=2))
+    if (crossing & (np.abs(determinant) < shallowest * norms)).any():
+        return None
+    return np.asarray((first[:, None, 0] + t[..., None] * d1)[crossing])
+
+
+def _cross(first: Matrix, second: Matrix) -> Matrix:
+    return np.asarray(first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0])
 
 
 def polygon(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
@@ -187,6 +144,45 @@ def polygons(rng: np.random.Generator, size: tuple[int, int], ground: float) -> 
         shape.points += part.points
         taken.append((centre, radius))
     return shape
+
+
+def overlaps(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """Polygons painted over each other: what is covered is no point, T-junctions are."""
+    outlines: list[Matrix] = []
+    shades: list[float] = []
+    points: list[Matrix] = []
+    middle, wanted = _place(rng, size, 0.3 * min(size)), int(rng.integers(2, 6))
+    for _ in range(12):
+        if len(outlines) == wanted:
+            break
+        radius = rng.uniform(0.15, 0.4) * min(size)
+        centre = middle + rng.uniform(-0.35, 0.35, 2) * min(size)
+        outline = _circle_points(rng, int(rng.integers(3, 6)), radius, 0.7) + centre
+        crossings = [_crossings(_edges(outline), _edges(other), 3.0, 0.35) for other in outlines]
+        if any(crossing is None for crossing in crossings):
+            continue
+        # A crossing with a covered stretch of an edge lies below a polygon painted later.
+        junctions = [
+            point
+            for k, crossing in enumerate(crossings)
+            for point in (() if crossing is None else crossing)
+            if not any(_covers(other, point) for other in outlines[k + 1 :])
+        ]
+        points = [point for point in points if not _covers(outline, point)]
+        points += [*outline[_corner_mask(outline)], *junctions]
+        outlines.append(outline)
+        shades.append(other_shade(rng, ground, *shades, gap=25))
+    return Shape(list(zip(outlines, shades, strict=True)), points)
+
+
+def _edges(polygon: Matrix) -> Matrix:
+    """(K, 2) vertices -> (K, 2, 2) edges."""
+    return np.stack([polygon, np.concatenate([polygon[1:], polygon[:1]])], axis=1)
+
+
+def _covers(polygon: Matrix, point: Matrix) -> bool:
+    inside = cv2.pointPolygonTest(polygon.astype(np.float32), (point[0], point[1]), False)
+    return inside > 0
 
 
 def star(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
@@ -325,15 +321,15 @@ def house(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Sha
     return Shape(list(zip(parts, shades, strict=True)), [*corners, *parts[1], *parts[2], *parts[3]])
 
 
-def nothing(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
-    """An empty ground: noise and texture only."""
-    return Shape()
+def noise(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
+    """An empty ground, or one under pure noise: nothing to detect."""
+    return Shape(noise=rng.uniform(5, 60) if rng.random() < 0.6 else 0.0)
 
 
-SHAPES: dict[str, Callable[[np.random.Generator, tuple[int, int], float], Shape]] = {
+SHAPES: dict[str, Generator] = {
     draw.__name__: draw
     for draw in (
-        *(lines, polygon, polygons, star, ellipses),
-        *(checkerboard, stripes, cube, house, nothing),
+        *(lines, polygon, polygons, overlaps, star, ellipses),
+        *(checkerboard, stripes, cube, house, noise),
     )
 }

@@ -1,0 +1,153 @@
+"""Anti-aliased filled polygons: what a synthetic drawing is made of.
+
+A drawing is described before it is painted, so its vertices can go through a homography first and
+its edges stay as sharp as they were (no image is ever resampled).
+
+Convention:
+    Points are (x, y) pixels, (0, 0) the centre of the top-left pixel. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from train.geometry.homography import Matrix, inside, warp_points
+
+Image = npt.NDArray[np.uint8]
+Paint = Callable[[float], tuple[float, ...]]
+
+OVERSAMPLING = 4
+# OpenCV's anti-aliased fill reaches this far beyond the polygon, in pixels of its own image.
+FILL_EXCESS = 0.68
+SHIFT_BITS = 4
+# Coordinates beyond this many pixels of the oversampled image would overflow in OpenCV.
+_LARGEST = 8e3
+
+
+def grey_paint(shade: float) -> tuple[float, ...]:
+    """The paint of a grey drawing: the grey level itself."""
+    return (shade,)
+
+
+@dataclass
+class Shape:
+    """Filled polygons in painting order, and the points that a detector should find.
+
+    Attributes:
+        fills: (vertices (K, 2), grey level in [0, 255]) pairs.
+        points: Junctions and corners that are visible, (x, y).
+        noise: Standard deviation of the noise that covers the drawing, grey levels.
+    """
+
+    fills: list[tuple[Matrix, float]] = field(default_factory=list)
+    points: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    noise: float = 0.0
+
+    @property
+    def keypoints(self) -> Matrix:
+        """(N, 2) points."""
+        return np.array(self.points, dtype=np.float64).reshape(-1, 2)
+
+    def visible_keypoints(self, size: tuple[int, int]) -> Matrix:
+        """(N, 2) points inside the frame."""
+        points = self.keypoints
+        return points[inside(points, size)]
+
+    def warped(self, homography: Matrix) -> Shape | None:
+        """The shape seen through a homography; None if a part of it lies behind the camera."""
+        if not self.fills:
+            return self
+        outlines = [polygon for polygon, _ in self.fills]
+        vertices = warp_points(homography, np.concatenate(outlines))
+        if not np.isfinite(vertices).all():
+            return None
+        parts = np.split(vertices, np.cumsum([len(outline) for outline in outlines])[:-1])
+        fills = [(part, shade) for part, (_, shade) in zip(parts, self.fills, strict=True)]
+        return Shape(fills, list(warp_points(homography, self.keypoints)), self.noise)
+
+    def draw(self, background: Image, paint: Paint = grey_paint) -> Image:
+        """Paint over a background, anti-aliased.
+
+        Args:
+            background: (H, W) or (H, W, C).
+            paint: From a grey level to the channels of the background.
+
+        Returns:
+            A new image like ``background``.
+        """
+        if not self.fills:
+            return np.array(background)
+        h, w = background.shape[:2]
+        enlarged = (w * OVERSAMPLING, h * OVERSAMPLING)
+        large = cv2.resize(background, enlarged, interpolation=cv2.INTER_NEAREST)
+        # Pixel edges scale: the centre of pixel 0 lies amid its oversampled pixels.
+        outlines = [(polygon + 0.5) * OVERSAMPLING - 0.5 for polygon, _ in self.fills]
+        for outline, (_, shade) in zip(shrink(outlines, FILL_EXCESS), self.fills, strict=True):
+            fixed = np.rint(np.clip(outline, -_LARGEST, 2 * _LARGEST) * 2**SHIFT_BITS)
+            cv2.fillPoly(large, [fixed.astype(np.int32)], paint(shade), cv2.LINE_AA, SHIFT_BITS)
+        return np.asarray(cv2.resize(large, (w, h), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def shrink(polygons: list[Matrix], distance: float) -> list[Matrix]:
+    """Move every edge of simple polygons inwards, keeping the corners' angles.
+
+    Args:
+        polygons: Vertices (K, 2) of each, in either direction.
+        distance: Pixels.
+
+    Returns:
+        The smaller polygons, vertex by vertex.
+    """
+    counts = np.array([len(polygon) for polygon in polygons])
+    starts = np.cumsum(counts) - counts
+    vertices = np.concatenate(polygons)
+    following = np.arange(1, len(vertices) + 1)
+    following[starts + counts - 1] = starts
+    x, y = vertices[:, 0], vertices[:, 1]
+    x_next, y_next = x[following], y[following]
+    areas = np.add.reduceat(x * y_next - y * x_next, starts)
+    turn = np.repeat(np.where(areas > 0, 1.0, -1.0), counts)
+    dx, dy = x_next - x, y_next - y
+    lengths = np.maximum(np.sqrt(dx * dx + dy * dy), 1e-9) * turn
+    normals = np.column_stack([-dy / lengths, dx / lengths])
+    before = np.empty_like(normals)
+    before[following] = normals
+    # The two offset lines meet here; very sharp corners are kept from running away.
+    cosine = np.maximum(1 + (before * normals).sum(axis=1, keepdims=True), 0.25)
+    return np.split(vertices + distance * (before + normals) / cosine, starts[1:])
+
+
+def random_colours(rng: np.random.Generator, strength: float = 0.9) -> Paint:
+    """A paint box: one random colour for every grey level, exactly as light as it.
+
+    The grey version of a coloured drawing is the grey drawing (to the rounding of a level), so its
+    edges keep their contrast and its vertices stay corners.
+
+    Args:
+        rng: Source of randomness; colours depend on the order in which levels are first asked for.
+        strength: Largest share of the saturation that the grey level has room for.
+
+    Returns:
+        From a grey level to (R, G, B).
+    """
+    box: dict[float, tuple[float, ...]] = {}
+
+    def paint(shade: float) -> tuple[float, ...]:
+        if shade not in box:
+            tint = rng.uniform(-1, 1, 3)
+            tint -= tint @ LUMA
+            room = np.where(tint > 0, 255 - shade, shade) / np.maximum(np.abs(tint), 1e-9)
+            colour = shade + tint * room.min() * rng.uniform(0, strength)
+            box[shade] = tuple(float(value) for value in colour)
+        return box[shade]
+
+    return paint
+
+
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in OpenCV's grey."""
