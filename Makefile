@@ -26,7 +26,7 @@ test-opencv5: $(VENV)/.test
 
 test-opencv4: $(VENV)/.test
 	$(WITH_OPENCV4) $(BIN)/python -c "import cv2; assert cv2.__version__.startswith('4.14'), cv2.__version__"
-	$(WITH_OPENCV4) $(BIN)/python -m pytest tests/inference tests/test_examples.py
+	$(WITH_OPENCV4) $(BIN)/python -m pytest tests/inference tests/interop tests/test_examples.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds

@@ -92,7 +92,7 @@ class MatchResult:
         Returns:
             (H, W, 3) uint8 BGR.
         """
-        left, right = _to_bgr(image0), _to_bgr(image1)
+        left, right = to_bgr(image0), to_bgr(image1)
         height = max(left.shape[0], right.shape[0])
         canvas = np.full((height, left.shape[1] + right.shape[1], 3), _GREY, np.uint8)
         canvas[: left.shape[0], : left.shape[1]] = left
@@ -299,7 +299,8 @@ def _verify(result: MatchResult, model: Model, threshold: float) -> MatchResult:
     return replace(result, inliers=inliers, fundamental=matrix)
 
 
-def _to_bgr(image: Any) -> ByteArray:
+def to_bgr(image: Any) -> ByteArray:
+    """The checked image with three channels, for drawing."""
     image = np.ascontiguousarray(check_image(image))
     channels = 1 if image.ndim == 2 else image.shape[2]
     if channels != 3:

@@ -1,0 +1,203 @@
+"""HDF5 files of features and matches in the layout of hloc (Hierarchical-Localization).
+
+Convention:
+    A group for each image, named by its path relative to the image folder: ``keypoints`` (N, 2)
+    with (0, 0) the centre of the top-left pixel, ``descriptors`` (D, N), ``scores`` (N,),
+    ``image_size`` (width, height). hloc adds the half pixel of COLMAP's origin itself. Keypoints
+    stay float32, where hloc's own extraction writes float16: that loses the sub-pixel digits
+    above 1024 pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cv_superpoint.features import CELL_DIAMETER, Features
+from cv_superpoint.interop.extras import require
+
+Matches: TypeAlias = NDArray[np.integer[Any]]
+
+
+class StoreError(ValueError):
+    """A file of features or matches cannot be read or written; the message tells the remedy."""
+
+
+def write_features(
+    path: str | os.PathLike[str],
+    features: Mapping[str, Features] | Iterable[tuple[str, Features]],
+    *,
+    descriptor_dtype: DTypeLike = np.float32,
+) -> None:
+    """Write a feature file, replacing one that is there in one step.
+
+    Args:
+        path: Such as ``features.h5``.
+        features: By image name; pairs of name and features, for more than fit into memory.
+        descriptor_dtype: float16 halves the file; hloc reads both.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    items = features.items() if isinstance(features, Mapping) else features
+    with _replacing(path) as file:
+        for name, each in items:
+            put_features(file, name, each, descriptor_dtype)
+
+
+def put_features(
+    file: Any, name: str, features: Features, descriptor_dtype: DTypeLike = np.float32
+) -> None:
+    """Add the group of one image to an open ``h5py.File``."""
+    group = file.create_group(name)
+    height, width = features.image_size
+    group.create_dataset("keypoints", data=features.keypoints.astype(np.float32, copy=False))
+    descriptors = features.descriptors.T.astype(descriptor_dtype, order="C")
+    group.create_dataset("descriptors", data=descriptors)
+    group.create_dataset("scores", data=features.scores.astype(np.float32, copy=False))
+    group.create_dataset("image_size", data=np.array((width, height), np.int64))
+
+
+def read_features(path: str | os.PathLike[str], name: str) -> Features:
+    """The features of one image; sizes and octaves, which the layout has no place for, are 8 and 0.
+
+    Raises:
+        StoreError: If the file cannot be read or has no such image.
+    """
+    with opened(path) as file:
+        if name not in file:
+            raise StoreError(f"{path} has no image {name!r}; it has {_some(image_names(path))}")
+        group = file[name]
+        missing = {"keypoints", "descriptors", "scores", "image_size"} - set(group)
+        if missing:
+            raise StoreError(f"{path}: {name!r} lacks {', '.join(sorted(missing))}")
+        keypoints = group["keypoints"][()].astype(np.float32)
+        width, height = group["image_size"][()].tolist()
+        return Features(
+            keypoints=keypoints,
+            scores=group["scores"][()].astype(np.float32),
+            descriptors=np.ascontiguousarray(group["descriptors"][()].T.astype(np.float32)),
+            sizes=np.full(len(keypoints), CELL_DIAMETER, np.float32),
+            octaves=np.zeros(len(keypoints), np.int32),
+            image_size=(int(height), int(width)),
+        )
+
+
+def image_names(path: str | os.PathLike[str]) -> list[str]:
+    """The images in a feature file, sorted."""
+    names = []
+    with opened(path) as file:
+
+        def visit(name: str, item: Any) -> None:
+            if name.endswith("/keypoints"):
+                names.append(name.removesuffix("/keypoints"))
+
+        file.visititems(visit)
+    return sorted(names)
+
+
+def write_matches(
+    path: str | os.PathLike[str],
+    matches: Mapping[tuple[str, str], tuple[Matches, NDArray[np.floating[Any]], int]],
+) -> None:
+    """Write a match file, replacing one that is there in one step.
+
+    Args:
+        path: Such as ``matches.h5``.
+        matches: By pair of image names: (M, 2) row numbers, (M,) scores, and the number of
+            keypoints of the first image.
+    """
+    with _replacing(path) as file:
+        for (name0, name1), (rows, scores, count) in matches.items():
+            # hloc keeps int16; where that is too small a wider type reads the same.
+            kind = np.int16 if len(rows) == 0 or rows.max() < 2**15 else np.int32
+            matches0 = np.full(count, -1, kind)
+            matches0[rows[:, 0]] = rows[:, 1]
+            scores0 = np.zeros(count, np.float32)
+            scores0[rows[:, 0]] = scores
+            group = file.create_group(pair_name(name0, name1))
+            group.create_dataset("matches0", data=matches0)
+            group.create_dataset("matching_scores0", data=scores0)
+
+
+def read_matches(
+    path: str | os.PathLike[str], name0: str, name1: str
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """(M, 2) row numbers and (M,) scores of a pair, in whichever order it was written.
+
+    Raises:
+        StoreError: If the file cannot be read or has no such pair.
+    """
+    with opened(path) as file:
+        for name, step in ((pair_name(name0, name1), 1), (pair_name(name1, name0), -1)):
+            if name in file:
+                matches0 = file[name]["matches0"][()].astype(np.intp)
+                scores = file[name]["matching_scores0"][()].astype(np.float32)
+                rows = np.flatnonzero(matches0 >= 0)
+                return np.stack([rows, matches0[rows]], axis=1)[:, ::step], scores[rows]
+    raise StoreError(f"{path} has no matches of {name0!r} and {name1!r}")
+
+
+def pair_name(name0: str, name1: str) -> str:
+    """The group of a pair: hloc writes "-" for the "/" of folders."""
+    return f"{name0.replace('/', '-')}/{name1.replace('/', '-')}"
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], mode: str = "r") -> Iterator[Any]:
+    """An ``h5py.File``; what cannot be opened is said in one line.
+
+    Raises:
+        StoreError: If there is no such file, or it is cut short, locked or no HDF5.
+    """
+    h5py = require("h5py", "sfm")
+    try:
+        file = h5py.File(os.fspath(path), mode)
+    except OSError as error:
+        raise StoreError(_why(path, error)) from error
+    with file:
+        yield file
+
+
+def _why(path: str | os.PathLike[str], error: OSError) -> str:
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        folder = Path(path).parent
+        if not folder.is_dir():
+            return f"there is no folder {folder}; make it first"
+        return f"there is no file {os.fspath(path)}"
+    if "truncated" in text:
+        return f"{os.fspath(path)} is cut short: a copy or a program was stopped; make it again"
+    if "unable to lock" in text:
+        return f"{os.fspath(path)} is locked: another program writes it; wait until it ends"
+    if "signature" in text:
+        return f"{os.fspath(path)} is no HDF5 file"
+    return f"cannot open {os.fspath(path)}: {text}"
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A new file that takes the place of ``path`` when all is written."""
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with opened(part, "w") as file:
+            yield file
+        os.replace(part, target)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {target}: {error}; does its folder exist, and is there room on the disk?"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (", ".join(map(repr, names[:3])) or "none") + more

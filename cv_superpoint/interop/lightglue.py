@@ -1,0 +1,85 @@
+"""LightGlue matchers: the dictionaries of cvg's and kornia's, and OpenCV's ``LightGlueMatcher``.
+
+Convention:
+    Keypoints go in as they are: LightGlue takes pixels with (0, 0) the centre of the top-left one
+    and sizes as (width, height).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.features import Features
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_lightglue(features: Features, *, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """What LightGlue takes for one image, as ``matcher({"image0": ..., "image1": ...})``.
+
+    Args:
+        features: Of one image.
+        device: Of the tensors.
+
+    Returns:
+        ``keypoints`` (1, N, 2), ``descriptors`` (1, N, D), ``keypoint_scores`` (1, N) and
+        ``image_size`` (1, 2) as (width, height), all float32.
+    """
+    import torch
+
+    def batch_of_one(rows: NDArray[np.float32]) -> torch.Tensor:
+        # torch does not take the negative strides of a reversed set.
+        return torch.from_numpy(np.ascontiguousarray(rows))[None].to(device)
+
+    height, width = features.image_size
+    return {
+        "keypoints": batch_of_one(features.keypoints),
+        "descriptors": batch_of_one(features.descriptors),
+        "keypoint_scores": batch_of_one(features.scores),
+        "image_size": torch.tensor([[width, height]], dtype=torch.float32, device=device),
+    }
+
+
+def from_lightglue(output: Mapping[str, Any]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """(M, 2) row numbers and (M,) scores of LightGlue's output for one pair."""
+    matches = output["matches"][0].detach().cpu().numpy().astype(np.intp)
+    scores = output["scores"][0].detach().float().cpu().numpy()
+    return matches, scores
+
+
+def match_with_opencv(
+    matcher: Any, features0: Features, features1: Features
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Match with a ``cv2.LightGlueMatcher`` (OpenCV 5).
+
+    Given image sizes, OpenCV divides x by the width and y by the height; LightGlue was trained on
+    both divided by the longer side. So the positions are normalised here, and no sizes are given.
+
+    Args:
+        matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
+        features0: Of image 0.
+        features1: Of image 1.
+
+    Returns:
+        (M, 2) row numbers and (M,) ``cv2.DMatch`` distances, small for sure matches.
+    """
+    if len(features0) == 0 or len(features1) == 0:
+        return np.empty((0, 2), np.intp), np.empty(0, np.float32)
+    matcher.setPairInfo(normalised(features0), normalised(features1))
+    found: list[cv2.DMatch] = list(matcher.match(features0.descriptors, features1.descriptors))
+    rows = np.array([(match.queryIdx, match.trainIdx) for match in found], np.intp)
+    return rows.reshape(-1, 2), np.array([match.distance for match in found], np.float32)
+
+
+def normalised(features: Features) -> NDArray[np.float32]:
+    """(N, 2) positions in [-1, 1], both axes divided by half the longer side."""
+    height, width = features.image_size
+    size = np.array((width, height), np.float32)
+    positions: NDArray[np.float32] = (features.keypoints - size / 2) / (size.max() / 2)
+    return positions
