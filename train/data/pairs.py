@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment import Image, PhotometricConfig, photometric
-from train.data.images import ImageConfig, load_image
+from train.data.images import ImageConfig, load_image, to_tensor
 from train.geometry.homography import (
     HomographyConfig,
     Matrix,
@@ -73,7 +74,7 @@ class View:
     """One image of a pair.
 
     Attributes:
-        image: (H, W) uint8.
+        image: (H, W) or (H, W, 3) RGB, uint8.
         keypoints: (N, 2) labels inside the image.
         valid: (H, W) boolean, pixels that show the photograph.
         homography: From the photograph to the image.
@@ -153,6 +154,20 @@ def correspondences(
     return points.astype(np.float32), there.astype(np.float32), visible
 
 
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.intp]:
+    return np.random.default_rng((seed, epoch, 1)).permutation(count)
+
+
+def photograph(seed: int, index: int, count: int) -> int:
+    """Which of ``count`` photographs pair ``index`` shows.
+
+    Every one comes once before any comes twice, in a new order each time.
+    """
+    epoch, position = divmod(index, count)
+    return int(_order(seed, epoch, count)[position])
+
+
 class WarpedPairs(Dataset[dict[str, Tensor]]):
     """Map-style endless set for a ``DataLoader``: item -> two images, their labels, the points."""
 
@@ -167,23 +182,22 @@ class WarpedPairs(Dataset[dict[str, Tensor]]):
     def views(self, index: int) -> tuple[View, View, np.random.Generator]:
         """The two views of pair ``index``, and the generator for what follows."""
         rng = np.random.default_rng((self.seed, index))
-        # Every photograph once before any comes twice, in a new order each time.
-        epoch, position = divmod(index, len(self.images))
-        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.images))
-        chosen = self.images[int(order[position])]
+        chosen = self.images[photograph(self.seed, index, len(self.images))]
         photo = load_image(chosen.path, self.sizes)
         return *make_pair(rng, photo, chosen.keypoints, self.config), rng
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         first, second, rng = self.views(index)
-        item: dict[str, npt.NDArray[np.generic]] = {}
+        item: dict[str, Tensor] = {}
         for name, view in (("0", first), ("1", second)):
-            item[f"image{name}"] = view.image[None]
-            item[f"valid{name}"] = valid_cells(view.valid)
-            item[f"targets{name}"] = labels_from_points(
+            targets = labels_from_points(
                 rng, view.keypoints, self.config.size, soft=self.config.soft
             )
+            item[f"image{name}"] = to_tensor(view.image)
+            item[f"valid{name}"] = torch.from_numpy(valid_cells(view.valid))
+            item[f"targets{name}"] = torch.from_numpy(targets)
         homography = second.homography @ np.linalg.inv(first.homography)
-        item["homography"] = (homography / homography[2, 2]).astype(np.float32)
-        item["points0"], item["points1"], item["visible"] = correspondences(rng, first, second)
-        return {name: torch.from_numpy(value) for name, value in item.items()}
+        item["homography"] = torch.from_numpy(homography / homography[2, 2]).float()
+        points = correspondences(rng, first, second)
+        names = ("points0", "points1", "visible")
+        return item | {k: torch.from_numpy(v) for k, v in zip(names, points, strict=True)}

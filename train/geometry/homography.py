@@ -93,6 +93,56 @@ def sample_homography(
     return np.asarray(matrix / matrix[2, 2], dtype=np.float64)
 
 
+def sample_homographies(
+    rng: np.random.Generator, size: tuple[int, int], config: HomographyConfig, count: int
+) -> Matrix:
+    """Many random homographies at once, distributed as :func:`sample_homography`'s.
+
+    Args:
+        rng: Source of randomness.
+        size: (height, width) of the frame.
+        config: The distribution.
+        count: How many.
+
+    Returns:
+        (count, 3, 3) float64.
+    """
+    h, w = size
+    sides = np.array([w, h], dtype=np.float64)
+    corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], dtype=np.float64)
+    jitter = rng.uniform(-config.corner_jitter, config.corner_jitter, (count, 4, 2)) * sides
+    bound = np.where(rng.random(count) < config.any_angle, np.pi, config.rotation)
+    angle = rng.uniform(-1, 1, count) * bound
+    low, high = np.log(config.scale)
+    zoom = np.exp(rng.uniform(low, high, count))
+    mirror = np.where(rng.random(count) < config.flip, -1.0, 1.0)
+    shift = rng.uniform(-config.translation, config.translation, (count, 2)) * sides
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    similarity = np.zeros((count, 3, 3))
+    similarity[:, 0, 0], similarity[:, 0, 1] = cos * mirror, -sin
+    similarity[:, 1, 0], similarity[:, 1, 1] = sin * mirror, cos
+    similarity[:, 2, 2] = 1
+    similarity[:, :2, 2] = (sides - 1) / 2 + shift
+    perspective = _perspective_transforms(corners, corners + jitter)
+    matrices = similarity @ translate(*(-(sides - 1) / 2)) @ perspective
+    return np.asarray(matrices / matrices[:, 2:, 2:], dtype=np.float64)
+
+
+def _perspective_transforms(source: Matrix, target: Matrix) -> Matrix:
+    """Homographies that take four points (4, 2) to others (N, 4, 2)."""
+    count = len(target)
+    x, y = np.broadcast_to(source, target.shape).transpose(2, 0, 1)
+    u, v = target.transpose(2, 0, 1)
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows = [
+        np.stack([x, y, one, zero, zero, zero, -u * x, -u * y], axis=2),
+        np.stack([zero, zero, zero, x, y, one, -v * x, -v * y], axis=2),
+    ]
+    system, right = np.concatenate(rows, axis=1), np.concatenate([u, v], axis=1)
+    solution = np.linalg.solve(system, right[:, :, None])[:, :, 0]
+    return np.concatenate([solution, np.ones((count, 1))], axis=1).reshape(count, 3, 3)
+
+
 def warp_points(homography: Matrix, points: FloatArray) -> Matrix:
     """Map points through a homography.
 

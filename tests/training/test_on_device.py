@@ -1,0 +1,326 @@
+"""Pairs made in batches by torch against those made one by one by numpy and OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch.utils.data import DataLoader
+
+from train import labels
+from train.data import augment_batch, on_device
+from train.data.augment import PhotometricConfig, photometric
+from train.data.images import ImageConfig, load_image
+from train.data.on_device import DevicePairs, ViewBatch
+from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
+from train.geometry.homography import (
+    HomographyConfig,
+    sample_homographies,
+    sample_homography,
+    valid_mask,
+    warp_image,
+    warp_points,
+)
+
+SIZE = (96, 128)
+SIZES = ImageConfig(shorter_side=120, longest_side=200)
+QUIET = PairConfig(size=SIZE, photometric=PhotometricConfig(probability=0.0))
+STRONG = HomographyConfig(scale=(0.4, 1.5), rotation=3.1, corner_jitter=0.2, translation=0.3)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
+    """Photographs of three sizes, with random keypoints; one has none."""
+    folder = tmp_path_factory.mktemp("photographs")
+    images = []
+    for k, name in enumerate(("astronaut", "coffee", "chelsea", "rocket")):
+        photo = cv2.cvtColor(getattr(skimage.data, name)(), cv2.COLOR_RGB2BGR)
+        path = folder / f"{name}.png"
+        cv2.imwrite(str(path), np.rot90(photo) if k == 1 else photo)
+        keypoints = np.random.default_rng(k).uniform(0, 119, (0 if k == 3 else 80 + k, 2))
+        images.append(LabelledImage(path, keypoints.astype(np.float32)))
+    return images
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_batch_is_what_the_loader_collates(photographs: list[LabelledImage], colour: bool) -> None:
+    sizes = ImageConfig(shorter_side=120, longest_side=200, colour=colour)
+    config = PairConfig(size=SIZE)
+    loader = DataLoader(WarpedPairs(0, photographs, sizes, config), 5, sampler=range(5))
+    expected = next(iter(loader))
+    batch = DevicePairs(0, photographs, sizes, config, "cpu").batch(0, 5)
+    assert batch.keys() == expected.keys()
+    for name, value in expected.items():
+        assert batch[name].shape == value.shape, name
+        assert batch[name].dtype == value.dtype, name
+    for name in "01":
+        torch.testing.assert_close(batch[f"targets{name}"].sum(dim=1), torch.ones(5, 12, 16))
+
+
+def test_batches_depend_on_seed_step_and_rank_only(photographs: list[LabelledImage]) -> None:
+    config = PairConfig(size=SIZE)
+    pairs = DevicePairs(3, photographs, SIZES, config, "cpu")
+    later = pairs.batch(7, 3)
+    pairs.batch(0, 3)
+    again = next(DevicePairs(3, photographs, SIZES, config, "cpu").batches(7, 3))
+    for name, value in later.items():
+        assert torch.equal(value, again[name]), name
+    others = [DevicePairs(4, photographs, SIZES, config, "cpu").batch(7, 3), pairs.batch(8, 3)]
+    others.append(
+        DevicePairs(3, photographs, SIZES, config, "cpu", rank=1, world_size=2).batch(7, 3)
+    )
+    assert not any(torch.equal(later["image0"], other["image0"]) for other in others)
+
+
+def test_every_photograph_comes_once_an_epoch(photographs: list[LabelledImage]) -> None:
+    """Without any warp, images are cut-outs: which photograph is seen is plain to see."""
+    still = HomographyConfig(scale=(1, 1), rotation=0, corner_jitter=0, translation=0)
+    config = PairConfig(size=(120, 120), mild=still, strong=still, photometric=QUIET.photometric)
+    seen = []
+    for rank in (0, 1):
+        pairs = DevicePairs(1, photographs, SIZES, config, "cpu", rank=rank, world_size=2)
+        for image in pairs.batch(0, 2)["image0"][:, 0].numpy():
+            scores = [
+                cv2.matchTemplate(load_image(photo.path, SIZES)[8:-8], image[16:-16, 8:-8], 5)
+                for photo in photographs
+            ]
+            seen.append(int(np.argmax([score.max() for score in scores])))
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_warp_is_opencvs(name: str) -> None:
+    photo = cv2.cvtColor(getattr(skimage.data, name)()[:200, :280], cv2.COLOR_RGB2GRAY)
+    # OpenCV rounds positions to 1/32 px, so the comparison needs soft edges.
+    photo = cv2.GaussianBlur(photo, (0, 0), 3)
+    homographies = sample_homographies(np.random.default_rng(0), SIZE, STRONG, 6)
+    place = torch.zeros(6, 1, 220, 300, dtype=torch.uint8)
+    place[:, 0, :200, :280] = torch.from_numpy(photo)
+    inverse = np.linalg.inv(homographies)
+    depth = homographies @ [(280 - 1) / 2, (200 - 1) / 2, 1]
+    inverse *= depth[:, 2, None, None]
+    sizes = torch.tensor([[200.0, 280.0]]).double().expand(6, 2)
+    warped, valid = on_device.warp_batch(place, sizes, torch.from_numpy(inverse), SIZE, 3.0)
+    for k, homography in enumerate(homographies):
+        expected = warp_image(photo, homography, SIZE).astype(float)
+        difference = np.abs(warped[k, 0].numpy() - expected)
+        assert np.percentile(difference, 99.9) <= 1
+        np.testing.assert_array_equal(
+            valid[k].numpy(), valid_mask(homography, photo.shape, SIZE, 3.0)
+        )
+    assert 0.2 < valid.float().mean() < 0.95
+
+
+def test_points_are_warped_as_by_numpy() -> None:
+    rng = np.random.default_rng(1)
+    homographies = sample_homographies(rng, SIZE, STRONG, 8) * rng.choice([-2.0, 1.0], (8, 1, 1))
+    homographies[0, 2, 0] = -0.02
+    points = rng.uniform(-50, 200, (8, 30, 2))
+    result = on_device.transform(torch.from_numpy(homographies), torch.from_numpy(points))
+    expected = np.stack([warp_points(h, p) for h, p in zip(homographies, points, strict=True)])
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-9)
+    assert np.isnan(expected[0]).any()
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_targets_are_those_of_numpy(soft: bool) -> None:
+    rng = np.random.default_rng(2)
+    points = rng.uniform(0, 1, (3, 40, 2)) * (SIZE[1] - 1, SIZE[0] - 1)
+    kept = rng.random((3, 40)) < 0.8
+    view = ViewBatch(
+        torch.empty(0), torch.empty(0), torch.from_numpy(points), torch.from_numpy(kept)
+    )
+    generator = torch.Generator().manual_seed(0)
+    label = on_device.one_per_cell(view, SIZE, generator)
+    targets = on_device.cell_targets(view.points, label, SIZE, soft=soft).numpy()
+    for k in range(3):
+        chosen = points[k][label[k].numpy()]
+        every = points[k][kept[k]]
+        occupied = {tuple(p) for p in (np.round(every) // 8).astype(int)}
+        assert len(chosen) == len(occupied)
+        assert {tuple(p) for p in (np.round(chosen) // 8).astype(int)} == occupied
+        expected = labels.labels_from_points(rng, chosen, SIZE, soft=soft)
+        np.testing.assert_allclose(targets[k], expected, atol=1e-6)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_cells_label_is_drawn_by_lot() -> None:
+    points = torch.tensor([[[3.0, 3.0], [5.0, 5.0]]]).double().expand(400, 2, 2)
+    view = ViewBatch(torch.empty(0), torch.empty(0), points, torch.ones(400, 2, dtype=torch.bool))
+    label = on_device.one_per_cell(view, SIZE, torch.Generator().manual_seed(0))
+    assert (label.sum(dim=1) == 1).all()
+    assert 150 < int(label[:, 0].sum()) < 250
+
+
+def test_labels_lie_on_the_structure_they_mark(tmp_path: Path) -> None:
+    """Dots in a picture, labelled: the centroid of the soft target is that of the warped dot."""
+    canvas = np.zeros((160, 200), np.float32)
+    dots = np.array([[60.3, 50.7], [140.2, 60.1], [70.5, 110.4], [130.8, 120.2]])
+    rows, columns = np.mgrid[:160, :200]
+    for x, y in dots:
+        canvas += 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 8)
+    path = tmp_path / "dots.png"
+    cv2.imwrite(str(path), canvas.clip(0, 255).astype(np.uint8))
+    warp = HomographyConfig(scale=(0.9, 1.1), rotation=1.0, corner_jitter=0.05, translation=0.05)
+    config = PairConfig(
+        size=(160, 200), mild=warp, strong=warp, photometric=QUIET.photometric, border=0.0
+    )
+    sizes = ImageConfig(shorter_side=160, longest_side=200)
+    images = [LabelledImage(path, dots.astype(np.float32))]
+    batch = DevicePairs(0, images, sizes, config, "cpu").batch(0, 6)
+    errors = []
+    for k in range(6):
+        heat = batch["targets0"][k, :-1].reshape(8, 8, 20, 25).permute(2, 0, 3, 1)
+        heat = heat.reshape(160, 200).numpy()
+        image = batch["image0"][k, 0].numpy().astype(float)
+        count, _, _, where = cv2.connectedComponentsWithStats((heat > 0).astype(np.uint8))
+        for x, y in where[1:count]:
+            if not (12 < x < 187 and 12 < y < 147):
+                continue
+            near = np.s_[int(y) - 9 : int(y) + 11, int(x) - 9 : int(x) + 11]
+            centres = [
+                (weights[near] * grid[near]).sum() / weights[near].sum()
+                for weights in (heat, image)
+                for grid in (columns, rows)
+            ]
+            errors.append(np.array(centres[:2]) - centres[2:])
+    assert len(errors) > 12
+    assert np.abs(errors).max() < 0.15
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.03
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_corresponding_points_show_the_same_place(
+    photographs: list[LabelledImage], seed: int
+) -> None:
+    batch = DevicePairs(seed, photographs, SIZES, QUIET, "cpu").batch(0, 4)
+    for k in range(4):
+        points0, points1 = batch["points0"][k].numpy(), batch["points1"][k].numpy()
+        visible = batch["visible"][k].numpy()
+        assert visible.sum() > 10
+        homography = batch["homography"][k].double().numpy()
+        expected = warp_points(homography, points0[visible])
+        np.testing.assert_allclose(points1[visible], expected, atol=0.01)
+        assert (np.round(points0[visible]) < (SIZE[1], SIZE[0])).all()
+        cells = np.round(points0).astype(int)[visible] // 8
+        places = np.flatnonzero(visible)
+        np.testing.assert_array_equal(cells[:, 1] * 16 + cells[:, 0], places)
+    # A cell with a label is described at its label.
+    heat = batch["targets0"][:, :-1].sum(dim=1).flatten(1) > 0.99
+    fractions = batch["points0"][heat & batch["visible"]]
+    assert len(fractions) > 5
+
+
+def test_only_points_valid_in_both_images_are_visible() -> None:
+    """Image 0 is valid in its upper half, image 1 in its left half, the points stay in place."""
+    masks = [torch.zeros(1, *SIZE, dtype=torch.bool) for _ in range(2)]
+    masks[0][:, :48], masks[1][:, :, :64] = True, True
+    nowhere = torch.zeros(1, 1, 2).double(), torch.zeros(1, 1, dtype=torch.bool)
+    views = [ViewBatch(torch.empty(0), mask, *nowhere) for mask in masks]
+    still = torch.eye(3).double()[None]
+    generator = torch.Generator().manual_seed(0)
+    points, there, visible = on_device.correspondences(*views, still, SIZE, generator)
+    torch.testing.assert_close(points, there)
+    x, y = points[visible].round().T
+    assert ((x < 64) & (y < 48)).all()
+    # Six by eight cells; those at the frame's border may have drawn a point just outside.
+    assert 35 <= int(visible.sum()) <= 48
+
+
+def test_images_agree_with_their_homography(photographs: list[LabelledImage]) -> None:
+    """Warping image 0 by the item's homography gives image 1 where both show the photograph."""
+    mild = HomographyConfig(scale=(1.0, 1.3), rotation=0.3, corner_jitter=0.05)
+    config = PairConfig(size=SIZE, mild=mild, strong=mild, photometric=QUIET.photometric)
+    batch = DevicePairs(0, photographs, SIZES, config, "cpu").batch(0, 4)
+    for k in range(4):
+        first, second = (batch[f"image{i}"][k, 0].numpy() for i in (0, 1))
+        homography = batch["homography"][k].double().numpy()
+        valid = batch["valid1"][k].numpy().repeat(8, axis=0).repeat(8, axis=1)
+        valid &= valid_mask(homography, SIZE, SIZE, 2)
+        predicted = warp_image(first, homography, SIZE).astype(float)
+        difference = np.abs(predicted - second)[valid]
+        assert valid.sum() > 1000
+        # Twice interpolated against once: edges differ a little, displaced ones would a lot.
+        assert difference.mean() < 5
+        shifted = np.abs(np.roll(predicted, (2, 2), (0, 1)) - second)[valid]
+        assert difference.mean() < 0.6 * shifted.mean()
+
+
+def test_homographies_are_distributed_alike() -> None:
+    rng = np.random.default_rng(0)
+    config = PairConfig().strong
+    many = sample_homographies(rng, SIZE, config, 3000)
+    singles = np.stack([sample_homography(rng, SIZE, config) for _ in range(3000)])
+    corners = np.array([[0.0, 0], [127, 0], [127, 95], [63.5, 47.5]])
+    warped = [np.stack([warp_points(h, corners) for h in hs]) for hs in (many, singles)]
+    for statistic in (np.mean, np.std):
+        first, second = (statistic(w, axis=0) for w in warped)
+        np.testing.assert_allclose(first, second, atol=4)
+
+
+def _only(**change: float | tuple[float, float]) -> PhotometricConfig:
+    nothing = {
+        "brightness": 0.0, "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "noise": 0.0,
+        "speckle": 0.0, "blur": 0.0, "motion": 0, "shade": 0.0, "tint": 0.0,
+    }  # fmt: skip
+    return PhotometricConfig(probability=1.0, **{**nothing, **change})
+
+
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": np.mean,
+    "deviation": np.std,
+    "gradient": lambda image: float(np.abs(np.diff(image, axis=1)).mean()),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"brightness": 40.0}, {"contrast": (0.5, 1.4)}, {"gamma": (0.6, 1.6)}, {"noise": 12.0},
+        {"speckle": 0.05}, {"blur": 1.2}, {"motion": 5}, {"shade": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_changes_are_distributed_as_on_the_cpu(change: dict[str, float]) -> None:
+    photo = cv2.resize(skimage.data.camera(), (80, 64), interpolation=cv2.INTER_AREA)
+    config = _only(**change)
+    count = 400
+    batch = torch.from_numpy(photo).float().expand(count, 1, -1, -1)
+    changed = augment_batch.photometric_batch(batch, config, torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    singles = [photometric(rng, photo, config) for _ in range(count)]
+    for name, statistic in STATISTICS.items():
+        first = np.array([statistic(image.astype(float)) for image in changed[:, 0].numpy()])
+        second = np.array([statistic(image.astype(float)) for image in singles])
+        scale = second.std() + 0.05
+        assert abs(first.mean() - second.mean()) < 0.35 * scale, name
+        assert abs(first.std() - second.std()) < 0.35 * scale, name
+
+
+def test_no_change_is_no_change_and_nothing_moves() -> None:
+    photo = torch.from_numpy(skimage.data.camera()[::8, ::8].copy()).float()[None, None]
+    generator = torch.Generator().manual_seed(0)
+    same = augment_batch.photometric_batch(photo, PhotometricConfig(probability=0.0), generator)
+    assert torch.equal(same, photo.to(torch.uint8))
+    dot = np.zeros((41, 41), np.uint8)
+    dot[20, 20] = 255
+    dot = cv2.GaussianBlur(dot, (0, 0), 2)
+    batch = torch.from_numpy(dot).float().expand(20, 1, -1, -1)
+    changed = augment_batch.photometric_batch(batch, _only(blur=1.2, motion=5), generator)
+    rows, columns = np.mgrid[:41, :41]
+    for image in changed[:, 0].numpy().astype(float):
+        centre = [(image * grid).sum() / image.sum() for grid in (columns, rows)]
+        np.testing.assert_allclose(centre, (20, 20), atol=0.05)
+
+
+def test_missing_kornia_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "kornia.filters", None)
+    with pytest.raises(ImportError, match=r"cv-superpoint\[train\]"):
+        augment_batch.photometric_batch(
+            torch.zeros(1, 1, 16, 16), PhotometricConfig(), torch.Generator()
+        )

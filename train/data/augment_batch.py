@@ -1,0 +1,131 @@
+"""Photometric changes of a whole batch on its device: the twin of :mod:`train.data.augment`.
+
+The same changes with the same strengths and probabilities, by kornia and torch instead of numpy and
+OpenCV, each image with its own lot. Where a change is not chosen for an image it does nothing to
+it; the work is done for all, without a loop.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.data.augment import PhotometricConfig
+
+
+class Lot:
+    """Random numbers of a batch, on the device of its generator.
+
+    Args:
+        generator: Source of randomness.
+        count: Images of the batch.
+        channels: Of an image.
+    """
+
+    def __init__(self, generator: torch.Generator, count: int, channels: int = 1) -> None:
+        self.generator = generator
+        self.count = count
+        self.channels = channels
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """(B, *shape) values in [low, high); (B, 1, 1, 1) without a shape."""
+        values = torch.rand(
+            self.count, *(shape or (1, 1, 1)), generator=self.generator, device=self.device
+        )
+        return low + (high - low) * values
+
+    def chosen(self, probability: float) -> Tensor:
+        """(B, 1, 1, 1) boolean, each true with ``probability``."""
+        return self.uniform(0, 1) < probability
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are made."""
+        return self.generator.device
+
+
+def photometric_batch(
+    images: Tensor, config: PhotometricConfig, generator: torch.Generator
+) -> Tensor:
+    """Change the look of every image on its own.
+
+    Args:
+        images: (B, C, H, W) float32, grey levels in [0, 255].
+        config: Strengths.
+        generator: Source of randomness, on the device of the images.
+
+    Returns:
+        (B, C, H, W) uint8.
+
+    Raises:
+        ImportError: If kornia is not installed.
+    """
+    lot = Lot(generator, *images.shape[:2])
+    often, seldom = config.probability, 0.5 * config.probability
+    x = images
+    if x.shape[1] > 1:
+        gains = lot.uniform(1 - config.tint, 1 + config.tint, x.shape[1], 1, 1)
+        x = torch.where(lot.chosen(often), x * gains, x)
+    x = torch.where(lot.chosen(often), x * _shading(lot, config.shade, x.shape[-2:]), x)
+    factor = torch.where(lot.chosen(often), lot.uniform(*config.contrast), 1.0)
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    shift = torch.where(lot.chosen(often), lot.uniform(-config.brightness, config.brightness), 0.0)
+    x = mean + (x - mean) * factor + shift
+    low, high = (math.log(value) for value in config.gamma)
+    curved = 255 * (x.clamp(0, 255) / 255) ** lot.uniform(low, high).exp()
+    x = torch.where(lot.chosen(often), curved, x)
+    if config.blur > 0:
+        deviation = torch.where(lot.chosen(often), lot.uniform(0.1, config.blur), 0.01)
+        x = _blur(x, deviation, config.blur)
+    if config.motion > 1:
+        reach = torch.where(lot.chosen(seldom), lot.uniform(1, config.motion) / 2, 0.0)
+        x = _motion(x, reach.flatten(), lot.uniform(0, math.pi, 1).flatten(), config.motion)
+    deviation = torch.where(lot.chosen(often), lot.uniform(0, config.noise), 0.0)
+    x = x + deviation * torch.randn(x.shape, generator=generator, device=x.device)
+    if config.speckle > 0:
+        share = torch.where(lot.chosen(seldom), lot.uniform(0, config.speckle), 0.0)
+        dots = lot.uniform(0, 1, 1, *x.shape[-2:])
+        x = torch.where(dots < share / 2, 0.0, torch.where(dots >= 1 - share / 2, 255.0, x))
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+def _shading(lot: Lot, depth: float, size: torch.Size) -> Tensor:
+    coarse = lot.uniform(-1, 1, 1, 4, 5) * lot.uniform(0, depth)
+    return 1 + F.interpolate(coarse, list(size), mode="bicubic", align_corners=False)
+
+
+def _blur(images: Tensor, deviation: Tensor, largest: float) -> Tensor:
+    """Gaussian blur with a standard deviation (B, 1, 1, 1) per image."""
+    side = 2 * math.ceil(4 * largest) + 1
+    sigma = deviation.reshape(-1, 1).expand(-1, 2)
+    blurred: Tensor = _kornia_filters().gaussian_blur2d(images, (side, side), sigma)
+    return blurred
+
+
+def _motion(images: Tensor, reach: Tensor, angle: Tensor, longest: int) -> Tensor:
+    """Average along a line through the pixel, (B,) ``reach`` to either side of it."""
+    half = math.ceil(longest / 2)
+    side = 2 * half + 1
+    t = torch.linspace(-1, 1, 4 * side, device=images.device) * reach[:, None]
+    x = (t * angle.cos()[:, None]).round().long() + half
+    y = (t * angle.sin()[:, None]).round().long() + half
+    kernels = torch.zeros(len(images), side * side, device=images.device)
+    kernels.scatter_add_(1, y * side + x, torch.full_like(t, 1 / (4 * side)))
+    moved: Tensor = _kornia_filters().filter2d(images, kernels.reshape(-1, side, side))
+    return moved
+
+
+def _kornia_filters() -> Any:
+    try:
+        return importlib.import_module("kornia.filters")
+    except ImportError as error:
+        raise ImportError(
+            "making training pairs on the device needs kornia; install it with "
+            "pip install 'cv-superpoint[train]', or let data workers "
+            "make them (WarpedPairs)"
+        ) from error
