@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from train.data.augment import Image, PhotometricConfig, photometric
-from train.data.images import ImageConfig, load_image
+from train.data.images import ImageConfig, load_image, to_tensor
 from train.detect import Detections, detect
 from train.evaluate import metrics
 from train.evaluate.statistics import accuracy, finite_mean
 from train.geometry.homography import HomographyConfig, Matrix, sample_homography, warp_image
 from train.model import TrainingNetwork
+from train.preview.pictures import to_bgr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class WarpedPair:
-    """Two (H, W) uint8 images and the homography from the first to the second."""
+    """Two uint8 images, (H, W) or (H, W, 3) RGB, and the homography from first to second."""
 
     image0: Image
     image1: Image
@@ -71,8 +71,7 @@ def detect_pair(
 ) -> tuple[Detections, Detections]:
     """The strongest keypoints of both images, those that the other image shows."""
     found = [
-        detect(network, torch.from_numpy(image)[None, None], 1e-4)[0]
-        for image in (pair.image0, pair.image1)
+        detect(network, to_tensor(image)[None], 1e-4)[0] for image in (pair.image0, pair.image1)
     ]
     sizes = [(image.shape[0], image.shape[1]) for image in (pair.image0, pair.image1)]
     shared = metrics.shared_view(found[0].points, found[1].points, pair.homography, *sizes)
@@ -126,7 +125,7 @@ def draw_matches(network: TrainingNetwork, pair: WarpedPair, count: int) -> npt.
     first, second = detect_pair(network, pair, count)
     matches = _mutual_matches(first, second)
     errors = metrics.match_errors(first.points, second.points, matches, pair.homography)
-    canvas = cv2.cvtColor(np.hstack([pair.image0, pair.image1]), cv2.COLOR_GRAY2BGR)
+    canvas = to_bgr(np.hstack([pair.image0, pair.image1]))
     shift = np.array([pair.image0.shape[1], 0])
     for (i, j), error in zip(matches, errors, strict=True):
         start, end = np.round(first.points[i]), np.round(second.points[j] + shift)
