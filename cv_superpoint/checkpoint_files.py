@@ -1,7 +1,7 @@
 """Bytes of a weights file -> named tensors, without ever running code from the file.
 
 Two containers are read: safetensors, which holds nothing but tensors, and the pickles of
-``torch.save``, through PyTorch's restricted unpickler. Importing this module does not import torch.
+``torch.save``, through PyTorch's restricted unpickler. Only the second needs torch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 SAFETENSORS_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+_DTYPES = {
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
 METADATA_KEY = "cv_superpoint"
 """The one safetensors metadata entry that is ours: a JSON object."""
 
@@ -113,11 +124,12 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _parse_safetensors(data: bytes, path: Path) -> tuple[Mapping[str, object], dict[str, Any]]:
-    from safetensors.torch import load
+    import safetensors
 
+    deserialize: Any = safetensors.deserialize  # of Rust, without type hints
     # Hostile bytes reach several layers of the parser, each with exceptions of its own.
     try:
-        tensors = load(data)
+        tensors = {name: _to_array(**fields) for name, fields in deserialize(data)}
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         ours = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
         if not isinstance(ours, dict):
@@ -130,8 +142,25 @@ def _parse_safetensors(data: bytes, path: Path) -> tuple[Mapping[str, object], d
     return tensors, ours
 
 
+def _to_array(dtype: str, shape: list[int], data: bytes) -> NDArray[Any] | str:
+    """An entry of a safetensors file; the name of its type where numpy has no such type."""
+    if dtype == "BF16":  # the upper half of a float32
+        bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        return bits.view(np.float32).reshape(shape)
+    if dtype not in _DTYPES:
+        return dtype
+    little = np.dtype(_DTYPES[dtype]).newbyteorder("<")
+    return np.frombuffer(data, little).astype(_DTYPES[dtype]).reshape(shape)
+
+
 def _parse_pickle(data: bytes, path: Path) -> Mapping[str, object]:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: a checkpoint of torch.save needs PyTorch to be read; "
+            'pip install "cv-superpoint[torch]", or convert the file to safetensors'
+        ) from error
 
     # From 2.6 on, which pyproject.toml asks for; before, even this mode could run code
     # (CVE-2025-32434).

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .checkpoint_files import WeightsError
 
 if TYPE_CHECKING:
-    from .network import Norm
+    from .architecture import Norm
 
 BLOCKS = (
     *(f"encoder.{index}" for index in range(8)),

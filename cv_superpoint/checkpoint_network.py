@@ -1,27 +1,29 @@
-"""A checkpoint's entries -> a network that runs, after every check that a bad file can fail.
+"""A checkpoint's entries -> the network's tensors, after every check that a bad file can fail.
 
 Importing this module does not import torch.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .architecture import CELL_SIZE, DESCRIPTOR, DETECTOR, ENCODER, NetworkConfig, fold_state
 from .checkpoint_files import WeightsError
 from .checkpoint_layouts import CheckpointLayout, detect_layout, is_counter, shorten, unwrap
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .network import NetworkConfig, SuperPointNet
+Floats = NDArray[np.float32]
 
 
-def build_network(
+def read_network(
     entries: Mapping[str, object], source: str, config: NetworkConfig | None = None
-) -> tuple[SuperPointNet, CheckpointLayout]:
-    """Detect the layout of a checkpoint and load it.
+) -> tuple[dict[str, Floats], NetworkConfig, CheckpointLayout]:
+    """Detect the layout of a checkpoint and read its tensors.
 
     Normalisations that sit before the ReLU are folded into the convolutions.
 
@@ -31,39 +33,29 @@ def build_network(
         config: Architecture that the file must have, if it is recorded somewhere.
 
     Returns:
-        The network in eval mode and the layout of the file.
+        The tensors by our names, the architecture they are of, and the layout of the file.
 
     Raises:
         WeightsError: If the layout is unknown, or entries are missing, left over, of wrong shape
             or type, or not finite.
     """
-    import torch
-
-    from .network import SuperPointNet, fold_batchnorm
-
     entries = unwrap(entries)
     layout = detect_layout(entries, source)
     tensors = _check_entries(entries, layout, source)
     config = _check_config(_infer_config(tensors, layout, source), config, source)
     _check_shapes(tensors, layout, config, source)
-    # Constructing a module draws initial weights; the caller's random state must not notice.
-    with torch.random.fork_rng(devices=[]):
-        net = SuperPointNet(config)
-        # Not strict only for BatchNorm's num_batches_tracked; the names were checked above.
-        net.load_state_dict({ours: tensors[key] for ours, key in layout.keys().items()}, False)
-        if config.norm == "before_relu":
-            net = fold_batchnorm(net)
-    if not all(bool(parameter.isfinite().all()) for parameter in net.parameters()):
+    ours = {name: tensors[key] for name, key in layout.keys().items()}
+    if config.norm == "before_relu":
+        ours, config = fold_state(ours, config)
+    if not all(bool(np.isfinite(tensor).all()) for tensor in ours.values()):
         raise WeightsError(f"{source}: batch normalisation with extreme statistics; export it anew")
-    return net.eval(), layout
+    return ours, config, layout
 
 
 def _check_entries(
     entries: Mapping[str, object], layout: CheckpointLayout, source: str
-) -> dict[str, Tensor]:
-    """Names, types and values; returns float32 tensors by the layout's names."""
-    import torch
-
+) -> dict[str, Floats]:
+    """Names, types and values; returns float32 arrays by the layout's names."""
     expected = set(layout.keys().values())
     present = {key for key in entries if not is_counter(key)}
     problems = []
@@ -79,43 +71,58 @@ def _check_entries(
     tensors = {}
     for key in sorted(expected):
         value = entries[key]
-        if not isinstance(value, torch.Tensor) or not _is_dense_float(value):
-            got = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        array = _dense_floats(value)
+        if array is None:
             raise WeightsError(
-                f"{source}: {key} must be a dense floating-point tensor, got {got}; save the "
-                "unquantised state_dict"
+                f"{source}: {key} must be a dense floating-point tensor, got {_kind(value)}; save "
+                "the unquantised state_dict"
             )
-        tensors[key] = tensor = value.detach().float()
-        if not bool(tensor.isfinite().all()):
+        tensors[key] = array
+        if not bool(np.isfinite(array).all()):
             raise WeightsError(
                 f"{source}: {key} must be finite, got NaN or infinity; the training diverged or "
                 "the file is damaged: use an earlier checkpoint"
             )
-        if key.endswith("running_var") and bool((tensor < 0).any()):
+        if key.endswith("running_var") and bool((array < 0).any()):
             raise WeightsError(f"{source}: {key} must not be negative; the file is damaged")
     return tensors
 
 
-def _is_dense_float(tensor: Tensor) -> bool:
-    import torch
-
+def _dense_floats(value: object) -> Floats | None:
+    """An entry as a float32 array; None if it is anything but a dense floating-point tensor."""
+    if isinstance(value, np.ndarray):
+        if not np.issubdtype(value.dtype, np.floating):
+            return None
+        with np.errstate(over="ignore"):  # infinities are told apart by the caller
+            return np.ascontiguousarray(value, np.float32)
+    torch: Any = sys.modules.get("torch")  # no torch, no torch tensors
+    if torch is None or not isinstance(value, torch.Tensor):
+        return None
+    tensor: Any = value
     # A few bytes can claim to be a huge tensor by repeating themselves (stride 0), or have none.
     stored = tensor.device.type == "cpu" and tensor.layout == torch.strided
-    return (
-        stored
-        and tensor.is_floating_point()
-        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
-    )
+    if (
+        not stored
+        or not tensor.is_floating_point()
+        or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
+    ):
+        return None
+    array: Floats = tensor.detach().float().contiguous().numpy()
+    return array
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):  # a type that numpy does not have
+        return value
+    return str(getattr(value, "dtype", type(value).__name__))
 
 
 def _infer_config(
-    tensors: Mapping[str, Tensor], layout: CheckpointLayout, source: str
+    tensors: Mapping[str, Floats], layout: CheckpointLayout, source: str
 ) -> NetworkConfig:
-    from .network import NetworkConfig
-
     kernels = [tensors[f"{conv}.weight"] for conv in layout.convolutions]
     for conv, kernel in zip(layout.convolutions, kernels, strict=True):
-        if kernel.ndim != 4 or kernel.numel() == 0:
+        if kernel.ndim != 4 or kernel.size == 0:
             raise WeightsError(
                 f"{source}: {conv}.weight must be (out, in, height, width), got shape "
                 f"{tuple(kernel.shape)}; pass the checkpoint of an unmodified network"
@@ -151,18 +158,32 @@ def _check_config(
 
 
 def _check_shapes(
-    tensors: Mapping[str, Tensor], layout: CheckpointLayout, config: NetworkConfig, source: str
+    tensors: Mapping[str, Floats], layout: CheckpointLayout, config: NetworkConfig, source: str
 ) -> None:
-    import torch
-
-    from .network import SuperPointNet
-
-    with torch.device("meta"):
-        expected = SuperPointNet(config).state_dict()
+    expected = _shapes(config)
     for ours, key in layout.keys().items():
-        want, got = tuple(expected[ours].shape), tuple(tensors[key].shape)
+        block, kind, field = ours.rsplit(".", 2)
+        weight = expected[block]
+        want = weight if (kind, field) == ("conv", "weight") else weight[:1]
+        got = tuple(tensors[key].shape)
         if want != got:
             raise WeightsError(
                 f"{source}: {key} must have shape {want} to fit the other layers, got {got}; "
                 "pass the checkpoint of an unmodified network"
             )
+
+
+def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of each block's kernel."""
+    c1, c2, c3, c4 = config.channels
+    widths = (config.in_channels, c1, c1, c2, c2, c3, c3, c4, c4)
+    shapes: dict[str, tuple[int, ...]] = {
+        block: (widths[index + 1], widths[index], 3, 3) for index, block in enumerate(ENCODER)
+    }
+    head = config.head_channels
+    for (hidden, output), count in (
+        (DETECTOR, CELL_SIZE**2 + 1),
+        (DESCRIPTOR, config.descriptor_dim),
+    ):
+        shapes[hidden], shapes[output] = (head, c4, 3, 3), (count, head, 1, 1)
+    return shapes

@@ -1,6 +1,9 @@
-"""The one exception class of the OpenCV face."""
+"""The one exception class of the OpenCV face, and what a missing package says."""
 
 from __future__ import annotations
+
+import importlib
+from typing import Any
 
 import cv2
 
@@ -24,3 +27,24 @@ class FeatureError(cv2.error, ValueError):
         self.err = self.msg = message
         self.func = self.file = ""
         self.line = -1
+
+
+def require(package: str, extra: str) -> Any:
+    """Import a package that only some installations have.
+
+    Args:
+        package: Its import name.
+        extra: The extra of cv-superpoint that brings it.
+
+    Raises:
+        ImportError: If it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise  # it is there, but something that it needs is not
+        raise ImportError(
+            f"this needs the package {package!r}, which is not installed; "
+            f'pip install "cv-superpoint[{extra}]"'
+        ) from error

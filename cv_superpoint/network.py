@@ -6,51 +6,25 @@ Description", CVPR Workshops 2018, section 3. Written from the paper.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CELL_SIZE = 8
-"""Pixels on one side of a detector cell, and the stride of the dense descriptors."""
+from cv_superpoint.architecture import CELL_SIZE, POOLED, NetworkConfig, Norm, fold_state
 
-Norm = Literal["none", "before_relu", "after_relu"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Architecture of a :class:`SuperPointNet`; the defaults are the paper's.
-
-    Attributes:
-        in_channels: 1 for grey images, 3 for colour.
-        channels: Channels of the four encoder stages (two convolutions each).
-        head_channels: Channels of each head's hidden convolution.
-        descriptor_dim: Length of a descriptor.
-        norm: Where a batch normalisation sits: "before_relu" while training (it folds into the
-            convolution), "none" once folded, "after_relu" in some third-party checkpoints, where
-            it cannot be folded because zero padding and max pooling come after it.
-        output_norm: Whether the heads' last convolutions have one too (third-party checkpoints).
-        norm_eps: Epsilon of the batch normalisations.
-    """
-
-    in_channels: int = 1
-    channels: tuple[int, int, int, int] = (64, 64, 128, 128)
-    head_channels: int = 256
-    descriptor_dim: int = 256
-    norm: Norm = "none"
-    output_norm: bool = False
-    norm_eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if self.in_channels not in (1, 3):
-            raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
-        if len(self.channels) != 4 or min(self.channels) < 1:
-            raise ValueError(f"channels must be four positive counts, got {self.channels}")
-        if self.norm not in ("none", "before_relu", "after_relu"):
-            raise ValueError(f"norm must be none, before_relu or after_relu, got {self.norm!r}")
+__all__ = [
+    "CELL_SIZE",
+    "ConvBlock",
+    "NetworkConfig",
+    "Norm",
+    "SuperPointNet",
+    "fold_batchnorm",
+    "logits_to_heatmap",
+    "sample_descriptors",
+]
 
 
 class ConvBlock(nn.Module):
@@ -112,7 +86,7 @@ class SuperPointNet(nn.Module):
         x = image
         for index, layer in enumerate(self.encoder):
             # Three poolings of two after stages 1 to 3 make the cell size of 8 (section 3.1).
-            if index in (2, 4, 6):
+            if index in POOLED:
                 x = F.max_pool2d(x, 2, 2)
             x = layer(x)
         return x
@@ -199,31 +173,8 @@ def fold_batchnorm(net: SuperPointNet) -> SuperPointNet:
     Raises:
         ValueError: If the batch normalisation follows the ReLU and cannot be folded.
     """
-    config = net.config
-    if config.norm == "after_relu":
-        raise ValueError("a batch normalisation after the ReLU cannot be folded")
-    folded = SuperPointNet(
-        NetworkConfig(
-            in_channels=config.in_channels,
-            channels=config.channels,
-            head_channels=config.head_channels,
-            descriptor_dim=config.descriptor_dim,
-        )
-    )
-    state: dict[str, Tensor] = {}
-    for name, block in net.named_modules():
-        if not isinstance(block, ConvBlock):
-            continue
-        weight, bias = block.conv.weight.detach().double(), block.conv.bias
-        shift = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
-        if block.norm is not None:
-            mean, var = block.norm.running_mean, block.norm.running_var
-            assert mean is not None
-            assert var is not None
-            scale = block.norm.weight.double() / (var.double() + block.norm.eps).sqrt()
-            weight = weight * scale[:, None, None, None]
-            shift = (shift - mean.double()) * scale + block.norm.bias.double()
-        state[f"{name}.conv.weight"] = weight.float()
-        state[f"{name}.conv.bias"] = shift.detach().float()
-    folded.load_state_dict(state)
+    state = {key: value.detach().cpu().numpy() for key, value in net.state_dict().items()}
+    folded_state, config = fold_state(state, net.config)
+    folded = SuperPointNet(config)
+    folded.load_state_dict({key: torch.from_numpy(value) for key, value in folded_state.items()})
     return folded.eval()

@@ -18,24 +18,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .architecture import Convolution, NetworkConfig, convolutions
 from .checkpoint_files import WeightsError, parse_file, read_file, write_file
-from .checkpoint_network import build_network
+from .checkpoint_network import read_network
+from .errors import require
 
 if TYPE_CHECKING:
-    from .network import NetworkConfig, SuperPointNet
+    from .network import SuperPointNet
 
 __all__ = ["LoadedWeights", "WeightsError", "available_weights", "load_weights", "save_weights"]
 
+PRECISIONS = ("float32", "bfloat16", "float16")
 FALLBACK_SCORE_THRESHOLD = 0.005
 """Used where neither the file nor its layout recommends a threshold."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedWeights:
-    """A network ready to run, and where it came from.
+    """The tensors of a network, and where they came from.
 
     Attributes:
-        net: In eval mode on the CPU; ``net.config`` is its architecture.
+        config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
+        tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
         name: Bundled name, or the file's name.
         path: The file.
         sha256: Of the file, hexadecimal.
@@ -44,9 +51,12 @@ class LoadedWeights:
         recipe: Training recipe, if recorded.
         commit: Commit of this repository that trained it, if recorded.
         licence: Of a bundled set; None where the file's own licence applies.
+        precisions: In which these weights were measured to keep their accuracy; "auto" takes no
+            other.
     """
 
-    net: SuperPointNet
+    config: NetworkConfig
+    tensors: Mapping[str, NDArray[np.float32]]
     name: str
     path: Path
     sha256: str
@@ -55,11 +65,29 @@ class LoadedWeights:
     recipe: str | None = None
     commit: str | None = None
     licence: str | None = None
+    precisions: tuple[str, ...] = ("float32",)
 
     @property
-    def config(self) -> NetworkConfig:
-        """Architecture of the network."""
-        return self.net.config
+    def net(self) -> SuperPointNet:
+        """A new torch module at each access, in eval mode on the CPU.
+
+        Raises:
+            ImportError: If torch is not installed.
+        """
+        torch = require("torch", "torch")
+        from .network import SuperPointNet
+
+        # Constructing a module draws initial weights; the caller's random state must not notice.
+        with torch.random.fork_rng(devices=[]):
+            net = SuperPointNet(self.config)
+        # Not strict only for BatchNorm's num_batches_tracked; the names were checked on reading.
+        state = {name: torch.from_numpy(array.copy()) for name, array in self.tensors.items()}
+        net.load_state_dict(state, strict=False)
+        return net.eval()
+
+    def convolutions(self) -> dict[str, Convolution]:
+        """The network's twelve convolutions by block name, for backends without torch."""
+        return convolutions(self.tensors, self.config)
 
 
 def available_weights() -> tuple[str, ...]:
@@ -81,7 +109,7 @@ def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights
             ``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.tar``), or None for the default set.
 
     Returns:
-        The network and its provenance.
+        The network's tensors and their provenance.
 
     Raises:
         WeightsError: If there is no such set or file, or it is damaged, of another network, or
@@ -215,12 +243,13 @@ def _build(
     record = metadata if entry is None else entry
     fields = _clean_fields(record, str(path))
     config = _read_config(record["architecture"], path) if "architecture" in record else None
-    net, layout = build_network(entries, str(path), config)
+    tensors, config, layout = read_network(entries, str(path), config)
     threshold = fields.pop("score_threshold", None)
     if threshold is None:
         threshold = layout.score_threshold or FALLBACK_SCORE_THRESHOLD
     return LoadedWeights(
-        net=net,
+        config=config,
+        tensors=tensors,
         name=name,
         path=path,
         sha256=sha256,
@@ -242,12 +271,18 @@ def _clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key in ("recipe", "commit"):
         if record.get(key) is not None:
             fields[key] = str(record[key])
+    if record.get("precisions") is not None:
+        precisions = record["precisions"]
+        if not isinstance(precisions, list) or not {*map(str, precisions)} <= set(PRECISIONS):
+            raise WeightsError(
+                f"{source}: precisions must be a list of {', '.join(PRECISIONS)}, "
+                f"got {precisions!r}"
+            )
+        fields["precisions"] = tuple(precisions)
     return fields
 
 
 def _read_config(architecture: Any, path: Path) -> NetworkConfig:
-    from .network import NetworkConfig
-
     try:
         channels = tuple(int(count) for count in architecture["channels"])
         eps = float(architecture.get("norm_eps", 1e-5))
