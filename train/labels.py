@@ -66,7 +66,8 @@ def labels_from_points(
         # Four pixels of each keypoint: left or right of it, above or below it.
         near = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
         pixels = np.minimum(low[:, None].astype(np.int64) + near, (w - 1, h - 1))
-        weights = np.abs(1 - near - share[:, None]).prod(axis=2).ravel()
+        beside, below = np.moveaxis(np.abs(1 - near - share[:, None]), 2, 0)
+        weights = (beside * below).ravel()
     else:
         pixels = np.round(kept).astype(np.int64)[:, None]
         weights = np.ones(len(kept))

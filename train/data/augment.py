@@ -109,7 +109,9 @@ def shade(rng: np.random.Generator, image: FloatImage, depth: float) -> FloatIma
     """Multiply by a smooth field: a coarse random grid, enlarged."""
     coarse = rng.uniform(-1, 1, (4, 5)).astype(np.float32) * rng.uniform(0, depth)
     height, width = image.shape[:2]
-    field = 1 + cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    # Cubic on a small grid, then linear: the same field at a fraction of the cost.
+    smooth = cv2.resize(coarse, (40, 32), interpolation=cv2.INTER_CUBIC)
+    field = 1 + cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(image * field.reshape(height, width, *([1] * (image.ndim - 2))), np.float32)
 
 

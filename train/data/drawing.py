@@ -83,14 +83,17 @@ class Shape:
         if not self.fills:
             return np.array(background)
         h, w = background.shape[:2]
-        enlarged = (w * OVERSAMPLING, h * OVERSAMPLING)
-        large = cv2.resize(background, enlarged, interpolation=cv2.INTER_NEAREST)
+        wide = cv2.resize(background, (w * OVERSAMPLING, h), interpolation=cv2.INTER_NEAREST)
+        large = wide.repeat(OVERSAMPLING, axis=0)
         # Pixel edges scale: the centre of pixel 0 lies amid its oversampled pixels.
         outlines = [(polygon + 0.5) * OVERSAMPLING - 0.5 for polygon, _ in self.fills]
         for outline, (_, shade) in zip(shrink(outlines, FILL_EXCESS), self.fills, strict=True):
             fixed = np.rint(np.clip(outline, -_LARGEST, 2 * _LARGEST) * 2**SHIFT_BITS)
             cv2.fillPoly(large, [fixed.astype(np.int32)], paint(shade), cv2.LINE_AA, SHIFT_BITS)
-        return np.asarray(cv2.resize(large, (w, h), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        # Averaging by two is so much faster in OpenCV that twice beats once by four.
+        for factor in (2, 1):
+            large = cv2.resize(large, (w * factor, h * factor), interpolation=cv2.INTER_AREA)
+        return np.asarray(large, dtype=np.uint8)
 
 
 def shrink(polygons: list[Matrix], distance: float) -> list[Matrix]:
