@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.feature2d import SuperPointFeature2D
 from cv_superpoint.features import Features
-from cv_superpoint.matching import MatchResult, match_pair, mutual_nearest
+from cv_superpoint.guided import guided_matches
+from cv_superpoint.matching import MatchResult, match_pair
+from cv_superpoint.nearest import mutual_nearest
 from cv_superpoint.weights import WeightsError, available_weights
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "available_weights",
+    "guided_matches",
     "match_pair",
     "mutual_nearest",
 ]

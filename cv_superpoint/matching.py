@@ -15,24 +15,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.drawing import draw_matches
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features
 from cv_superpoint.image import ByteArray, check_image, check_mask
+from cv_superpoint.nearest import mutual_nearest
 
 Model = Literal["homography", "fundamental"]
 
-BLOCK_ELEMENTS = 2**22
-"""Similarities computed at a time, 16 MiB, whatever the number of descriptors."""
-UNIT_TOLERANCE = 1e-2
-"""How far from 1 the squared length of a descriptor may lie."""
 MAX_ITERATIONS = 10_000
 CONFIDENCE = 0.9999
 
 _ROTATIONS = (0, 90, 180, 270)
 _MINIMUM = {"homography": 4, "fundamental": 8}
 """Matches below which a model is not determined."""
-
-_GREEN, _GREY = (80, 220, 60), (40, 40, 40)
 
 
 class Extractor(Protocol):
@@ -92,68 +88,9 @@ class MatchResult:
         Returns:
             (H, W, 3) uint8 BGR.
         """
-        left, right = to_bgr(image0), to_bgr(image1)
-        height = max(left.shape[0], right.shape[0])
-        canvas = np.full((height, left.shape[1] + right.shape[1], 3), _GREY, np.uint8)
-        canvas[: left.shape[0], : left.shape[1]] = left
-        canvas[: right.shape[0], left.shape[1] :] = right
-        chosen = np.flatnonzero(self.inliers)
-        if 0 <= limit < len(chosen):
-            chosen = chosen[np.linspace(0, len(chosen) - 1, limit).round().astype(np.intp)]
-        starts = np.rint(self.points0[chosen]).astype(int)
-        ends = np.rint(self.points1[chosen]).astype(int)
-        ends[:, 0] += left.shape[1]
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            cv2.line(canvas, start, end, _GREEN, 1, cv2.LINE_AA)
-            cv2.circle(canvas, start, 3, _GREEN, 1, cv2.LINE_AA)
-            cv2.circle(canvas, end, 3, _GREEN, 1, cv2.LINE_AA)
-        return canvas
-
-
-def mutual_nearest(
-    descriptors0: Any, descriptors1: Any
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Pairs of descriptors of which each is the other's nearest.
-
-    ``cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)`` finds the same pairs; one matrix product is
-    many times faster. The memory in use does not grow with the number of descriptors.
-
-    Args:
-        descriptors0: (N0, D) rows of unit length; None, as ``cv2`` gives it, is no row.
-        descriptors1: (N1, D) likewise.
-
-    Returns:
-        (M, 2) row numbers, ascending in the first column, and (M,) float32 cosines. Every row is
-        in one pair at most.
-
-    Raises:
-        FeatureError: If the shapes do not fit or rows are not of unit length.
-    """
-    first = _check_descriptors(descriptors0, "descriptors0")
-    second = _check_descriptors(descriptors1, "descriptors1")
-    if len(first) == 0 or len(second) == 0:
-        return np.empty((0, 2), np.intp), np.empty(0, np.float32)
-    if first.shape[1] != second.shape[1]:
-        raise FeatureError(
-            "descriptors0 and descriptors1 must be of one length, "
-            f"got {first.shape} and {second.shape}"
+        return draw_matches(
+            image0, image1, self.points0, self.points1, inliers=self.inliers, limit=limit
         )
-    nearest = np.empty(len(first), np.intp)
-    similarity = np.empty(len(first), np.float32)
-    best = np.full(len(second), -np.inf, np.float32)
-    step = max(1, BLOCK_ELEMENTS // len(second))
-    for start in range(0, len(first), step):
-        rows = slice(start, start + step)
-        block = first[rows] @ second.T
-        nearest[rows] = block.argmax(axis=1)
-        similarity[rows] = np.take_along_axis(block, nearest[rows, None], axis=1)[:, 0]
-        np.maximum(best, block.max(axis=0), out=best)
-    # Equal numbers, not nearly equal ones: both sides come from the same product. A maximum along
-    # columns is a vector operation where an argmax is not.
-    mutual = np.flatnonzero(similarity == best[nearest])
-    # Equal descriptors may claim one partner twice: the first keeps it.
-    mutual = np.sort(mutual[np.unique(nearest[mutual], return_index=True)[1]])
-    return np.stack([mutual, nearest[mutual]], axis=1), similarity[mutual]
 
 
 def match_pair(
@@ -166,6 +103,8 @@ def match_pair(
     rotations: Sequence[int] = (0,),
     model: Model = "homography",
     threshold: float = 3.0,
+    max_ratio: float | None = None,
+    max_distance: float | None = None,
 ) -> MatchResult:
     """Match two images and verify the matches by a common geometry.
 
@@ -182,6 +121,8 @@ def match_pair(
         rotations: Counter-clockwise turns of ``image1`` to try, of 0, 90, 180 and 270 degrees.
         model: "homography" for flat scenes and turning cameras, "fundamental" for others.
         threshold: Pixels by which an inlier may miss its place, or its epipolar line.
+        max_ratio: Ratio test, see :func:`~cv_superpoint.mutual_nearest`.
+        max_distance: Distance test, likewise.
 
     Returns:
         Matches and inliers in the coordinates of the images as passed. The same input gives the
@@ -198,7 +139,13 @@ def match_pair(
     best: MatchResult | None = None
     for rotation in rotations:
         features1 = _extract_turned(detector, image1, mask1, rotation // 90)
-        result = _match(features0, features1, rotation)
+        matches, similarity = mutual_nearest(
+            features0.descriptors,
+            features1.descriptors,
+            max_ratio=max_ratio,
+            max_distance=max_distance,
+        )
+        result = _unverified(features0, features1, matches, similarity, rotation)
         if best is not None and len(result) <= best.inliers.sum():
             continue  # not even all of them could beat it
         result = _verify(result, model, threshold)
@@ -218,25 +165,6 @@ def _check_options(rotations: tuple[int, ...], model: str, threshold: float) -> 
         raise FeatureError(f"threshold must be a positive number of pixels, got {threshold}")
 
 
-def _check_descriptors(descriptors: Any, name: str) -> NDArray[np.float32]:
-    if descriptors is None:
-        return np.empty((0, 0), np.float32)
-    if not isinstance(descriptors, np.ndarray) or descriptors.ndim != 2:
-        raise FeatureError(
-            f"{name} must be an (N, D) array, got {getattr(descriptors, 'shape', descriptors)}"
-        )
-    rows = descriptors.astype(np.float32, copy=False)
-    squares = np.einsum("nd,nd->n", rows, rows)
-    wrong = np.flatnonzero(~(np.abs(squares - 1) <= UNIT_TOLERANCE))  # NaN is wrong, too
-    if len(wrong):
-        raise FeatureError(
-            f"{name} must have rows of unit length, got length {np.sqrt(squares[wrong[0]]):g} in "
-            f"row {wrong[0]}; divide them by np.linalg.norm(rows, axis=1, keepdims=True), or use "
-            "cv2.BFMatcher"
-        )
-    return rows
-
-
 def _extract_turned(
     detector: Extractor, image: ByteArray, mask: NDArray[np.bool_] | None, turns: int
 ) -> Features:
@@ -254,9 +182,13 @@ def _extract_turned(
     return replace(features, keypoints=np.stack(back, axis=1), image_size=size)
 
 
-def _match(features0: Features, features1: Features, rotation: int) -> MatchResult:
-    """The matches, none of them verified."""
-    matches, similarity = mutual_nearest(features0.descriptors, features1.descriptors)
+def _unverified(
+    features0: Features,
+    features1: Features,
+    matches: NDArray[np.intp],
+    similarity: NDArray[np.float32],
+    rotation: int,
+) -> MatchResult:
     return MatchResult(
         features0=features0,
         features1=features1,
@@ -297,13 +229,3 @@ def _verify(result: MatchResult, model: Model, threshold: float) -> MatchResult:
     if model == "homography":
         return replace(result, inliers=inliers, homography=matrix)
     return replace(result, inliers=inliers, fundamental=matrix)
-
-
-def to_bgr(image: Any) -> ByteArray:
-    """The checked image with three channels, for drawing."""
-    image = np.ascontiguousarray(check_image(image))
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    if channels != 3:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR)
-    picture: ByteArray = image
-    return picture

@@ -11,28 +11,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from pictures import Image, Matrix, corner_error, photograph, read, second_view, write
+from pictures import corner_error, photograph, read, second_view, write
 
 import cv_superpoint
-
-
-def overlay(image0: Image, image1: Image, homography: Matrix) -> Image:
-    """The warped first picture in red over the second in cyan; dim where there is only one."""
-    size = image1.shape[1], image1.shape[0]
-    red: Any = cv2.warpPerspective(cv2.cvtColor(image0, cv2.COLOR_BGR2GRAY), homography, size)
-    seen: Any = cv2.warpPerspective(np.full(image0.shape[:2], 255, np.uint8), homography, size)
-    cyan: Any = cv2.cvtColor(image1, cv2.COLOR_BGR2GRAY)
-    # The same mean and contrast for both, so that only the geometry shows.
-    both = seen == 255
-    if both.any():
-        spread = cyan[both].std() / max(red[both].std(), 1.0)
-        red = np.clip((red - red[both].mean()) * spread + cyan[both].mean(), 0, 255)
-    blended = np.stack([cyan, cyan, np.where(both, red, cyan)], axis=2)
-    return np.where(both[..., None], blended, blended // 3).astype(np.uint8)
+from cv_superpoint.drawing import draw_overlay
 
 
 def main() -> int:
@@ -60,7 +44,7 @@ def main() -> int:
     if truth is not None:
         error = corner_error(result.homography, truth, image0)
         print(f"corner error  {error:.2f} px (mean over the four corners)")
-    write(args.output, overlay(image0, image1, result.homography))
+    write(args.output, draw_overlay(image0, image1, result.homography))
     return 0
 
 

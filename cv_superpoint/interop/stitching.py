@@ -9,10 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cv_superpoint.drawing import to_bgr
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features
 from cv_superpoint.image import ByteArray
-from cv_superpoint.matching import Extractor, to_bgr
+from cv_superpoint.matching import Extractor
 
 # Untyped: OpenCV's stubs allow neither arrays for cv2.UMat nor None for what comes out.
 detail: Any = cv2.detail

@@ -14,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cv_superpoint import FeatureError, Features, SuperPointFeature2D, matching
-from cv_superpoint.matching import MatchResult, match_pair, mutual_nearest
+from cv_superpoint import FeatureError, Features, SuperPointFeature2D, nearest
+from cv_superpoint.matching import MatchResult, match_pair
+from cv_superpoint.nearest import mutual_nearest
 from cv_superpoint.network import SuperPointNet
 from cv_superpoint.weights import save_weights
 
@@ -82,7 +83,7 @@ def test_mutual_nearest_is_cross_checked_brute_force(
 ) -> None:
     first, second = unit_rows(seed, count0), unit_rows(seed + 1, count1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "BLOCK_ELEMENTS", block)
+        patch.setattr(nearest, "BLOCK_ELEMENTS", block)
         pairs, similarity = mutual_nearest(first, second)
     expected = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(first, second)
     assert pairs.tolist() == sorted([match.queryIdx, match.trainIdx] for match in expected)

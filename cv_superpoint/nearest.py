@@ -1,0 +1,200 @@
+"""Nearest descriptors: mutual, with ratio and distance tests, on the CPU or through torch.
+
+Convention:
+    Descriptors are rows of unit length, so the Euclidean distance of two is
+    ``sqrt(2 - 2 * cosine)``. Results are (M, 2) row numbers, ascending in the first column, and
+    (M,) float32 cosines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.errors import FeatureError
+
+if TYPE_CHECKING:
+    import torch
+
+Pairs: TypeAlias = tuple[NDArray[np.intp], NDArray[np.float32]]
+Allowed: TypeAlias = Callable[[slice], NDArray[np.bool_]]
+"""Rows of the first set, as a slice -> (rows, N1) which pairs may match."""
+
+RATIO = 0.95
+"""Default of a ratio test, measured: docs/matching.md."""
+DISTANCE = 0.9
+"""Default of a distance test, measured: docs/matching.md."""
+BLOCK_ELEMENTS = 2**22
+"""Similarities computed at a time, 16 MiB, whatever the number of descriptors."""
+UNIT_TOLERANCE = 1e-2
+"""How far from 1 the squared length of a descriptor may lie."""
+
+
+def mutual_nearest(
+    descriptors0: Any,
+    descriptors1: Any,
+    *,
+    max_ratio: float | None = None,
+    max_distance: float | None = None,
+    device: str = "cpu",
+) -> Pairs:
+    """Pairs of descriptors of which each is the other's nearest.
+
+    ``cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)`` finds the same pairs; one matrix product is
+    many times faster. The memory in use does not grow with the number of descriptors.
+
+    Args:
+        descriptors0: (N0, D) rows of unit length; None, as ``cv2`` gives it, is no row.
+        descriptors1: (N1, D) likewise.
+        max_ratio: Keep pairs whose distance is at most this share of the distance to the second
+            nearest in ``descriptors1`` (Lowe's test); :data:`RATIO` suits these descriptors.
+            None makes no such test.
+        max_distance: Keep pairs at most this far apart; :data:`DISTANCE`. None makes no such test.
+        device: "cpu", or a torch device such as "cuda" for the product.
+
+    Returns:
+        (M, 2) row numbers, ascending in the first column, and (M,) float32 cosines. Every row is
+        in one pair at most.
+
+    Raises:
+        FeatureError: If the shapes do not fit, rows are not of unit length, or a test's limit is
+            out of range.
+    """
+    first = check_descriptors(descriptors0, "descriptors0")
+    second = check_descriptors(descriptors1, "descriptors1")
+    if max_ratio is not None and not 0 < max_ratio <= 1:
+        raise FeatureError(f"max_ratio must lie in (0, 1], got {max_ratio}")
+    if max_distance is not None and not 0 < max_distance <= 2:
+        raise FeatureError(f"max_distance must lie in (0, 2], got {max_distance}")
+    if len(first) == 0 or len(second) == 0:
+        return np.empty((0, 2), np.intp), np.empty(0, np.float32)
+    if first.shape[1] != second.shape[1]:
+        raise FeatureError(
+            "descriptors0 and descriptors1 must be of one length, "
+            f"got {first.shape} and {second.shape}"
+        )
+    find = _nearest if device == "cpu" else _nearest_in_torch(device)
+    pairs, similarity, runner_up = find(first, second, max_ratio is not None)
+    keep = np.ones(len(pairs), np.bool_)
+    if max_distance is not None:
+        keep &= _distance(similarity) <= max_distance
+    if max_ratio is not None:
+        keep &= _distance(similarity) <= max_ratio * _distance(runner_up)
+    return pairs[keep], similarity[keep]
+
+
+def nearest_allowed(
+    first: NDArray[np.float32], second: NDArray[np.float32], allowed: Allowed
+) -> Pairs:
+    """As :func:`mutual_nearest` among the pairs that a function allows."""
+    return _nearest(first, second, False, allowed)[:2]
+
+
+def check_descriptors(descriptors: Any, name: str) -> NDArray[np.float32]:
+    """(N, D) float32 rows of unit length, (0, 0) for None.
+
+    Raises:
+        FeatureError: If they are anything else.
+    """
+    if descriptors is None:
+        return np.empty((0, 0), np.float32)
+    if not isinstance(descriptors, np.ndarray) or descriptors.ndim != 2:
+        raise FeatureError(
+            f"{name} must be an (N, D) array, got {getattr(descriptors, 'shape', descriptors)}"
+        )
+    rows = descriptors.astype(np.float32, copy=False)
+    squares = np.einsum("nd,nd->n", rows, rows)
+    wrong = np.flatnonzero(~(np.abs(squares - 1) <= UNIT_TOLERANCE))  # NaN is wrong, too
+    if len(wrong):
+        raise FeatureError(
+            f"{name} must have rows of unit length, got length {np.sqrt(squares[wrong[0]]):g} in "
+            f"row {wrong[0]}; divide them by np.linalg.norm(rows, axis=1, keepdims=True), or use "
+            "cv2.BFMatcher"
+        )
+    return rows
+
+
+def _distance(similarity: NDArray[np.float32]) -> NDArray[np.float32]:
+    distance: NDArray[np.float32] = np.sqrt(np.maximum(2 - 2 * similarity, 0))
+    return distance
+
+
+def _nearest(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    second_best: bool,
+    allowed: Allowed | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+    """Mutual pairs, their cosines, and each pair's second highest cosine in its row."""
+    nearest = np.empty(len(first), np.intp)
+    similarity = np.empty(len(first), np.float32)
+    runner_up = np.full(len(first), -1, np.float32)
+    best = np.full(len(second), -np.inf, np.float32)
+    step = max(1, BLOCK_ELEMENTS // len(second))
+    for start in range(0, len(first), step):
+        rows = slice(start, min(start + step, len(first)))
+        block = first[rows] @ second.T
+        if allowed is not None:
+            block[~allowed(rows)] = -np.inf
+        nearest[rows] = block.argmax(axis=1)
+        similarity[rows] = np.take_along_axis(block, nearest[rows, None], axis=1)[:, 0]
+        np.maximum(best, block.max(axis=0), out=best)
+        if second_best and len(second) > 1:
+            np.put_along_axis(block, nearest[rows, None], -np.inf, axis=1)
+            runner_up[rows] = block.max(axis=1)
+    return _mutual(nearest, similarity, best, runner_up)
+
+
+def _mutual(
+    nearest: NDArray[np.intp],
+    similarity: NDArray[np.float32],
+    best: NDArray[np.float32],
+    runner_up: NDArray[np.float32],
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+    # Equal numbers, not nearly equal ones: both sides come from the same product. A maximum along
+    # columns is a vector operation where an argmax is not.
+    mutual = np.flatnonzero((similarity == best[nearest]) & np.isfinite(similarity))
+    # Equal descriptors may claim one partner twice: the first keeps it.
+    mutual = np.sort(mutual[np.unique(nearest[mutual], return_index=True)[1]])
+    return np.stack([mutual, nearest[mutual]], axis=1), similarity[mutual], runner_up[mutual]
+
+
+def _nearest_in_torch(
+    device: str,
+) -> Callable[..., tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]]:
+    """:func:`_nearest` with the product on a torch device; only row maxima come back."""
+    import torch
+
+    from cv_superpoint.backends.torch import choose_device
+
+    chosen = choose_device(device)
+
+    def find(
+        first: NDArray[np.float32], second: NDArray[np.float32], second_best: bool
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode():
+            columns = _to(second, chosen)
+            parts: list[tuple[NDArray[Any], ...]] = []
+            best = torch.full((len(second),), -torch.inf, device=chosen)
+            step = max(1, 16 * BLOCK_ELEMENTS // len(second))
+            for start in range(0, len(first), step):
+                block = _to(first[start : start + step], chosen) @ columns.T
+                count = min(2 if second_best else 1, len(second))
+                values, indices = block.topk(count, dim=1)
+                torch.maximum(best, block.amax(dim=0), out=best)
+                last = values[:, -1] if count == 2 else torch.full_like(values[:, 0], -1)
+                found = indices[:, 0], values[:, 0], last
+                parts.append(tuple(each.cpu().numpy() for each in found))
+        nearest, similarity, runner_up = map(np.concatenate, zip(*parts, strict=True))
+        return _mutual(nearest.astype(np.intp), similarity, best.cpu().numpy(), runner_up)
+
+    return find
+
+
+def _to(rows: NDArray[np.float32], device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(rows)).to(device)
