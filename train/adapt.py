@@ -213,7 +213,7 @@ def adapt(
     order = order[shard[0] :: shard[1]]
     for done, position in enumerate(order):
         target = label_file(folder, paths[position])
-        if target.exists():
+        if read_label(target) is not None:
             continue
         seconds = time.perf_counter() - started
         if config.minutes and seconds > 60 * config.minutes:
@@ -235,14 +235,26 @@ def adapt(
     return folder
 
 
+def read_label(file: Path) -> npt.NDArray[np.float32] | None:
+    """The points of a label file, (N, 3); None if it is missing or damaged."""
+    try:
+        array: npt.NDArray[np.float32] = np.load(file)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError, OSError) as error:
+        log.warning("%s is damaged and does not count (%s); adapt makes it anew", file, error)
+        return None
+    return array
+
+
 def read_labels(folder: Path, paths: list[Path], config: AdaptConfig) -> list[LabelledImage]:
     """Photographs that have labels, with a threshold that gives the wanted median number.
 
     Raises:
         ValueError: If none of the photographs has labels.
     """
-    stored = [(path, label_file(folder, path)) for path in paths]
-    arrays = [(path, np.load(file)) for path, file in stored if file.exists()]
+    stored = [(path, read_label(label_file(folder, path))) for path in paths]
+    arrays = [(path, array) for path, array in stored if array is not None]
     if not arrays:
         raise ValueError(f"none of the {len(paths)} images is labelled in {folder}; run adapt")
     threshold = median_threshold([array[:, 2] for _, array in arrays], config.points_per_image)

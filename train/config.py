@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from train.adapt import AdaptConfig
 from train.joint import JointConfig
 from train.magicpoint import MagicPointConfig
+
+# How a given time is shared: about what each stage gained from more of it.
+SHARES = {"magicpoint": 0.25, "adapt": 0.15, "joint": 0.35, "refine": 0.25}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +21,53 @@ class RunConfig:
         threads: Threads of the training process on a CPU; 0 leaves the choice to torch.
         drawings: Synthetic drawings that stand in for photographs when none are given.
         held_out: Photographs kept out of joint training to watch it.
-        magicpoint: Stage 1.
-        adapt: Stage 2.
-        joint: Stage 3.
+        rounds: How often the photographs are labelled, each time with the newest detector, and
+            trained on.
+        magicpoint: The first stage.
+        adapt: The labelling of every round.
+        joint: The training of every round.
+        refine: The training after the last round; None leaves it out.
     """
 
     seed: int = 0
     threads: int = 0
     drawings: int = 400
     held_out: int = 12
+    rounds: int = 1
     magicpoint: MagicPointConfig = field(default_factory=MagicPointConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     joint: JointConfig = field(default_factory=JointConfig)
+    refine: JointConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+
+    def within(self, minutes: float, stage: str) -> RunConfig:
+        """The same run in a given time: a stage that runs alone gets all of it.
+
+        Args:
+            minutes: Wall-clock minutes of all that is run, without evaluation.
+            stage: A name of ``SHARES``, or "all".
+        """
+        counts = {"magicpoint": 1, "adapt": self.rounds, "joint": self.rounds, "refine": 1}
+        if self.refine is None:
+            counts["refine"] = 0
+        total = sum(SHARES[name] * count for name, count in counts.items())
+
+        def length(name: str) -> float:
+            return minutes if stage == name else minutes * SHARES[name] / total
+
+        def trained(config: JointConfig, name: str) -> JointConfig:
+            return replace(config, loop=replace(config.loop, minutes=length(name), steps=0))
+
+        first = self.magicpoint
+        return replace(
+            self,
+            magicpoint=replace(
+                first, loop=replace(first.loop, minutes=length("magicpoint"), steps=0)
+            ),
+            adapt=replace(self.adapt, minutes=length("adapt")),
+            joint=trained(self.joint, "joint"),
+            refine=None if self.refine is None else trained(self.refine, "refine"),
+        )

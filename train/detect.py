@@ -48,11 +48,12 @@ def detect(
     describe: bool = True,
 ) -> list[Detections]:
     """Detections of a batch (B, 1, H, W); without descriptors ((N, 0)) unless ``describe``."""
-    features = network.encode(images)
-    logits = network.net.detect(features).permute(0, 2, 3, 1).float().numpy()
+    device = next(network.parameters()).device
+    features = network.encode(images.to(device))
+    logits = network.net.detect(features).permute(0, 2, 3, 1).float().cpu().numpy()
     dense = None
     if describe:
-        dense = network.net.describe(features).permute(0, 2, 3, 1).float().numpy()
+        dense = network.net.describe(features).permute(0, 2, 3, 1).float().cpu().numpy()
     result = []
     for index, cells in enumerate(logits):
         heatmap = decode.logits_to_heatmap(np.ascontiguousarray(cells))

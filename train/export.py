@@ -25,9 +25,9 @@ KEYPOINTS = 160
 
 def network_of(path: Path) -> TrainingNetwork:
     """The network of a checkpoint, in evaluation mode."""
-    network = TrainingNetwork(0)
-    state = checkpoint.load(path)["network"]
-    network.load_state_dict({k: v for k, v in state.items() if k != "log_scale"})
+    weights = checkpoint.weights_of(checkpoint.load(path))
+    network = TrainingNetwork(0, weights["net.encoder.0.conv.weight"].shape[1])
+    network.load_state_dict(weights)
     return network.eval()
 
 

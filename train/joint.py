@@ -15,8 +15,14 @@ from torch import Tensor
 from cv_superpoint.network import CELL_SIZE, sample_descriptors
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
+from train.keypoints import SoftKeypoints, soft_keypoints
 from train.loop import Batch, LoopConfig
-from train.losses import dense_hinge_loss, detector_loss, dual_softmax_loss
+from train.losses import (
+    dense_hinge_loss,
+    detector_loss,
+    dual_softmax_loss,
+    reprojection_loss,
+)
 from train.model import TrainingNetwork
 from train.preview import Picture, with_points
 from train.validate import ValidationConfig, draw_matches, fixed_pairs, measure_pairs
@@ -35,6 +41,10 @@ class JointConfig:
         descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
         detector_weight: Of the detector's loss, the mean of both images.
         descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
+        reprojection_weight: Of the distance between corresponding keypoints, in pixels.
+        spread_weight: Of the spread of their 5 x 5 windows, in pixels squared.
+        keypoints: Strongest keypoints of an image that these two terms look at.
+        keypoint_threshold: Smallest probability of such a keypoint.
         temperature: Where the learned temperature of the dual softmax starts.
         largest_scale: Bound of the inverse temperature.
     """
@@ -49,14 +59,16 @@ class JointConfig:
     descriptor_loss: Literal["dual_softmax", "dense_hinge"] = "dual_softmax"
     detector_weight: float = 2.0
     descriptor_weight: float = 0.3
+    reprojection_weight: float = 0.0
+    spread_weight: float = 0.0
+    keypoints: int = 200
+    keypoint_threshold: float = 0.02
     temperature: float = 0.07
     largest_scale: float = 60.0
 
 
 class Joint:
     """The task: pairs -> cell labels of both images and matching descriptors."""
-
-    name = "joint"
 
     def __init__(
         self,
@@ -65,7 +77,9 @@ class Joint:
         images: list[LabelledImage],
         held_out: list[Path],
         sizes: ImageConfig,
+        name: str = "joint",
     ) -> None:
+        self.name = name
         self.config = config
         self.seed = seed
         self.images = images
@@ -76,9 +90,8 @@ class Joint:
         self.pairs = fixed_pairs(held_out, sizes, config.validation)
 
     def start_from(self, network: dict[str, Tensor]) -> None:
-        """Take the weights of a network that was trained before, without its temperature."""
-        weights = {k: v for k, v in network.items() if k != "log_scale"}
-        self.network.load_state_dict({**weights, "log_scale": self.log_scale.detach()})
+        """Take the weights of a network that was trained before; the temperature is new."""
+        self.network.load_state_dict({**network, "log_scale": self.log_scale.detach()})
 
     def dataset(self) -> WarpedPairs:
         """Warped pairs of the labelled photographs."""
@@ -93,11 +106,8 @@ class Joint:
         config = self.config
         images = torch.cat([batch["image0"], batch["image1"]])
         logits, dense = self.network(images)
-        detector = detector_loss(
-            logits,
-            torch.cat([batch["targets0"], batch["targets1"]]),
-            torch.cat([batch["valid0"], batch["valid1"]]),
-        )
+        valid = torch.cat([batch["valid0"], batch["valid1"]])
+        detector = detector_loss(logits, torch.cat([batch["targets0"], batch["targets1"]]), valid)
         dense0, dense1 = dense.chunk(2)
         scale = self.log_scale.exp().clamp(max=config.largest_scale)
         if config.descriptor_loss == "dense_hinge":
@@ -112,17 +122,25 @@ class Joint:
                 safe_radius=CELL_SIZE / 2,
             )
         total = config.detector_weight * detector + config.descriptor_weight * descriptor
-        return total, {"detector": detector, "descriptor": descriptor, "scale": scale}
+        parts = {"detector": detector, "descriptor": descriptor, "scale": scale}
+        if config.reprojection_weight or config.spread_weight:
+            found = soft_keypoints(logits, valid, config.keypoints, config.keypoint_threshold)
+            first = SoftKeypoints(*(value.chunk(2)[0] for value in found))
+            second = SoftKeypoints(*(value.chunk(2)[1] for value in found))
+            distance, spread = reprojection_loss(first, second, batch["homography"])
+            total = total + config.reprojection_weight * distance + config.spread_weight * spread
+            parts |= {"reprojection": distance, "spread": spread}
+        return total, parts
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, network: TrainingNetwork) -> dict[str, float]:
         """Measures on warped pairs of photographs that are not trained on."""
-        return measure_pairs(self.network, self.pairs, self.config.validation)
+        return measure_pairs(network, self.pairs, self.config.validation)
 
-    def pictures(self) -> dict[str, Picture]:
+    def pictures(self, network: TrainingNetwork) -> dict[str, Picture]:
         """Matches of the first validation pair and the labels of the first training pair."""
         views = self.dataset().views(0)[:2]
         labels = np.hstack([with_points(view.image, view.keypoints) for view in views])
-        matches = [draw_matches(self.network, pair, 100) for pair in self.pairs[:1]]
+        matches = [draw_matches(network, pair, 100) for pair in self.pairs[:1]]
         return {"labels": labels, **{f"matches{k}": picture for k, picture in enumerate(matches)}}
 
 

@@ -15,7 +15,12 @@ What differs, and why:
     - Detector: a mean over valid cells instead of all.
     - Descriptors: ``dual_softmax_loss`` is what training uses. In a trial at equal time it doubled
       the matching score of the hinge, whose 250 : 1 balance needs a far longer schedule.
-    - Hinge: divided by the number of valid pairs, descriptors are of unit length.
+    - Hinge: divided by the number of valid pairs, descriptors are of unit length. Setting
+      ``negative_margin`` to -1 drives every other product to -1, the target of the earliest
+      descriptions of the method.
+    - ``reprojection_loss``: not in the paper. Pseudo-labels are a pixel uncertain; two views of
+      one point are not, so they may correct each other (as in ALIKE, Zhao et al. 2022, section
+      III.D). It needs no labels, only the homography.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from train.distributed import mean_over_ranks
+from train.keypoints import SoftKeypoints, warp
 
 
 def detector_loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -37,9 +45,8 @@ def detector_loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) 
         Mean over the valid cells, a scalar; 0 when there are none.
     """
     cells = -(targets * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
-    if valid is None:
-        return cells.mean()
-    return (cells * valid).sum() / valid.sum().clamp(min=1)
+    valid = torch.ones_like(cells, dtype=torch.bool) if valid is None else valid
+    return (cells * valid).sum() / mean_over_ranks(valid.sum()).clamp(min=1)
 
 
 def dual_softmax_loss(
@@ -71,7 +78,7 @@ def dual_softmax_loss(
     forward = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
     backward = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
     loss = -(forward + backward) / 2
-    return (loss * visible).sum() / visible.sum().clamp(min=1)
+    return (loss * visible).sum() / mean_over_ranks(visible.sum()).clamp(min=1)
 
 
 def dense_hinge_loss(
@@ -110,4 +117,38 @@ def dense_hinge_loss(
     pull = positive_weight * (positive_margin - product).clamp(min=0)
     push = (product - negative_margin).clamp(min=0)
     loss = torch.where(matching, pull, push)
-    return (loss * valid).sum() / valid.sum().clamp(min=1)
+    return (loss * valid).sum() / mean_over_ranks(valid.sum()).clamp(min=1)
+
+
+def reprojection_loss(
+    keypoints0: SoftKeypoints, keypoints1: SoftKeypoints, homography: Tensor, radius: float = 3.0
+) -> tuple[Tensor, Tensor]:
+    """How far keypoints of one image lie from their counterparts of the other, both ways.
+
+    Counterparts are mutually nearest keypoints within ``radius``. Compares positions only: where
+    the counterpart is missing, or the detector is flat, other terms must care.
+
+    Args:
+        keypoints0: Of image 0.
+        keypoints1: Of image 1.
+        homography: (B, 3, 3), maps points of image 0 to image 1.
+        radius: Pixels of either image.
+
+    Returns:
+        Mean distance in pixels over the pairs, the mean of both directions, and the mean spread
+        of the paired keypoints, pixels squared; scalars, 0 when there are no pairs.
+    """
+    there = warp(homography, keypoints0.points)
+    back = warp(torch.linalg.inv(homography.double()).float(), keypoints1.points)
+    with torch.no_grad():
+        both = keypoints0.valid[:, :, None] & keypoints1.valid[:, None, :]
+        far = torch.cdist(there, keypoints1.points).masked_fill(~both, torch.inf)
+        far = torch.maximum(far, torch.cdist(keypoints0.points, back))
+        nearest = (far == far.amin(dim=2, keepdim=True)) & (far == far.amin(dim=1, keepdim=True))
+        batch, i, j = torch.nonzero(nearest & (far < radius), as_tuple=True)
+    forward = (there[batch, i] - keypoints1.points[batch, j]).norm(dim=1)
+    backward = (back[batch, j] - keypoints0.points[batch, i]).norm(dim=1)
+    spread = keypoints0.spread[batch, i] + keypoints1.spread[batch, j]
+    pairs = mean_over_ranks(torch.tensor(float(len(batch)), device=homography.device))
+    pairs = pairs.clamp(min=1)
+    return (forward + backward).sum() / (2 * pairs), spread.sum() / (2 * pairs)

@@ -46,6 +46,8 @@ class MagicPoint:
         self.config = config
         self.seed = seed
         self.network = TrainingNetwork(seed)
+        for name, parameter in self.network.net.named_parameters():
+            parameter.requires_grad_(not name.startswith("descriptor"))
 
     def dataset(self) -> SyntheticShapes:
         """Drawings of the run's seed."""
@@ -61,7 +63,7 @@ class MagicPoint:
         features = self.network.encode(batch["image"])
         return detector_loss(self.network.net.detect(features), batch["targets"]), {}
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, network: TrainingNetwork) -> dict[str, float]:
         """Average precision (2.5 px) and localisation error, clean and with photometric changes."""
         measures = {}
         for kind in ("clean", "noisy"):
@@ -71,7 +73,7 @@ class MagicPoint:
                 draw_sample(self.seed + 2**31, index, config)
                 for index in range(self.config.validation_images)
             ]
-            pairs = [(self._find(sample), sample.keypoints) for sample in samples]
+            pairs = [(_find(network, sample), sample.keypoints) for sample in samples]
             distances = np.concatenate(
                 [metrics.match_detections(f.points, f.scores, corners, 2.5) for f, corners in pairs]
             )
@@ -84,12 +86,13 @@ class MagicPoint:
             )
         return measures
 
-    def pictures(self) -> dict[str, Picture]:
+    def pictures(self, network: TrainingNetwork) -> dict[str, Picture]:
         """Detections on held-out drawings."""
         samples = [draw_sample(self.seed + 2**31, index, self.config.data) for index in range(6)]
-        found = [with_points(s.image, self._find(s).points) for s in samples]
+        found = [with_points(s.image, _find(network, s).points) for s in samples]
         return {"detections": np.hstack(found)}
 
-    def _find(self, sample: SyntheticSample) -> Detections:
-        image = torch.from_numpy(sample.image)[None, None]
-        return detect(self.network, image, 0.01, border=0, describe=False)[0]
+
+def _find(network: TrainingNetwork, sample: SyntheticSample) -> Detections:
+    image = torch.from_numpy(sample.image)[None, None]
+    return detect(network, image, 0.01, border=0, describe=False)[0]

@@ -15,6 +15,7 @@ What differs, and why:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from train.validate import ValidationConfig
 def smoke() -> RunConfig:
     """Every stage for a few steps, in seconds: shows that the chain works, nothing else."""
     few = LoopConfig(steps=3, batch_size=2, workers=0, warmup_steps=1, freeze_stem_from=0.5)
+    refine = replace(few, freeze_stem_from=1.0)
     return RunConfig(
         drawings=4,
         held_out=1,
@@ -44,6 +46,13 @@ def smoke() -> RunConfig:
             loop=few,
             data=PairConfig(size=(64, 80)),
             validation=ValidationConfig(pairs=1, points=50),
+        ),
+        refine=JointConfig(
+            loop=refine,
+            data=PairConfig(size=(64, 80)),
+            validation=ValidationConfig(pairs=1, points=50),
+            reprojection_weight=1.0,
+            keypoint_threshold=0.0,
         ),
     )
 

@@ -33,10 +33,13 @@ def restart_with_settings() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "train", *sys.argv[1:]])
 
 
-def start_logging() -> None:
-    """Log to standard error, with the time."""
+def start_logging(*, quiet: bool = False) -> None:
+    """Log to standard error, with the time; only warnings if ``quiet``."""
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
     )
     settings = " ".join(f"{name}={os.environ.get(name)}" for name in CPU_ENVIRONMENT)
     log.info("running with %s", settings)

@@ -102,3 +102,19 @@ def test_empty_folder_and_broken_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.png"):
         load_image(tmp_path / "broken.png", CONFIG.images)
+
+
+def test_damaged_label_is_made_anew(
+    tmp_path: Path, photographs: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    net = SuperPointNet().eval()
+    folder = adapt(net, photographs, tmp_path, CONFIG, seed=0)
+    good = {path: np.load(label_file(folder, path)) for path in photographs}
+    for path, content in zip(photographs, (b"", b"\x93NUMPY cut short"), strict=True):
+        label_file(folder, path).write_bytes(content)
+    with pytest.raises(ValueError, match="none of the 2 images is labelled"):
+        read_labels(folder, photographs, CONFIG)
+    assert "is damaged and does not count" in caplog.text
+    adapt(net, photographs, tmp_path, CONFIG, seed=0)
+    for path in photographs:
+        np.testing.assert_array_equal(np.load(label_file(folder, path)), good[path])

@@ -1,4 +1,5 @@
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,8 @@ import torch
 from skimage import data
 
 from cv_superpoint.weights import load_weights
-from train.__main__ import parse
+from train.__main__ import parse, run_stage
+from train.run import Run
 from train.runtime import CPU_ENVIRONMENT, missing_settings
 
 
@@ -17,9 +19,9 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     for name in ("astronaut", "camera", "chelsea"):
         cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)())
     arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--seed", "7"]
-    stage, run = parse(["all", "--images", str(photographs), *arguments])
-    assert run.config.seed == 7
-    getattr(run, stage)()
+    known, config = parse(["--images", str(photographs), *arguments])
+    assert (known.stage, config.seed) == ("all", 7)
+    run_stage(known, config)
     loaded = load_weights(tmp_path / "run" / "superpoint.safetensors")
     logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert torch.isfinite(logits).all()
@@ -27,15 +29,15 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     description = json.loads((tmp_path / "run" / "superpoint.json").read_text())
     assert description["stages"]["joint"]["finished"]
     assert description["stages"]["magicpoint"]["steps"] == 3
+    assert description["stage"] == "refine"
     assert loaded.score_threshold == description["score_threshold"]
     assert description["recipe"]["joint"]["descriptor_weight"] == 0.3
 
 
 def test_without_photographs_drawings_stand_in(tmp_path: Path) -> None:
-    _, run = parse(["preview", "--recipe", "smoke", "--run-dir", str(tmp_path)])
+    known, config = parse(["adapt", "--recipe", "smoke", "--run-dir", str(tmp_path)])
+    run = Run(config, known.run_dir, None)
     assert len(run.photographs()) == 4
-    run.preview()
-    assert (tmp_path / "shapes.png").exists()
 
 
 def test_settings_are_only_added() -> None:
@@ -46,10 +48,10 @@ def test_settings_are_only_added() -> None:
 def test_shards_do_every_photograph_once(tmp_path: Path) -> None:
     for shard in ("0/2", "1/2"):
         arguments = ["adapt", "--recipe", "smoke", "--run-dir", str(tmp_path), "--shard", shard]
-        _, run = parse(arguments)
+        known, config = parse(arguments)
         if shard == "0/2":
-            run.magicpoint()
-        run.adapt()
+            run_stage(Namespace(**{**vars(known), "stage": "magicpoint"}), config)
+        run_stage(known, config)
         labels = list((tmp_path / "labels").rglob("*.npy"))
         # Four drawings, one of them held out.
         assert len(labels) == (2 if shard == "0/2" else 3)

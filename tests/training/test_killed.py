@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from train import checkpoint
-from train.__main__ import parse
+from train.__main__ import parse, run_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +31,7 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert checkpoint.load(path)["step"] > 0
 
     for folder in (path.parent, tmp_path / "whole"):
-        _, run = parse(arguments(folder))
-        run.magicpoint()
+        run_stage(*parse(arguments(folder)))
     resumed, whole = (
         checkpoint.load(tmp_path / name / "magicpoint.pt") for name in ("killed", "whole")
     )

@@ -1,3 +1,6 @@
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +9,7 @@ import torch
 
 from train import checkpoint
 from train.data.synthetic import SyntheticConfig
-from train.loop import LoopConfig, Trainer
+from train.loop import LoopConfig, Trainer, wants_bfloat16
 from train.magicpoint import MagicPoint, MagicPointConfig
 
 LOOP = LoopConfig(steps=6, batch_size=2, workers=0, warmup_steps=2, freeze_stem_from=0.6)
@@ -14,14 +17,14 @@ CONFIG = MagicPointConfig(loop=LOOP, data=SyntheticConfig(size=(40, 48)), valida
 
 
 class Interrupted(MagicPoint):
-    """Stops as Ctrl-C would, during step ``stop``."""
+    """Gets a Ctrl-C in the middle of step ``stop``, which is then the last."""
 
     stop = 100
     calls = 0
 
     def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if self.calls == self.stop:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         self.calls += 1
         return super().loss(batch)
 
@@ -32,16 +35,16 @@ def train(folder: Path, stop: int = 100) -> dict[str, torch.Tensor]:
     Trainer(task, LOOP, folder).fit()
     state = checkpoint.load(folder / "magicpoint.pt")
     assert state["finished"]
-    network: dict[str, torch.Tensor] = state["network"]
-    return network
+    return {f"{part} {k}": v for part in ("network", "averaged") for k, v in state[part].items()}
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [1, 4])
 def test_resumed_run_gives_the_same_weights(tmp_path: Path, stop: int) -> None:
     whole = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", stop)
-    assert checkpoint.load(tmp_path / "parts" / "magicpoint.pt")["step"] == stop
+    # The step that was running is finished and counted.
+    assert checkpoint.load(tmp_path / "parts" / "magicpoint.pt")["step"] == stop + 1
     resumed = train(tmp_path / "parts")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
@@ -63,8 +66,14 @@ def test_non_finite_loss_stops_with_the_samples(tmp_path: Path) -> None:
     task = MagicPoint(CONFIG, seed=0)
     with torch.no_grad():
         task.network.net.detector_output.conv.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 0 of magicpoint, samples 0 to 1"):
+    with pytest.raises(FloatingPointError, match="step 0 of magicpoint: samples 0 to 1 of seed 0"):
         Trainer(task, LOOP, tmp_path).fit()
+    # What was saved does the same again, without the data.
+    state = checkpoint.load(tmp_path / "magicpoint-step0-rank0.pt")
+    again = MagicPoint(CONFIG, seed=0)
+    again.network.load_state_dict(state["network"])
+    assert torch.isnan(again.loss(state["batch"])[0])
+    assert not (tmp_path / "magicpoint.pt").exists()
 
 
 def test_failed_write_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -87,3 +96,71 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
 def test_length_must_be_given_once() -> None:
     with pytest.raises(ValueError, match="minutes or in steps"):
         LoopConfig(minutes=1, steps=5)
+
+
+def test_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    with pytest.raises(OSError, match="has 1 MB free, checkpoints need"):
+        Trainer(MagicPoint(CONFIG, seed=0), LOOP, tmp_path).fit()
+
+
+def test_folder_that_cannot_be_written_is_said_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="choose another --run-dir"):
+        checkpoint.check_folder(tmp_path / "file" / "run", 1)
+
+
+def test_disk_that_fills_up_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(MagicPoint(CONFIG, seed=0), LOOP, tmp_path)
+    trainer.save()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    trainer.step = 3
+    trainer.try_to_save()
+    assert "the last good checkpoint is kept" in caplog.text
+    assert checkpoint.load(trainer.path)["step"] == 0
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save()
+    assert [p.name for p in tmp_path.glob("*.pt")] == ["magicpoint.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "magicpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"magicpoint\.pt is no checkpoint"):
+        Trainer(MagicPoint(CONFIG, seed=0), LOOP, tmp_path).fit()
+
+
+def test_average_of_the_weights_follows_them(tmp_path: Path) -> None:
+    loop = replace(LOOP, average=0.5)
+    trainer = Trainer(MagicPoint(CONFIG, seed=0), loop, tmp_path)
+    bias = trainer.task.network.net.detector_output.conv.bias
+    start = bias.detach().clone()
+    trainer.step = 100
+    with torch.no_grad():
+        bias += 1
+    trainer.average()
+    averaged = trainer.averaged.net.detector_output.conv.bias
+    torch.testing.assert_close(averaged, start + 0.5)
+    trainer.average()
+    torch.testing.assert_close(averaged, start + 0.75)
+
+
+def test_smaller_precision_is_for_machines_that_have_it() -> None:
+    cpu = torch.device("cpu")
+    assert wants_bfloat16("bfloat16", cpu)
+    assert not wants_bfloat16("float32", cpu)
+    assert isinstance(wants_bfloat16("auto", cpu), bool)
+
+
+def test_mixed_precision_learns(tmp_path: Path) -> None:
+    loop = replace(LOOP, precision="bfloat16")
+    Trainer(MagicPoint(CONFIG, seed=0), loop, tmp_path).fit()
+    state = checkpoint.load(tmp_path / "magicpoint.pt")
+    assert all(v.dtype != torch.bfloat16 for v in state["network"].values())

@@ -1,0 +1,85 @@
+"""Two real processes on the CPU (gloo) against one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from train import checkpoint
+
+ROOT = Path(__file__).parents[2]
+STEPS = 8
+
+
+def start(folder: Path, ranks: int, *fields: str) -> "subprocess.Popen[str]":
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher += ["--max-restarts=1", "--monitor-interval=0.1"]
+    command = ["magicpoint", "--recipe", "smoke", "--run-dir", str(folder), "--threads", "1"]
+    command += ["--magicpoint.loop.steps", str(STEPS), "--magicpoint.loop.batch-size", "4"]
+    command += ["--magicpoint.data.size", "40", "48", *fields]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if ranks > 1 else []), "-m", "train", *command],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return errors
+
+
+def losses(folder: Path) -> list[float]:
+    events = EventAccumulator(str(folder / "tensorboard" / "magicpoint"))
+    events.Reload()
+    return [event.value for event in events.Scalars("train/loss")]
+
+
+def test_two_ranks_learn_what_one_process_learns(tmp_path: Path) -> None:
+    every_step = ["--magicpoint.loop.report-steps", "1"]
+    for ranks in (1, 2):
+        finish(start(tmp_path / str(ranks), ranks, *every_step))
+    one, two = (checkpoint.load(tmp_path / name / "magicpoint.pt") for name in ("1", "2"))
+    assert one["step"] == two["step"] == STEPS
+    first, second = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(first) == len(second) == STEPS
+    assert first == pytest.approx(second, rel=2e-3)
+    statistics = [name for name in one["network"] if name.endswith("running_var")]
+    for name in statistics:
+        torch.testing.assert_close(one["network"][name], two["network"][name], rtol=0.02, atol=1e-3)
+
+
+def ranks_of(launcher: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(stat.rsplit(")", 1)[1].split()[1]) == launcher:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the ranks in /proc")
+def test_run_goes_on_after_a_rank_is_killed(tmp_path: Path) -> None:
+    process = start(tmp_path, 2, "--magicpoint.loop.checkpoint-minutes", "0")
+    try:
+        while not (tmp_path / "magicpoint.pt").exists():
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            time.sleep(0.02)
+        os.kill(ranks_of(process.pid)[-1], signal.SIGKILL)
+        errors = finish(process)
+    finally:
+        process.kill()
+    state = checkpoint.load(tmp_path / "magicpoint.pt")
+    assert state["finished"]
+    assert state["step"] == STEPS
+    assert "goes on at step" in errors

@@ -1,0 +1,80 @@
+"""Differentiable keypoints of a heatmap: what inference decodes, as tensors with gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cv_superpoint.decode import SUBPIXEL_RADIUS
+from cv_superpoint.network import CELL_SIZE, logits_to_heatmap
+
+NMS_RADIUS = 4
+
+
+class SoftKeypoints(NamedTuple):
+    """The strongest keypoints of a batch, padded to K per image.
+
+    Attributes:
+        points: (B, K, 2) as (x, y) pixels: probability-weighted means, with gradients.
+        spread: (B, K) variance of the 5 x 5 window around its mean, pixels squared.
+        valid: (B, K) boolean, which of them are keypoints.
+    """
+
+    points: Tensor
+    spread: Tensor
+    valid: Tensor
+
+
+def soft_keypoints(
+    logits: Tensor, valid: Tensor, count: int, threshold: float, border: int = NMS_RADIUS
+) -> SoftKeypoints:
+    """Maxima of the heatmap and the soft-argmax around each, as ``cv_superpoint.decode`` has them.
+
+    Which pixels are maxima is a choice without gradient; where exactly a keypoint lies has one.
+    Unlike inference the position is not held within half a pixel of the maximum: a bound would
+    stop the gradient just where it is needed most.
+
+    Args:
+        logits: (B, 65, h, w).
+        valid: (B, h, w) boolean, cells in which keypoints count.
+        count: K, at most.
+        threshold: Smallest probability of a maximum.
+        border: Pixels at the borders without keypoints.
+    """
+    heat = logits_to_heatmap(logits.float())
+    height, width = heat.shape[1:]
+    with torch.no_grad():
+        around = F.max_pool2d(heat[:, None], 2 * NMS_RADIUS + 1, 1, NMS_RADIUS)[:, 0]
+        pixels = valid.repeat_interleave(CELL_SIZE, 1).repeat_interleave(CELL_SIZE, 2)
+        maxima = (heat == around) & (heat > threshold) & pixels
+        maxima[:, :border] = maxima[:, height - border :] = False
+        maxima[:, :, :border] = maxima[:, :, width - border :] = False
+        scores = torch.where(maxima, heat, 0).flatten(1)
+        best, index = scores.topk(min(count, scores.shape[1]), dim=1)
+        rows, columns = index // width, index % width
+    radius = SUBPIXEL_RADIUS
+    offsets = torch.arange(-radius, radius + 1, device=heat.device)
+    padded = F.pad(heat, (radius, radius, radius, radius)).flatten(1)
+    window = (rows[..., None, None] + radius + offsets[:, None]) * (width + 2 * radius) + (
+        columns[..., None, None] + radius + offsets
+    )
+    patches = padded.gather(1, window.flatten(1)).reshape(window.shape)
+    share = patches / patches.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+    dx = (share.sum(dim=2) * offsets).sum(dim=2)
+    dy = (share.sum(dim=3) * offsets).sum(dim=2)
+    square = (share.sum(dim=2) + share.sum(dim=3)) @ (offsets**2).to(share.dtype)
+    points = torch.stack([columns + dx, rows + dy], dim=2)
+    return SoftKeypoints(points, square - dx**2 - dy**2, best > 0)
+
+
+def warp(homography: Tensor, points: Tensor) -> Tensor:
+    """Points (B, K, 2) through homographies (B, 3, 3).
+
+    Points that a homography sends to infinity or behind the camera come out far away.
+    """
+    mapped = F.pad(points, (0, 1), value=1.0) @ homography.transpose(1, 2)
+    depth = mapped[..., 2:]
+    return torch.where(depth > 1e-6, mapped[..., :2] / depth.clamp(min=1e-6), 1e6)

@@ -1,0 +1,191 @@
+"""The stages of one run directory, in order; each goes on where it was stopped."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cv_superpoint.network import SuperPointNet
+from cv_superpoint.weights import load_weights
+from train import checkpoint, distributed
+from train.adapt import adapt, cache_folder, read_labels
+from train.config import RunConfig
+from train.data.images import list_images, load_image
+from train.evaluate.run import EvaluateConfig, evaluate
+from train.export import export, folded_network
+from train.joint import Joint, JointConfig
+from train.loop import Trainer
+from train.magicpoint import MagicPoint
+from train.model import unfold_batchnorm
+from train.preview import save_drawings
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 16
+
+
+class Run:
+    """A configuration, a run directory and photographs.
+
+    Args:
+        config: The recipe.
+        run_dir: Checkpoints, labels and results.
+        images: Folder of photographs; drawings if left out.
+        start: Folded weights (a bundled name or a file) to start from instead of MagicPoint.
+        shard: (k, n): adaptation does every n-th photograph from the k-th on. Processes of
+            ``torchrun`` share the photographs by themselves.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        images: Path | None,
+        start: str | None = None,
+        shard: tuple[int, int] | None = None,
+    ) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.folder = images
+        self.start = start
+        self.shard = shard or (distributed.rank(), distributed.world_size())
+
+    def all(self) -> None:
+        """Every stage in turn."""
+        if self.start is None:
+            self.magicpoint()
+        for round_ in range(1, self.config.rounds + 1):
+            self.adapt(round_)
+            self.joint(round_)
+        self.refine()
+        if distributed.rank() == 0:
+            self.export()
+            self.evaluate()
+
+    def magicpoint(self) -> None:
+        """Train the detector on synthetic shapes."""
+        stage = self.config.magicpoint
+        Trainer(MagicPoint(stage, self.config.seed), stage.loop, self.run_dir).fit()
+
+    def adapt(self, round_: int = 1) -> None:
+        """Label the photographs with the detector of the round before."""
+        config, seed = self.config.adapt, self.config.seed
+        adapt(self.detector(round_), self.split()[0], self.run_dir, config, seed, self.shard)
+        distributed.wait()
+
+    def joint(self, round_: int = 1) -> None:
+        """Train detector and descriptors on the labelled photographs."""
+        self._train_joint(self.config.joint, round_, joint_name(round_), self._before(round_))
+
+    def refine(self) -> None:
+        """Train on, on the labels of the last round, with the keypoints of both images compared."""
+        if self.config.refine is None:
+            return
+        last = self.config.rounds
+        start = checkpoint.weights_of(checkpoint.load(self._path(joint_name(last))))
+        self._train_joint(self.config.refine, last, "refine", start)
+
+    def export(self) -> None:
+        """Write the weights of the last stage that has any."""
+        source = self.last_stage()
+        target = "magicpoint" if source.stem == "magicpoint" else "superpoint"
+        path = self.run_dir / f"{target}.safetensors"
+        export(source, path, self.split()[0], self.config.adapt.images, asdict(self.config))
+        log.info("wrote %s", path)
+
+    def evaluate(self) -> None:
+        """Compare the exported weights with SIFT and ORB on warps of the held-out photographs."""
+        weights = self.run_dir / "superpoint.safetensors"
+        if not weights.exists():
+            raise ValueError(f"{weights} is missing; run the stage export first")
+        held_out = self.split()[1]
+        folder = self.folder or self.run_dir / "drawings"
+        report = evaluate(
+            EvaluateConfig(
+                data=folder,
+                protocol="warp",
+                weights=str(weights),
+                only=tuple(path.relative_to(folder).as_posix() for path in held_out),
+                out=self.run_dir / "evaluation",
+            )
+        )
+        print(report.to_markdown())
+
+    def photographs(self) -> list[Path]:
+        """The user's images, or drawings in their place."""
+        if self.folder is not None:
+            return list_images(self.folder)
+        folder = self.run_dir / "drawings"
+        sizes = self.config.adapt.images
+        data = replace(
+            self.config.magicpoint.data, size=(sizes.shorter_side, sizes.shorter_side * 4 // 3)
+        )
+        if distributed.rank() == 0:
+            save_drawings(folder, self.config.seed + 1, self.config.drawings, data)
+        distributed.wait()
+        return list_images(folder)
+
+    def split(self) -> tuple[list[Path], list[Path]]:
+        """Photographs to train on, and those held out to watch the run."""
+        paths = self.photographs()
+        order = np.random.default_rng((self.config.seed, 3)).permutation(len(paths))
+        shuffled = [paths[position] for position in order]
+        return shuffled[self.config.held_out :], shuffled[: self.config.held_out]
+
+    def detector(self, round_: int) -> SuperPointNet:
+        """The folded network that labels the photographs of a round."""
+        if round_ > 1:
+            return folded_network(self._path(joint_name(round_ - 1)))
+        if self.start is not None:
+            return load_weights(self.start).net
+        return folded_network(self._path("magicpoint"))
+
+    def last_stage(self) -> Path:
+        """Checkpoint of the stage that came furthest.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        rounds = [joint_name(k) for k in range(self.config.rounds, 0, -1)]
+        for name in ("refine", *rounds, "magicpoint"):
+            if self._path(name).exists():
+                return self._path(name)
+        raise ValueError(f"nothing to export in {self.run_dir}; train first")
+
+    def _path(self, name: str) -> Path:
+        return self.run_dir / f"{name}.pt"
+
+    def _before(self, round_: int) -> dict[str, Tensor]:
+        """The weights that joint training of a round starts from."""
+        if round_ == 1 and self.start is not None:
+            sizes = self.config.adapt.images
+            paths = self.split()[0][:CALIBRATION_IMAGES]
+            images = [load_image(path, sizes) for path in paths]
+            h, w = np.min([image.shape[:2] for image in images], axis=0)
+            batch = np.stack([image[:h, :w].reshape(h, w, -1) for image in images])
+            tensor = torch.from_numpy(batch.transpose(0, 3, 1, 2)).float() / 255
+            return unfold_batchnorm(load_weights(self.start).net, tensor).state_dict()
+        name = "magicpoint" if round_ == 1 else joint_name(round_ - 1)
+        return checkpoint.weights_of(checkpoint.load(self._path(name)))
+
+    def _train_joint(
+        self, stage: JointConfig, round_: int, name: str, start: dict[str, Tensor]
+    ) -> None:
+        labels, seed = self.config.adapt, self.config.seed
+        training, held_out = self.split()
+        folder = cache_folder(self.run_dir, self.detector(round_), labels, seed)
+        images = read_labels(folder, training, labels)
+        # Another seed for every round: other warps, another order.
+        task = Joint(stage, seed + round_ - 1, images, held_out, labels.images, name)
+        task.start_from(start)
+        Trainer(task, stage.loop, self.run_dir).fit()
+
+
+def joint_name(round_: int) -> str:
+    """Name of the checkpoint of a round of joint training."""
+    return "joint" if round_ == 1 else f"joint{round_}"
