@@ -70,7 +70,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers within a range: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))

@@ -192,6 +192,22 @@ def test_crossing_outlines_are_keypoints() -> None:
     assert junctions > 20
 
 
+@pytest.mark.parametrize("name", ["checkerboard", "stripes", "cube"])
+def test_ground_does_not_shine_through_the_seams(name: str) -> None:
+    """Parts in white on black: nothing darker than the parts lies well inside their union."""
+    for seed in range(12):
+        shape = SHAPES[name](np.random.default_rng(seed), (120, 160), 0.0)
+        white = Shape([(polygon, 255.0) for polygon, _ in shape.fills])
+        drawn = white.draw(np.zeros((120, 160), np.uint8))
+        hull = cv2.convexHull(np.concatenate([p for p, _ in shape.fills]).astype(np.float32))
+        inner = np.zeros((120, 160), np.uint8)
+        cv2.fillConvexPoly(inner, np.rint(hull).astype(np.int32), 1)
+        inner = cv2.erode(inner, np.ones((7, 7)), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        # The seam of a cube is closed where its faces meet and open at its far end.
+        assert np.percentile(drawn[inner > 0], 0.5 if name != "cube" else 3) > 250
+        assert drawn[inner > 0].min() > 225
+
+
 def test_noise_has_no_keypoints() -> None:
     config = SyntheticConfig(shapes=("noise",), clean=True)
     samples = [draw_sample(0, index, config) for index in range(20)]

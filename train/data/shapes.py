@@ -18,6 +18,9 @@ import numpy.typing as npt
 from train.data.drawing import Shape
 from train.geometry.homography import Matrix
 
+SEAM = 1.0
+"""Pixels that a part reaches below its neighbours."""
+
 Generator = Callable[[np.random.Generator, tuple[int, int], float], Shape]
 
 
@@ -245,10 +248,20 @@ def _lattice(
 
 
 def _cells(grid: Matrix) -> list[list[Matrix]]:
-    return [
+    """Cells of a lattice, each reaching a little below those that are painted after it.
+
+    Two anti-aliased edges that merely meet would let the ground shine through between them.
+    """
+    rows, columns = grid.shape[0] - 1, grid.shape[1] - 1
+    cells = [
         [np.stack([a, b, c, d]) for a, b, c, d in zip(top, top[1:], low[1:], low, strict=False)]
         for top, low in pairwise(grid)
     ]
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            cell[1:3, 0] += SEAM * (j < columns - 1)
+            cell[2:, 1] += SEAM * (i < rows - 1)
+    return cells
 
 
 def checkerboard(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
@@ -290,13 +303,15 @@ def cube(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shap
     corner = _place(rng, size, 0.35 * min(size)) - edges.sum(axis=0) / 2
     shape = Shape(points=[corner, *(corner + edges)])
     shades: list[float] = [ground]
-    for a, b in pairs:
-        face = np.stack(
-            [corner, corner + edges[a], corner + edges[a] + edges[b], corner + edges[b]]
-        )
+    along = edges / np.linalg.norm(edges, axis=1, keepdims=True)
+    # The first face reaches below the other two, the second below the third.
+    below = -SEAM * np.stack([along[0] + along[1], along[1], np.zeros(2)])
+    for (a, b), reach in zip(pairs, below, strict=True):
+        far = corner + edges[a] + edges[b]
+        face = np.stack([corner + reach, corner + edges[a], far, corner + edges[b]])
         shades.append(other_shade(rng, *shades, gap=25))
         shape.fills.append((face, shades[-1]))
-        shape.points.append(face[2])
+        shape.points.append(far)
     return shape
 
 
@@ -318,7 +333,10 @@ def house(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Sha
     parts = [part + origin for part in (wall, roof, door, window)]
     # Without eaves the wall and the roof share their corners.
     corners = [*parts[0][2:], *(parts[0][:2] if eaves > 4 else [])]
-    return Shape(list(zip(parts, shades, strict=True)), [*corners, *parts[1], *parts[2], *parts[3]])
+    points = [*corners, *parts[1], *parts[2], *parts[3]]
+    # The wall reaches a little below the roof.
+    parts[0] = np.insert(parts[0], 1, [roof[1, 0] + origin[0], origin[1] - SEAM], axis=0)
+    return Shape(list(zip(parts, shades, strict=True)), points)
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:

@@ -72,7 +72,7 @@ def preview(config: PreviewConfig) -> list[Path]:
     written = []
     for name, sheet in sheets.items():
         path = config.run_dir / name
-        if not cv2.imwrite(str(path), sheet):
+        if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
             raise ValueError(f"cannot write {path}; is the folder writable?")
         written.append(path)
         log.info("wrote %s", path)
