@@ -16,6 +16,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .files import replace_file
+
 SAFETENSORS_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 _DTYPES = {
@@ -110,12 +112,7 @@ def write_file(
         raise ValueError(f"path must end in {SAFETENSORS_SUFFIX}, got {str(target)!r}")
     # One metadata entry: the format does not keep the order of several, and the bytes would vary.
     data = save(dict(tensors), {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(target, data)
     return data
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 CELL_SIZE = 8
 SUBPIXEL_RADIUS = 2
 """Pixels around a maximum that its sub-pixel position depends on."""
+LARGEST_SHIFT = 0.499
+"""Of a sub-pixel position from its maximum, in pixels: rounding gives the maximum back."""
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -116,7 +118,7 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
         ],
         axis=1,
     )
-    shift = np.clip(shift, -0.499, 0.499)
+    shift = np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
     points: Floats = (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
     return points
 

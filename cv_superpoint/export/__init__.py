@@ -1,0 +1,144 @@
+"""ONNX files for other runtimes and for C++: raw heads, the whole decoding, cv2.DISK's layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cv_superpoint.export import decoding
+from cv_superpoint.export.decoding import NO_KEYPOINT, DecodeConfig
+from cv_superpoint.export.graph import Graph
+from cv_superpoint.files import replace_file
+from cv_superpoint.weights import LoadedWeights, load_weights
+
+__all__ = ["LAYOUTS", "NO_KEYPOINT", "Layout", "export_onnx"]
+
+Layout = Literal["heads", "full", "disk"]
+LAYOUTS: tuple[Layout, ...] = ("heads", "full", "disk")
+DISK_STRIDE = 16
+"""cv2.DISK refuses other sizes."""
+GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey, those of cv2.cvtColor."""
+
+
+def export_onnx(
+    weights: str | os.PathLike[str] | LoadedWeights | None,
+    path: str | os.PathLike[str],
+    layout: Layout = "heads",
+    *,
+    size: tuple[int, int] = (480, 640),
+    batch: int = 1,
+    max_keypoints: int = 1024,
+    score_threshold: float | None = None,
+    nms_radius: int = 4,
+    border_margin: int = 4,
+    subpixel: bool = True,
+) -> Path:
+    """Write the network as an ONNX file; a reader never sees half of it.
+
+    The layouts, all float32 unless said otherwise, K = ``max_keypoints``:
+
+    - "heads": ``image`` (B, C, H, W) in [0, 1] -> ``logits`` (B, 65, H/8, W/8) and unit
+      ``descriptors`` (B, D, H/8, W/8). B, H and W are dynamic, H and W multiples of 8; the
+      keyword arguments have no effect.
+    - "full": ``image`` (batch, C, H, W) in [0, 1] -> ``keypoints`` (batch, K, 2) as (x, y)
+      pixels, ``scores`` (batch, K), descending, ``descriptors`` (batch, K, D). Rows with a
+      negative score are empty. H and W are those of ``size``.
+    - "disk": what ``cv2.DISK`` of OpenCV 5 reads: ``image`` (1, 3, H, W), RGB in [0, 1] ->
+      ``keypoints`` (1, K, 2) int64, ``scores`` (1, K), ``descriptors`` (1, K, D). Positions are
+      whole pixels, as that class has them.
+
+    Args:
+        weights: As for ``SuperPointFeature2D``, or loaded ones.
+        path: Target, ending in ``.onnx``; replaced in one step if it exists.
+        layout: See above.
+        size: (height, width) of the image, multiples of 8 ("disk": of 16).
+        batch: Images in one call ("full").
+        max_keypoints: Rows of every output.
+        score_threshold: Probability a keypoint must exceed; None takes what the weights recommend.
+        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        border_margin: No keypoint lies closer to the border, in pixels.
+        subpixel: Refine positions below the pixel ("full").
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: If the package ``onnx`` is not installed.
+        ValueError: If an argument is out of range.
+        WeightsError: If the weights cannot be loaded.
+    """
+    target = Path(path)
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if target.suffix != ".onnx":
+        raise ValueError(f"path must end in .onnx, got {str(target)!r}")
+    if layout == "disk" and batch != 1:
+        raise ValueError(f"batch must be 1 for layout 'disk', got {batch}")
+    if layout == "disk" and any(side % DISK_STRIDE for side in size):
+        raise ValueError(f"size must be multiples of {DISK_STRIDE} for cv2.DISK, got {size}")
+    loaded = weights if isinstance(weights, LoadedWeights) else load_weights(weights)
+    if layout == "heads":
+        model = heads_model(loaded)
+    else:
+        config = DecodeConfig(
+            size=size,
+            batch=batch,
+            max_keypoints=max_keypoints,
+            score_threshold=loaded.score_threshold if score_threshold is None else score_threshold,
+            nms_radius=nms_radius,
+            border_margin=border_margin,
+            subpixel=subpixel and layout == "full",
+        )
+        model = decoded_model(loaded, config, for_disk=layout == "disk")
+    replace_file(target, model.SerializeToString())
+    return target
+
+
+def heads_model(weights: LoadedWeights) -> Any:
+    """The ``onnx.ModelProto`` of layout "heads"."""
+    graph = Graph()
+    logits, dense = graph.heads("image", weights.convolutions())
+    h, w = "height/8", "width/8"
+    return graph.model(
+        {"image": ["batch", weights.config.in_channels, "height", "width"]},
+        {
+            "logits": (logits, "float32", ["batch", 65, h, w]),
+            "descriptors": (dense, "float32", ["batch", weights.config.descriptor_dim, h, w]),
+        },
+        f"SuperPoint {weights.name} ({weights.sha256[:12]}): heads",
+    )
+
+
+def decoded_model(weights: LoadedWeights, config: DecodeConfig, *, for_disk: bool) -> Any:
+    """The ``onnx.ModelProto`` of the layouts "full" and "disk"."""
+    graph = Graph()
+    image, channels, dim = "image", weights.config.in_channels, weights.config.descriptor_dim
+    if for_disk and channels == 1:
+        grey = np.array(GREY, np.float32).reshape(1, 3, 1, 1)
+        image = graph.add("Conv", image, graph.constant(grey), kernel_shape=[1, 1])
+    logits, dense = graph.heads(image, weights.convolutions())
+    heat = decoding.heatmap(graph, logits)
+    scores, indices = decoding.strongest(graph, decoding.maxima(graph, heat, config), config)
+    columns, rows = decoding.whole_pixels(graph, indices, config)
+    x, y = columns, rows
+    if config.subpixel:
+        x, y = decoding.refine(graph, heat, columns, rows, config)
+    described = decoding.sample(graph, dense, x, y, dim, config)
+    last = graph.constant([2])
+    points = graph.add("Concat", *(graph.add("Unsqueeze", one, last) for one in (x, y)), axis=2)
+    if for_disk:
+        points = graph.add("Cast", points, to=decoding.INT64)
+    count = [config.batch, config.max_keypoints]
+    return graph.model(
+        {"image": [config.batch, 3 if for_disk else channels, *config.size]},
+        {
+            "keypoints": (points, "int64" if for_disk else "float32", [*count, 2]),
+            "scores": (scores, "float32", count),
+            "descriptors": (described, "float32", [*count, dim]),
+        },
+        f"SuperPoint {weights.name} ({weights.sha256[:12]}): {config}",
+    )

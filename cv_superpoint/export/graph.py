@@ -1,0 +1,120 @@
+"""The network as an ONNX graph, written node by node from the weights: no torch, no tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.architecture import (
+    DESCRIPTOR,
+    DETECTOR,
+    ENCODER,
+    POOLED,
+    Convolution,
+)
+from cv_superpoint.errors import require
+
+OPSET = 17
+"""Old enough for OpenCV 4.8 and TensorRT 8.6, new enough for all that the graphs use."""
+IR_VERSION = 8
+
+
+class Graph:
+    """Nodes and constants under way to a model; every method returns the name of its result."""
+
+    def __init__(self) -> None:
+        self.onnx = require("onnx", "onnx")
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+
+    def constant(self, value: NDArray[Any] | float | Sequence[int], name: str = "") -> str:
+        """An initialiser: floats become float32, integers int64."""
+        array = np.asarray(value)
+        wide = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64
+        name = name or f"constant_{len(self._constants)}"
+        self._constants[name] = self.onnx.numpy_helper.from_array(array.astype(wide), name)
+        return name
+
+    def add(self, kind: str, *inputs: str, name: str = "", outputs: int = 1, **options: Any) -> Any:
+        """A node of the ONNX operator ``kind``; a list of names where it has several outputs."""
+        name = name or f"{kind.lower()}_{len(self._nodes)}"
+        names = [name] if outputs == 1 else [f"{name}.{index}" for index in range(outputs)]
+        # onnx.helper leaves out what is None, as an operator's optional attributes want it.
+        node = self.onnx.helper.make_node(kind, inputs, names, name=name, **options)
+        self._nodes.append(node)
+        return names[0] if outputs == 1 else names
+
+    def convolution(self, x: str, layer: Convolution) -> str:
+        """A convolution with all that follows it."""
+        size = layer.weight.shape[2]
+        x = self.add(
+            "Conv",
+            x,
+            self.constant(layer.weight, f"{layer.name}.weight"),
+            self.constant(layer.bias, f"{layer.name}.bias"),
+            name=f"{layer.name}.conv",
+            kernel_shape=[size, size],
+            pads=[size // 2] * 4,
+        )
+        if layer.relu:
+            x = self.add("Relu", x, name=f"{layer.name}.relu")
+        for kind, values in (("Mul", layer.scale), ("Add", layer.shift)):
+            if values is not None:
+                x = self.add(kind, x, self.constant(values[None, :, None, None]))
+        return x
+
+    def heads(self, image: str, layers: Mapping[str, Convolution]) -> tuple[str, str]:
+        """(B, C, H, W) in [0, 1] -> logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
+        x = image
+        for index, block in enumerate(ENCODER):
+            if index in POOLED:
+                x = self.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+            x = self.convolution(x, layers[block])
+        logits = raw = x
+        for block in DETECTOR:
+            logits = self.convolution(logits, layers[block])
+        for block in DESCRIPTOR:
+            raw = self.convolution(raw, layers[block])
+        return logits, self.normalise(raw, axis=1)
+
+    def normalise(self, x: str, axis: int) -> str:
+        """Unit length along an axis; what is shorter than 1e-12 is divided by that."""
+        length = self.add("ReduceL2", x, axes=[axis], keepdims=1)
+        return str(self.add("Div", x, self.add("Max", length, self.constant(1e-12))))
+
+    def model(
+        self,
+        inputs: Mapping[str, Sequence[int | str]],
+        outputs: Mapping[str, tuple[str, str, Sequence[int | str]]],
+        description: str,
+    ) -> Any:
+        """The finished model, checked.
+
+        Args:
+            inputs: float32 inputs' shapes by name; a text is a dynamic size.
+            outputs: (result, its type such as "float32", shape) by name.
+            description: What the model does, for those who find the file.
+        """
+        helper, types = self.onnx.helper, self.onnx.TensorProto
+        of = {"float32": types.FLOAT, "int64": types.INT64}
+        for name, (result, _, _) in outputs.items():
+            self.add("Identity", result, name=name)
+        graph = helper.make_graph(
+            self._nodes,
+            "superpoint",
+            [helper.make_tensor_value_info(n, types.FLOAT, s) for n, s in inputs.items()],
+            [helper.make_tensor_value_info(n, of[t], s) for n, (_, t, s) in outputs.items()],
+            list(self._constants.values()),
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="cv_superpoint",
+            doc_string=description,
+        )
+        self.onnx.checker.check_model(model)
+        return model
