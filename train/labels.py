@@ -72,17 +72,16 @@ def labels_from_points(
         pixels = np.round(kept).astype(np.int64)[:, None]
         weights = np.ones(len(kept))
     x, y = pixels.reshape(-1, 2).T
+    rows, columns = h // CELL_SIZE, w // CELL_SIZE
     channel = y % CELL_SIZE * CELL_SIZE + x % CELL_SIZE
-    shape = (DUSTBIN + 1, h // CELL_SIZE, w // CELL_SIZE)
-    position = (channel * shape[1] + y // CELL_SIZE) * shape[2] + x // CELL_SIZE
-    counts = np.bincount(position, weights, minlength=shape[0] * shape[1] * shape[2])
-    targets: npt.NDArray[np.float32] = counts.astype(np.float32).reshape(shape)
+    cell = y // CELL_SIZE * columns + x // CELL_SIZE
     # Two keypoints on either side of a cell's border may exceed one.
-    total = targets.sum(axis=0)
-    if (full := total > 1).any():
-        targets[:, full] /= total[full]
-    targets[DUSTBIN] = np.maximum(1 - targets.sum(axis=0), 0)
-    return targets
+    total = np.bincount(cell, weights, minlength=rows * columns)
+    weights = weights / np.maximum(total, 1)[cell]
+    targets = np.zeros((DUSTBIN + 1, rows * columns), np.float32)
+    np.add.at(targets, (channel, cell), weights.astype(np.float32))
+    targets[DUSTBIN] = np.maximum(1 - total, 0)
+    return targets.reshape(DUSTBIN + 1, rows, columns)
 
 
 def to_cells(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

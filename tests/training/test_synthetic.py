@@ -147,7 +147,7 @@ def test_drawing_is_the_exact_coverage(name: str) -> None:
         large = np.full((size[0] * scale, size[1] * scale), 100, np.uint8)
         for polygon, shade in shape.fills:
             # A hard fill holds every pixel that its outline touches: half a pixel too much.
-            outline = shrink([(polygon + 0.5) * scale - 0.5], 0.5)[0]
+            outline = shrink((polygon + 0.5) * scale - 0.5, [len(polygon)], 0.5)
             cv2.fillPoly(large, [np.rint(outline * 256).astype(np.int32)], (shade,), cv2.LINE_8, 8)
         exact = cv2.resize(large.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
         drawn = shape.draw(np.full(size, 100, np.uint8)).astype(np.float32)

@@ -9,8 +9,9 @@ Convention:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ class Shape:
         vertices = warp_points(homography, np.concatenate(outlines))
         if not np.isfinite(vertices).all():
             return None
-        parts = np.split(vertices, np.cumsum([len(outline) for outline in outlines])[:-1])
+        parts = cut(vertices, [len(outline) for outline in outlines])
         fills = [(part, shade) for part, (_, shade) in zip(parts, self.fills, strict=True)]
         return Shape(fills, list(warp_points(homography, self.keypoints)), self.noise)
 
@@ -86,31 +87,39 @@ class Shape:
         wide = cv2.resize(background, (w * OVERSAMPLING, h), interpolation=cv2.INTER_NEAREST)
         large = wide.repeat(OVERSAMPLING, axis=0)
         # Pixel edges scale: the centre of pixel 0 lies amid its oversampled pixels.
-        outlines = [(polygon + 0.5) * OVERSAMPLING - 0.5 for polygon, _ in self.fills]
-        for outline, (_, shade) in zip(shrink(outlines, FILL_EXCESS), self.fills, strict=True):
-            fixed = np.rint(np.clip(outline, -_LARGEST, 2 * _LARGEST) * 2**SHIFT_BITS)
-            cv2.fillPoly(large, [fixed.astype(np.int32)], paint(shade), cv2.LINE_AA, SHIFT_BITS)
+        counts = [len(polygon) for polygon, _ in self.fills]
+        vertices = (np.concatenate([polygon for polygon, _ in self.fills]) + 0.5) * OVERSAMPLING
+        vertices = np.clip(shrink(vertices - 0.5, counts, FILL_EXCESS), -_LARGEST, 2 * _LARGEST)
+        fixed = np.rint(vertices * 2**SHIFT_BITS).astype(np.int32)
+        for outline, (_, shade) in zip(cut(fixed, counts), self.fills, strict=True):
+            cv2.fillPoly(large, [outline], paint(shade), cv2.LINE_AA, SHIFT_BITS)
         # Averaging by two is so much faster in OpenCV that twice beats once by four.
         for factor in (2, 1):
             large = cv2.resize(large, (w * factor, h * factor), interpolation=cv2.INTER_AREA)
         return np.asarray(large, dtype=np.uint8)
 
 
-def shrink(polygons: list[Matrix], distance: float) -> list[Matrix]:
+def cut(rows: npt.NDArray[Any], counts: Sequence[int]) -> list[npt.NDArray[Any]]:
+    """Consecutive stretches of an array, ``counts`` rows each."""
+    ends = np.cumsum(counts).tolist()
+    return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+
+def shrink(vertices: Matrix, counts: Sequence[int], distance: float) -> Matrix:
     """Move every edge of simple polygons inwards, keeping the corners' angles.
 
     Args:
-        polygons: Vertices (K, 2) of each, in either direction.
+        vertices: (N, 2) of all polygons, one after the other, in either direction.
+        counts: Vertices of each.
         distance: Pixels.
 
     Returns:
-        The smaller polygons, vertex by vertex.
+        (N, 2), the vertices of the smaller polygons.
     """
-    counts = np.array([len(polygon) for polygon in polygons])
-    starts = np.cumsum(counts) - counts
-    vertices = np.concatenate(polygons)
+    sizes = np.array(counts, dtype=np.intp)
+    starts = np.cumsum(sizes) - sizes
     following = np.arange(1, len(vertices) + 1)
-    following[starts + counts - 1] = starts
+    following[starts + sizes - 1] = starts
     x, y = vertices[:, 0], vertices[:, 1]
     x_next, y_next = x[following], y[following]
     areas = np.add.reduceat(x * y_next - y * x_next, starts)
@@ -122,7 +131,7 @@ def shrink(polygons: list[Matrix], distance: float) -> list[Matrix]:
     before[following] = normals
     # The two offset lines meet here; very sharp corners are kept from running away.
     cosine = np.maximum(1 + (before * normals).sum(axis=1, keepdims=True), 0.25)
-    return np.split(vertices + distance * (before + normals) / cosine, starts[1:])
+    return np.asarray(vertices + distance * (before + normals) / cosine)
 
 
 def random_colours(rng: np.random.Generator, strength: float = 0.9) -> Paint:

@@ -8,6 +8,7 @@ Convention:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -26,17 +27,21 @@ Generator = Callable[[np.random.Generator, tuple[int, int], float], Shape]
 
 def other_shade(rng: np.random.Generator, *shades: float, gap: float = 35.0) -> float:
     """A grey level at least ``gap`` away from the given ones (less when they leave no room)."""
-    candidates = rng.uniform(0, 255, 16)
-    distance = np.abs(candidates[:, None] - np.array(shades)).min(axis=1)
-    far = candidates[distance >= gap]
-    return float(far[0] if len(far) else candidates[distance.argmax()])
+    candidates = rng.uniform(0, 255, 16).tolist()
+
+    def distance(candidate: float) -> float:
+        return min(abs(candidate - shade) for shade in shades)
+
+    far = (candidate for candidate in candidates if distance(candidate) >= gap)
+    return float(next(far, None) or max(candidates, key=distance))
 
 
 def _circle_points(
     rng: np.random.Generator, count: int, radius: float, smallest_gap: float
 ) -> Matrix:
     """``count`` points around the origin, in order, not too close in angle."""
-    gaps = rng.dirichlet(np.full(count, 3.0)) * (2 * np.pi - count * smallest_gap) + smallest_gap
+    shares = rng.standard_gamma(3.0, count)
+    gaps = shares / shares.sum() * (2 * np.pi - count * smallest_gap) + smallest_gap
     angles = np.cumsum(gaps) + rng.uniform(0, 2 * np.pi)
     radii = radius * rng.uniform(0.6, 1.0, count)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
@@ -44,11 +49,12 @@ def _circle_points(
 
 def _corner_mask(polygon: Matrix, flattest: float = 2.75) -> npt.NDArray[np.bool_]:
     """Vertices of a polygon whose angle (radians) is not nearly straight."""
-    back = np.roll(polygon, 1, axis=0) - polygon
-    forward = np.roll(polygon, -1, axis=0) - polygon
-    norms = np.linalg.norm(back, axis=1) * np.linalg.norm(forward, axis=1)
-    cosine = (back * forward).sum(axis=1) / np.maximum(norms, 1e-9)
-    return np.asarray(cosine > np.cos(flattest))
+    forward = np.concatenate([polygon[1:], polygon[:1]]) - polygon
+    back = -np.concatenate([forward[-1:], forward[:-1]])
+    squares = np.einsum("ij,ij->i", forward, forward)
+    norms = np.sqrt(squares * np.concatenate([squares[-1:], squares[:-1]]))
+    cosine = np.einsum("ij,ij->i", back, forward) / np.maximum(norms, 1e-9)
+    return np.asarray(cosine > math.cos(flattest))
 
 
 def _place(rng: np.random.Generator, size: tuple[int, int], margin: float) -> Matrix:
@@ -81,14 +87,14 @@ def lines(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Sha
         polygon = np.stack([segment[0] + normal, segment[1] + normal])
         polygon = np.concatenate([polygon, np.stack([segment[1] - normal, segment[0] - normal])])
         shape.fills.append((polygon, other_shade(rng, ground)))
-        shape.points += [*segment, *crossings]
+        shape.points += [*segment, *crossings[0]]
         segments.append(segment)
     return shape
 
 
 def _crossings(
     first: Matrix, second: Matrix, clearance: float, shallowest: float = 0.5
-) -> Matrix | None:
+) -> tuple[Matrix, npt.NDArray[np.intp]] | None:
     """Where the segments of two sets cross.
 
     Args:
@@ -98,7 +104,8 @@ def _crossings(
         shallowest: Sine of the smallest angle of a crossing.
 
     Returns:
-        (N, 2) points; None if it is ambiguous: an end too near, or a crossing too shallow.
+        (N, 2) points and the positions (N,) of their second segments; None if it is ambiguous: an
+        end too near, or a crossing too shallow.
     """
     for segments, ends in ((first, second.reshape(-1, 2)), (second, first.reshape(-1, 2))):
         directions = segments[:, 1] - segments[:, 0]
@@ -118,7 +125,8 @@ def _crossings(
     norms = np.sqrt((d1**2).sum(axis=2) * (d2**2).sum(axis=2))
     if (crossing & (np.abs(determinant) < shallowest * norms)).any():
         return None
-    return np.asarray((first[:, None, 0] + t[..., None] * d1)[crossing])
+    points = (first[:, None, 0] + t[..., None] * d1)[crossing]
+    return points, np.nonzero(crossing)[1]
 
 
 def _cross(first: Matrix, second: Matrix) -> Matrix:
@@ -140,7 +148,7 @@ def polygons(rng: np.random.Generator, size: tuple[int, int], ground: float) -> 
     for _ in range(16):
         radius = rng.uniform(0.08, 0.25) * min(size)
         centre = _place(rng, size, 0.1 * min(size))
-        if any(np.linalg.norm(centre - c) < radius + r + 5 for c, r in taken):
+        if any(math.dist(centre, c) < radius + r + 5 for c, r in taken):
             continue
         part = _polygon_at(rng, centre, radius, int(rng.integers(3, 7)), other_shade(rng, ground))
         shape.fills += part.fills
@@ -151,31 +159,34 @@ def polygons(rng: np.random.Generator, size: tuple[int, int], ground: float) -> 
 
 def overlaps(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
     """Polygons painted over each other: what is covered is no point, T-junctions are."""
-    outlines: list[Matrix] = []
-    shades: list[float] = []
+    fills: list[tuple[Matrix, float]] = []
+    covers: list[npt.NDArray[np.float32]] = []
     points: list[Matrix] = []
+    edges, owners = np.empty((0, 2, 2)), np.empty(0, np.intp)
     middle, wanted = _place(rng, size, 0.3 * min(size)), int(rng.integers(2, 6))
-    for _ in range(12):
-        if len(outlines) == wanted:
+    for _ in range(8):
+        if len(fills) == wanted:
             break
         radius = rng.uniform(0.15, 0.4) * min(size)
         centre = middle + rng.uniform(-0.35, 0.35, 2) * min(size)
         outline = _circle_points(rng, int(rng.integers(3, 6)), radius, 0.7) + centre
-        crossings = [_crossings(_edges(outline), _edges(other), 3.0, 0.35) for other in outlines]
-        if any(crossing is None for crossing in crossings):
+        crossings = _crossings(_edges(outline), edges, 3.0, 0.35)
+        if crossings is None:
             continue
         # A crossing with a covered stretch of an edge lies below a polygon painted later.
         junctions = [
             point
-            for k, crossing in enumerate(crossings)
-            for point in (() if crossing is None else crossing)
-            if not any(_covers(other, point) for other in outlines[k + 1 :])
+            for point, edge in zip(*crossings, strict=True)
+            if not any(_covers(cover, point) for cover in covers[owners[edge] + 1 :])
         ]
-        points = [point for point in points if not _covers(outline, point)]
+        edges = np.concatenate([edges, _edges(outline)])
+        owners = np.concatenate([owners, np.full(len(outline), len(fills))])
+        covers.append(outline.astype(np.float32))
+        points = [point for point in points if not _covers(covers[-1], point)]
         points += [*outline[_corner_mask(outline)], *junctions]
-        outlines.append(outline)
-        shades.append(other_shade(rng, ground, *shades, gap=25))
-    return Shape(list(zip(outlines, shades, strict=True)), points)
+        shades = [shade for _, shade in fills]
+        fills.append((outline, other_shade(rng, ground, *shades, gap=25)))
+    return Shape(fills, points)
 
 
 def _edges(polygon: Matrix) -> Matrix:
@@ -183,9 +194,8 @@ def _edges(polygon: Matrix) -> Matrix:
     return np.stack([polygon, np.concatenate([polygon[1:], polygon[:1]])], axis=1)
 
 
-def _covers(polygon: Matrix, point: Matrix) -> bool:
-    inside = cv2.pointPolygonTest(polygon.astype(np.float32), (point[0], point[1]), False)
-    return inside > 0
+def _covers(polygon: npt.NDArray[np.float32], point: Matrix) -> bool:
+    return cv2.pointPolygonTest(polygon, (point[0], point[1]), False) > 0
 
 
 def star(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
@@ -214,23 +224,19 @@ def star(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shap
 def ellipses(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shape:
     """Ellipses: nothing to detect."""
     shape = Shape()
+    taken: list[tuple[Matrix, float]] = []
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for _ in range(int(rng.integers(1, 9))):
         axes = rng.uniform(0.05, 0.3, 2) * min(size)
         turn = rng.uniform(0, np.pi)
         rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        outline = circle * axes @ rotation.T + _place(rng, size, 0.1 * min(size))
+        centre, reach = _place(rng, size, 0.1 * min(size)), float(axes.max())
         # Two overlapping ellipses would make real corners.
-        if all(_apart(outline, other) for other, _ in shape.fills):
-            shape.fills.append((outline, other_shade(rng, ground)))
+        if all(math.dist(centre, other) > reach + radius + 4 for other, radius in taken):
+            shape.fills.append((circle * axes @ rotation.T + centre, other_shade(rng, ground)))
+            taken.append((centre, reach))
     return shape
-
-
-def _apart(first: Matrix, second: Matrix, clearance: float = 4.0) -> bool:
-    reach = [np.linalg.norm(p - p.mean(axis=0), axis=1).max() for p in (first, second)]
-    distance = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
-    return bool(distance > sum(reach) + clearance)
 
 
 def _lattice(
