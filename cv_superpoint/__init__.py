@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cv_superpoint.errors import FeatureError
+from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.feature2d import SuperPointFeature2D
 from cv_superpoint.features import Features
 from cv_superpoint.guided import guided_matches
@@ -35,6 +35,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # torch takes a second to import: only those who ask for the torch module pay for it.
     if name == "SuperPoint":
+        require("torch", "torch")
         from cv_superpoint.module import SuperPoint
 
         return SuperPoint

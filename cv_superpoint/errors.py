@@ -34,7 +34,7 @@ def require(package: str, extra: str) -> Any:
 
     Args:
         package: Its import name.
-        extra: The extra of cv-superpoint that brings it.
+        extra: The extra of cv-superpoint that brings it; empty if cv-superpoint itself does.
 
     Raises:
         ImportError: If it is not installed; the message names the extra.
@@ -44,7 +44,7 @@ def require(package: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise  # it is there, but something that it needs is not
+        what = f'"cv-superpoint[{extra}]"' if extra else package
         raise ImportError(
-            f"this needs the package {package!r}, which is not installed; "
-            f'pip install "cv-superpoint[{extra}]"'
+            f"this needs the package {package!r}, which is not installed; pip install {what}"
         ) from error

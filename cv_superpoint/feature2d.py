@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint import storage
-from cv_superpoint.backends import make_backend
+from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
 from cv_superpoint.features import Features, keypoints_to_array
@@ -42,11 +42,13 @@ class SuperPointFeature2D:
             rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         precision: "auto", "float32", "bfloat16" or "float16".
-        backend: "auto" or "torch".
+        backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
         scales: Pyramid levels relative to the image, merged into one set; see
             docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` the level's index.
+        threads: For a network on the CPU; None takes the cores that the process may use.
 
     Raises:
+        ImportError: If the backend's package is not installed.
         WeightsError: If the weights cannot be loaded.
         FeatureError: If a parameter is out of range; it is a ``cv2.error`` and a ``ValueError``.
 
@@ -69,8 +71,12 @@ class SuperPointFeature2D:
         backend: str = "auto",
         *,
         scales: Sequence[float] = (1.0,),
+        threads: int | None = None,
     ) -> None:
         self._runtime = {"device": device, "precision": precision, "backend": backend}
+        if threads is not None and threads < 1:
+            raise FeatureError(f"threads must be positive, or None for all cores, got {threads}")
+        self._threads = threads
         self._load(weights)
         config = DetectorConfig(
             max_keypoints=maxKeypoints,
@@ -98,6 +104,7 @@ class SuperPointFeature2D:
         backend: str = "auto",
         *,
         scales: Sequence[float] = (1.0,),
+        threads: int | None = None,
     ) -> SuperPointFeature2D:
         """As the constructor, in OpenCV's manner."""
         return cls(
@@ -111,11 +118,13 @@ class SuperPointFeature2D:
             precision,
             backend,
             scales=scales,
+            threads=threads,
         )
 
     def _load(self, weights: str | os.PathLike[str] | None) -> None:
         self._weights = load_weights(weights)
-        self._backend = make_backend(self._weights, **self._runtime)
+        self._choice = choose(**self._runtime, measured=self._weights.precisions)
+        self._backend = make_backend(self._weights, self._choice, threads=self._threads)
 
     def _make_detector(self, config: DetectorConfig) -> Detector:
         network = self._weights.config
@@ -350,9 +359,10 @@ class SuperPointFeature2D:
         )
 
     def describe(self) -> str:
-        """One line on what runs where, and on which weights."""
+        """One line on what runs where and why, and on which weights."""
         weights = self._weights
-        return f"{weights.name} ({weights.sha256[:12]}), {self._backend.describe()}"
+        how = f"{self._backend.describe()}: {self._choice.reason}"
+        return f"{weights.name} ({weights.sha256[:12]}), {how}"
 
     def __repr__(self) -> str:
         config = self._detector.config

@@ -7,7 +7,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.backends.choosing import BACKENDS, Choice, choose
+from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
+
+__all__ = ["BACKENDS", "Backend", "Choice", "choose", "make_backend"]
 
 
 class Backend(Protocol):
@@ -31,19 +35,40 @@ class Backend(Protocol):
         ...
 
     def describe(self) -> str:
-        """One line: what runs where, and why it was chosen."""
+        """What runs where, in half a line."""
         ...
 
 
-def make_backend(weights: LoadedWeights, *, backend: str, device: str, precision: str) -> Backend:
-    """The backend that fits the arguments; "auto" chooses.
+def make_backend(weights: LoadedWeights, choice: Choice, *, threads: int | None = None) -> Backend:
+    """The backend that was chosen.
+
+    Args:
+        weights: The network.
+        choice: See :func:`choose`.
+        threads: For the CPU; None takes the cores that the process may use.
 
     Raises:
-        ValueError: If the name is unknown, or the device or the precision is not to be had.
+        ImportError: If its package is not installed; the message names the extra.
+        ValueError: If the device or the precision is not to be had.
     """
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"backend must be 'auto' or 'torch', got {backend!r}")
-    # Imported here: torch takes a second to import, and only this backend needs it.
+    device, precision = choice.device, choice.precision
+    # Imported where needed: each is of an extra, and torch takes a second to import.
+    if choice.backend == "ncnn":
+        require("ncnn", "")
+        from cv_superpoint.backends.ncnn import NcnnBackend
+
+        return NcnnBackend(weights, threads=threads)
+    if choice.backend == "openvino":
+        require("openvino", "cpu")
+        from cv_superpoint.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(weights, precision=precision, threads=threads)
+    if choice.backend == "onnxruntime":
+        require("onnxruntime", "onnx")
+        from cv_superpoint.backends.onnxruntime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(weights, device=device, threads=threads)
+    require("torch", "torch")
     from cv_superpoint.backends.torch import TorchBackend
 
-    return TorchBackend(weights, device=device, precision=precision)
+    return TorchBackend(weights, device=device, precision=precision, threads=threads)

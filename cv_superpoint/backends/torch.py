@@ -47,19 +47,24 @@ class TorchBackend:
     name = "torch"
 
     def __init__(
-        self, weights: LoadedWeights, *, device: str = "auto", precision: str = "auto"
+        self,
+        weights: LoadedWeights,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        threads: int | None = None,
     ) -> None:
         self._device = choose_device(device)
         self.device = str(self._device)
-        # Lower precisions are opt-in until a release's accuracy was measured in them.
-        self.precision = "float32" if precision == "auto" else precision
+        self.precision = precision
+        if threads is not None and self._device.type == "cpu":
+            torch.set_num_threads(threads)  # torch has no such setting of one network alone
         if self.precision not in _PRECISIONS:
-            known = ", ".join(("auto", *_PRECISIONS))
-            raise ValueError(f"precision must be one of {known}, got {precision!r}")
+            known = ", ".join(_PRECISIONS)
+            raise ValueError(f"precision must be one of {known} with torch, got {precision!r}")
         if self.precision == "float16" and self._device.type == "cpu":
             raise ValueError("precision 'float16' is not for the CPU; use 'bfloat16' or 'float32'")
         self.batched = self._device.type != "cpu"
-        self._auto = device == "auto", precision == "auto"
         self._dtype = _PRECISIONS[self.precision]
         # Channels last is faster in float32 on a CPU (about 1.2 times) and with tensor cores.
         net = weights.net.requires_grad_(False).to(self._device, self._dtype)
@@ -84,13 +89,7 @@ class TorchBackend:
         device = self.device
         if self._device.type == "cuda":
             device += f" ({torch.cuda.get_device_name(self._device)})"
-        how = ["chosen by device='auto'" if self._auto[0] else "as asked"]
-        how.append(
-            "float32 because no lower precision's accuracy was measured for these weights"
-            if self._auto[1]
-            else f"{self.precision} as asked"
-        )
-        return f"torch {torch.__version__} on {device}, {self.precision}: {'; '.join(how)}"
+        return f"torch {torch.__version__} on {device}, {self.precision}"
 
 
 def _channels_last(maps: torch.Tensor) -> NDArray[np.float32]:

@@ -1,0 +1,197 @@
+"""The network in ncnn: float32 with Winograd convolutions, the fastest on a plain CPU.
+
+The first stage works at the image's full resolution. It runs in strips of rows, because its 64 maps
+of 480 x 640 pixels would take most of the memory and do not fit into any cache.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, ENCODER, POOLED, Convolution
+from cv_superpoint.weights import LoadedWeights
+
+STRIP = 64
+"""Rows of a strip, a multiple of 8."""
+STRIP_HALO = 2
+"""Rows around a strip that its first stage depends on: one for each of its two convolutions."""
+
+Floats = NDArray[np.float32]
+
+
+class NcnnBackend:
+    """See :class:`cv_superpoint.backends.Backend`.
+
+    Images of a batch run one after the other, so a result does not depend on the rest of its
+    batch. The net is shared by threads; every call has an extractor of its own.
+    """
+
+    name = "ncnn"
+    device = "cpu"
+    precision = "float32"
+    batched = False
+
+    def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
+        self.threads = threads or _cores()
+        layers = weights.convolutions()
+        # Attributes are destroyed in the order of their first assignment, and a net must not
+        # outlive the pools that it took memory from.
+        self._first_nets: dict[tuple[bool, bool], Any] = {}
+        self._rest_net: Any = None
+        self._pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
+        for top in (False, True):
+            for bottom in (False, True):
+                self._first_nets[top, bottom] = self._load(_first_stage(layers, top, bottom))
+        self._rest_net = self._load(_rest(layers))
+
+    def _load(self, model: _Model) -> Any:
+        net = ncnn.Net()
+        options = net.opt
+        options.num_threads = self.threads
+        # Without a pool every call would fetch its maps from the system page by page.
+        options.blob_allocator, options.workspace_allocator = self._pools
+        for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(options, f"use_{half}", False)
+        # ncnn's Python reads weights from files only.
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "weights.bin"
+            file.write_bytes(model.weights)
+            if net.load_param_mem(model.text) or net.load_model(str(file)):
+                raise RuntimeError("ncnn does not take the network; please report this")
+        return net
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        logits, dense = zip(*map(self._run_one, images), strict=True)
+        if len(images) == 1:
+            return logits[0][None], dense[0][None]
+        return np.stack(logits), np.stack(dense)
+
+    def _run_one(self, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        height, width = image.shape[:2]
+        pixels = image.transpose(2, 0, 1).astype(np.float32)
+        half: Floats | None = None
+        for start in range(0, height, STRIP):
+            end = min(start + STRIP, height)
+            strip = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
+            net = self._first_nets[start == 0, end == height]
+            [maps] = _extract(net, np.ascontiguousarray(strip), "pooled")
+            if half is None:
+                half = np.empty((len(maps), height // 2, width // 2), np.float32)
+            half[:, start // 2 : end // 2] = maps
+        assert half is not None
+        logits, raw = _extract(self._rest_net, half, DETECTOR[1], DESCRIPTOR[1])
+        dense = _cells_first(raw)
+        norms = np.sqrt(np.einsum("hwd,hwd->hw", dense, dense))
+        dense /= np.maximum(norms, np.float32(1e-12))[..., None]
+        return _cells_first(logits), dense
+
+    def describe(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+        return f"ncnn {ncnn.__version__} on the CPU, float32, {self.threads} threads"
+
+
+def _cores() -> int:
+    """Cores that this process may use; a second thread on one core gains nothing here."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical: int = ncnn.get_physical_cpu_count()
+    return max(1, min(allowed or 1, physical))
+
+
+def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
+    extractor = net.create_extractor()
+    extractor.input("input", ncnn.Mat(maps))
+    # Views: each array keeps its ncnn.Mat alive.
+    return [np.array(extractor.extract(name)[1], copy=False) for name in names]
+
+
+def _cells_first(maps: Floats) -> Floats:
+    """(C, h, w) -> contiguous (h, w, C); cv2 transposes three times as fast as numpy."""
+    count, h, w = maps.shape
+    turned: Any = cv2.transpose(np.ascontiguousarray(maps).reshape(count, h * w))
+    return np.asarray(turned, np.float32).reshape(h, w, count)
+
+
+class _Model:
+    """ncnn's text of layers and the weights that go with it, in the same order."""
+
+    def __init__(self) -> None:
+        self._lines = ["Input input 0 1 input"]
+        self._blobs = 1
+        self.weights = b""
+
+    @property
+    def text(self) -> str:
+        return "\n".join(["7767517", f"{len(self._lines)} {self._blobs}", *self._lines, ""])
+
+    def _layer(self, kind: str, name: str, source: str, options: str) -> str:
+        self._lines.append(f"{kind} {name} 1 1 {source} {name} {options}")
+        self._blobs += 1
+        return name
+
+    def convolution(
+        self, x: str, layer: Convolution, *, top: bool = True, bottom: bool = True, gain: float = 1
+    ) -> str:
+        """A convolution with its ReLU fused in, and the scale that may follow."""
+        count, _, size, _ = layer.weight.shape
+        side = size // 2
+        name = f"{layer.name}_before" if layer.scale is not None else layer.name
+        x = self._layer(
+            "Convolution",
+            name,
+            x,
+            f"0={count} 1={size} 4={side} 15={side} 14={side * top} 16={side * bottom} 5=1 "
+            f"6={layer.weight.size} 9={int(layer.relu)}",
+        )
+        flag = np.zeros(1, "<u4").tobytes()  # float32 follows
+        self.weights += flag + (layer.weight * np.float32(gain)).astype("<f4").tobytes()
+        self.weights += layer.bias.astype("<f4").tobytes()
+        if layer.scale is not None and layer.shift is not None:
+            x = self._layer("Scale", layer.name, x, f"0={count} 1=1")
+            self.weights += layer.scale.astype("<f4").tobytes()
+            self.weights += layer.shift.astype("<f4").tobytes()
+        return x
+
+    def pool(self, x: str, name: str) -> str:
+        """2 x 2 maxima."""
+        return self._layer("Pooling", name, x, "0=0 1=2 2=2 5=1")
+
+    def split(self, x: str) -> tuple[str, str]:
+        """The same maps for two branches."""
+        names = f"{x}_a", f"{x}_b"
+        self._lines.append(f"Split {x}_split 1 2 {x} {names[0]} {names[1]}")
+        self._blobs += 2
+        return names
+
+
+def _first_stage(layers: Mapping[str, Convolution], top: bool, bottom: bool) -> _Model:
+    """Pixels in [0, 255] -> the pooled first stage; zeros around the image, not around a strip."""
+    model = _Model()
+    x = "input"
+    for block, gain in zip(ENCODER[: POOLED[0]], (1 / 255, 1.0), strict=True):
+        x = model.convolution(x, layers[block], top=top, bottom=bottom, gain=gain)
+    model.pool(x, "pooled")
+    return model
+
+
+def _rest(layers: Mapping[str, Convolution]) -> _Model:
+    """The pooled first stage -> logits and raw descriptors."""
+    model = _Model()
+    x = "input"
+    for index, block in enumerate(ENCODER[POOLED[0] :], start=POOLED[0]):
+        if index in POOLED[1:]:
+            x = model.pool(x, f"pooled_{index}")
+        x = model.convolution(x, layers[block])
+    for branch, blocks in zip(model.split(x), (DETECTOR, DESCRIPTOR), strict=True):
+        for block in blocks:
+            branch = model.convolution(branch, layers[block])
+    return model

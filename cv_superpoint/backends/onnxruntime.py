@@ -1,0 +1,106 @@
+"""The network in ONNX Runtime: CPU, CUDA and TensorRT, whichever its installation offers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.export import heads_model
+from cv_superpoint.weights import LoadedWeights
+
+GRAPH_VERSION = "1"
+"""Changes with the exported graph, so that no stored one of another form is read."""
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+class OnnxRuntimeBackend:
+    """See :class:`cv_superpoint.backends.Backend`.
+
+    On a CPU images of a batch run one after the other, so a result does not depend on the rest of
+    its batch.
+
+    Args:
+        weights: The network.
+        device: "auto" (CUDA where the installed ONNX Runtime has it), "cpu", "cuda", "cuda:1",
+            "tensorrt" (builds an engine for every new shape, which takes minutes).
+        threads: For the CPU; None leaves it to ONNX Runtime.
+
+    Raises:
+        ValueError: If the device is unknown, or the installation does not offer it.
+    """
+
+    name = "onnxruntime"
+    precision = "float32"
+
+    def __init__(
+        self, weights: LoadedWeights, *, device: str = "auto", threads: int | None = None
+    ) -> None:
+        self.device = _check_device(device)
+        kind, _, index = self.device.partition(":")
+        self.batched = kind != "cpu"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        on_gpu = {"device_id": index or "0"}
+        providers = [
+            name if name.startswith("CPU") else (name, on_gpu) for name in _PROVIDERS[kind]
+        ]
+        self._session = onnxruntime.InferenceSession(_model(weights), options, providers=providers)
+        used = self._session.get_providers()[0]
+        if used != _PROVIDERS[kind][0]:
+            raise ValueError(
+                f"device {self.device!r} did not start (ONNX Runtime fell back to {used}); check "
+                "the CUDA installation, or use device='cpu'"
+            )
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        if len(images) > 1 and not self.batched:
+            alone = [self.run(images[index : index + 1]) for index in range(len(images))]
+            logits, dense = zip(*alone, strict=True)
+            return np.concatenate(logits), np.concatenate(dense)
+        batch = images.transpose(0, 3, 1, 2).astype(np.float32)
+        batch /= np.float32(255)
+        answer = self._session.run(["logits", "descriptors"], {"image": batch})
+        first, second = (np.ascontiguousarray(maps.transpose(0, 2, 3, 1)) for maps in answer)
+        return first, second
+
+    def describe(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        return f"onnxruntime {onnxruntime.__version__} on {self.device} ({provider}), float32"
+
+
+def _check_device(device: str) -> str:
+    offered = onnxruntime.get_available_providers()
+    if device == "auto":
+        device = "cuda" if "CUDAExecutionProvider" in offered else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in _PROVIDERS or (index and not index.isdecimal()):
+        raise ValueError(
+            f"device must be 'auto', {', '.join(map(repr, _PROVIDERS))} or such as 'cuda:1' "
+            f"with onnxruntime, got {device!r}"
+        )
+    if _PROVIDERS[kind][0] not in offered:
+        raise ValueError(
+            f"device {device!r} is not offered by this ONNX Runtime (it has "
+            f"{', '.join(offered)}); install onnxruntime-gpu, or use device='cpu'"
+        )
+    return device
+
+
+def _model(weights: LoadedWeights) -> bytes:
+    """The exported network, from the disk where it was stored: the package onnx is slow to load."""
+    cached = CachedFile("onnx", weights.sha256, str(weights.config), GRAPH_VERSION)
+    model = cached.read()
+    if model is None:
+        model = heads_model(weights).SerializeToString()
+        cached.write(model)
+    return model
