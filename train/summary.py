@@ -95,6 +95,8 @@ def read_stage(folder: Path) -> Stage:
     """Everything in the TensorBoard event files of a stage."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    # It reports every file that has come to its end.
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     tags = events.Tags()
