@@ -25,7 +25,7 @@ Allowed: TypeAlias = Callable[[slice], NDArray[np.bool_]]
 
 RATIO = 0.95
 """Default of a ratio test, measured: docs/matching.md."""
-DISTANCE = 0.9
+DISTANCE = 0.8
 """Default of a distance test, measured: docs/matching.md."""
 BLOCK_ELEMENTS = 2**22
 """Similarities computed at a time, 16 MiB, whatever the number of descriptors."""

@@ -13,24 +13,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pictures import Image, photograph
 
 import cv_superpoint
-
-Points: TypeAlias = NDArray[np.float32]
-
-TAIL = 12
-"""Frames that a tail reaches back."""
+from cv_superpoint.tracking import Tracker, Video, VideoError, VideoFile
 
 
 def make_clip(frames: int = 60) -> Iterator[Image]:
@@ -41,71 +34,6 @@ def make_clip(frames: int = 60) -> Iterator[Image]:
         turn = cv2.getRotationMatrix2D(centre, 12 * float(np.sin(phase)), 1 + 0.1 * np.cos(phase))
         turn[:, 2] += np.array(size) / 2 - centre
         yield cv2.warpAffine(scene, turn, size, flags=cv2.INTER_LINEAR).astype(np.uint8)
-
-
-def read_video(source: str) -> Iterator[Image]:
-    """The frames of a video file, or of a camera if the source is a number."""
-    capture = cv2.VideoCapture(int(source)) if source.isdigit() else cv2.VideoCapture(source)
-    try:
-        while True:
-            ok, frame = capture.read()
-            if not ok:
-                return
-            yield frame.astype(np.uint8, copy=False)
-    finally:
-        capture.release()
-
-
-@dataclass(kw_only=True)
-class Tracker:
-    """Tracks that end in the points of the latest frame, one track for each point.
-
-    Attributes:
-        reach: Pixels that a point may move from one frame to the next.
-        similarity: Cosine that the descriptors of a point in two frames must have.
-    """
-
-    reach: float
-    similarity: float
-    tails: list[deque[tuple[float, float]]] = field(default_factory=list)
-    ages: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    _previous: cv_superpoint.Features | None = None
-
-    def update(self, features: cv_superpoint.Features) -> int:
-        """Continue the tracks in a new frame; returns the number that went on."""
-        tails = [deque([tuple(point)], TAIL) for point in features.keypoints.tolist()]
-        ages = np.zeros(len(features), np.int64)
-        matches = self._match(features)
-        for before, now in matches.tolist():
-            tails[now] = self.tails[before]
-            tails[now].append(tuple(features.keypoints[now].tolist()))
-        ages[matches[:, 1]] = self.ages[matches[:, 0]] + 1
-        self.tails, self.ages, self._previous = tails, ages, features
-        return len(matches)
-
-    def _match(self, features: cv_superpoint.Features) -> NDArray[np.intp]:
-        if self._previous is None:
-            return np.empty((0, 2), np.intp)
-        before = self._previous
-        matches, similarity = cv_superpoint.mutual_nearest(before.descriptors, features.descriptors)
-        moved = features.keypoints[matches[:, 1]] - before.keypoints[matches[:, 0]]
-        near = np.hypot(moved[:, 0], moved[:, 1]) <= self.reach
-        kept: NDArray[np.intp] = matches[near & (similarity >= self.similarity)]
-        return kept
-
-    def draw(self, frame: Image) -> Image:
-        """The frame with the tails."""
-        canvas: Image = frame.copy()
-        if len(self.tails) == 0:
-            return canvas
-        strengths = np.minimum(self.ages * 255 // (2 * TAIL), 255).astype(np.uint8)
-        colours = cv2.applyColorMap(strengths[:, None], cv2.COLORMAP_JET)[:, 0].tolist()
-        for index in np.argsort(self.ages).tolist():  # the longest-lived on top
-            way = np.rint(np.array(self.tails[index])).astype(np.int32)
-            if len(way) > 1:
-                cv2.polylines(canvas, [way], False, colours[index], 1, cv2.LINE_AA)
-            cv2.circle(canvas, way[-1].tolist(), 2, colours[index], -1, cv2.LINE_AA)
-        return canvas
 
 
 @dataclass(kw_only=True)
@@ -119,23 +47,13 @@ class Counts:
     seconds: float = 0.0
 
 
-def open_writer(path: Path, frame: Image) -> cv2.VideoWriter:
-    """A video file for frames of this size; Motion JPEG needs no codec installed."""
-    size = frame.shape[1], frame.shape[0]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, size)
-    if not writer.isOpened():
-        raise SystemExit(f"cannot write {path}; its name should end in .avi")
-    return writer
-
-
 def run(frames: Iterable[Image], args: argparse.Namespace) -> Counts:
     """Track through all frames and write the pictures."""
     detector = cv_superpoint.SuperPointFeature2D.create(args.keypoints, weights=args.weights)
-    counts, tracker, writer = Counts(), None, None
+    counts, tracker, file = Counts(), None, VideoFile(args.output, rate=20.0)
     for frame in frames:
-        if tracker is None or writer is None:
+        if tracker is None:
             tracker = Tracker(reach=args.reach * frame.shape[1], similarity=args.similarity)
-            writer = open_writer(args.output, frame)
         start = time.perf_counter()
         counts.points += len(tracker.tails)
         counts.followed += tracker.update(detector.extract(frame))
@@ -143,13 +61,12 @@ def run(frames: Iterable[Image], args: argparse.Namespace) -> Counts:
         counts.frames += 1
         counts.longest = max(counts.longest, int(tracker.ages.max(initial=-1)) + 1)
         picture = tracker.draw(frame)
-        writer.write(picture)
+        file.write(picture)
         if args.show:
             cv2.imshow("tracks (q ends)", picture)
             if cv2.waitKey(1) & 0xFF == ord("q"):
                 break
-    if writer is not None:
-        writer.release()
+    file.close()
     return counts
 
 
@@ -164,8 +81,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("tracks.avi"))
     parser.add_argument("--weights", help="bundled name or file; the default set if left out")
     args = parser.parse_args()
-    frames = make_clip() if args.video is None else read_video(args.video)
-    counts = run(islice(frames, args.frames), args)
+    try:
+        frames = make_clip() if args.video is None else Video(args.video)
+        counts = run(islice(frames, args.frames), args)
+    except VideoError as error:
+        print(error)
+        return 1
     if counts.frames == 0:
         print(f"no frames in {args.video}")
         return 1

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.errors import require
 from cv_superpoint.features import Features
-from cv_superpoint.interop.extras import require
 from cv_superpoint.interop.hloc import Matches, StoreError
 
 ORIGIN = np.float32(0.5)
@@ -50,7 +50,7 @@ def write_database(
     Raises:
         StoreError: If the database is of a newer COLMAP, locked, no database, or has keypoints
             of one of the images.
-        MissingExtraError: If pycolmap is not installed.
+        ImportError: If pycolmap is not installed.
     """
     pycolmap = require("pycolmap", "sfm")
     unknown = {name for pair in matches for name in pair} - set(features)

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cv_superpoint.errors import require
 from cv_superpoint.features import CELL_DIAMETER, Features
-from cv_superpoint.interop.extras import require
 
 Matches: TypeAlias = NDArray[np.integer[Any]]
 
@@ -161,8 +161,16 @@ def opened(path: str | os.PathLike[str], mode: str = "r") -> Iterator[Any]:
         file = h5py.File(os.fspath(path), mode)
     except OSError as error:
         raise StoreError(_why(path, error)) from error
-    with file:
+    try:
         yield file
+    except BaseException:
+        with suppress(OSError, RuntimeError):
+            file.close()
+        raise
+    try:
+        file.close()
+    except RuntimeError as error:  # what h5py raises where the last bytes find no room
+        raise OSError(str(error)) from error
 
 
 def _why(path: str | os.PathLike[str], error: OSError) -> str:

@@ -160,9 +160,9 @@ def _cameras(features: list[Any], pairs: Any) -> list[Any]:
     kept = np.asarray(detail.leaveBiggestComponent(features, pairs, CONFIDENCE)).reshape(-1)
     if len(kept) < count:
         together = ", ".join(str(index + 1) for index in kept)
+        which = f"only pictures {together} belong" if len(kept) > 1 else "no two pictures belong"
         raise StitchError(
-            f"only pictures {together} belong together ({found}); leave the others out, or take "
-            "pictures that overlap more"
+            f"{which} together ({found}); leave the others out, or take pictures that overlap more"
         )
     done, cameras = detail.HomographyBasedEstimator().apply(features, pairs, None)
     if done:

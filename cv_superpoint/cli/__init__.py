@@ -1,0 +1,72 @@
+"""Command line: ``cv-superpoint COMMAND``. Each command is a file; its work is the library's.
+
+Exit codes: 0 done, 1 an error or no result, 2 wrong usage, 3 done, but some inputs were left out,
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+import tyro
+
+from cv_superpoint.cli.convert import Convert
+from cv_superpoint.cli.detect import Detect
+from cv_superpoint.cli.doctor import Doctor
+from cv_superpoint.cli.export import Export
+from cv_superpoint.cli.extract import Extract
+from cv_superpoint.cli.match import Match
+from cv_superpoint.cli.output import FAILED, STOPPED, Output, one_line
+from cv_superpoint.cli.stitch import Stitch
+from cv_superpoint.cli.track import Track
+from cv_superpoint.cli.train import Train
+
+_COMMANDS = {
+    "detect": Detect,
+    "match": Match,
+    "extract": Extract,
+    "track": Track,
+    "stitch": Stitch,
+    "export": Export,
+    "convert": Convert,
+    "doctor": Doctor,
+    "train": Train,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["train"]:
+        # Another program with a command line of its own: inference does not import it.
+        return subprocess.call([sys.executable, "-m", "train", *given[1:]])
+    command = _parse(given)
+    output = Output(json=getattr(command, "json", False))
+    try:
+        code: int = command.run(output)
+    except KeyboardInterrupt:
+        output.fail("stopped")
+        return STOPPED
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        output.fail(one_line(error))
+        return FAILED
+    return code
+
+
+def _parse(arguments: list[str]) -> Any:
+    kinds = [
+        Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)]
+        for name, kind in _COMMANDS.items()
+    ]
+    union: Any = reduce(or_, kinds)
+    return tyro.cli(
+        union,
+        args=arguments,
+        prog="cv-superpoint",
+        description="SuperPoint keypoints and descriptors: detect, match, track, stitch, extract.",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )

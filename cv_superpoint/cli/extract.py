@@ -1,0 +1,96 @@
+"""``cv-superpoint extract``: features of a folder, of any number of images."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
+from cv_superpoint.extract.plan import ExtractConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extract:
+    """Extract the features of a folder of images; a stopped run goes on where it was.
+
+    Attributes:
+        images: Folder, searched with its subfolders.
+        out: File ending in .h5 (the layout of hloc), or a folder for Parquet shards.
+        processes: That decode pictures, for each device.
+        ray: Run on a Ray cluster: its address, "auto" for the one this machine belongs to, or
+            "local" to start one here. The images and the output must be seen by all machines.
+        ray_actors: Workers on the cluster; by default one for each device.
+        ray_gpus: GPUs for each of them.
+        json: Print one JSON object instead of text.
+    """
+
+    images: Positional[Path]
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("features.h5")
+    processes: int = 2
+    ray: str | None = None
+    ray_actors: int | None = None
+    ray_gpus: float = 0.0
+    json: bool = False
+    config: ExtractConfig = field(default_factory=ExtractConfig)
+
+    def run(self, output: Output) -> int:
+        """Run it; returns the exit code."""
+        from cv_superpoint.extract.run import RayOptions, extract_folder
+
+        ray = None
+        if self.ray is not None:
+            address = None if self.ray == "local" else self.ray
+            ray = RayOptions(address=address, actors=self.ray_actors, gpus=self.ray_gpus)
+        start = time.perf_counter()
+        with _bar(output) as tick:
+            report = extract_folder(
+                self.images.resolve(),
+                self.out.resolve(),
+                self.config,
+                processes=self.processes,
+                ray=ray,
+                tick=tick,
+            )
+        seconds = time.perf_counter() - start
+        fresh = report.images + len(report.broken) - report.resumed
+        if report.resumed:
+            output.say(f"{report.resumed} images were done before")
+        output.say(
+            f"wrote {self.out}: {report.images} images, {report.keypoints} keypoints; "
+            f"{fresh} images in {seconds:.1f} s ({fresh / seconds:.2f} per second)"
+        )
+        for _, why in report.broken:
+            output.warn(f"left out: {why}")
+        output.result(
+            {
+                "out": str(self.out),
+                "images": report.images,
+                "keypoints": report.keypoints,
+                "resumed": report.resumed,
+                "seconds": seconds,
+                "broken": [{"image": name, "why": why} for name, why in report.broken],
+            }
+        )
+        return DONE if not report.broken else PARTLY if report.images else FAILED
+
+
+@contextmanager
+def _bar(output: Output) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows the images done, on a terminal's standard error."""
+    if output.json or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("extract", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

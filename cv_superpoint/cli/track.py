@@ -1,0 +1,90 @@
+"""``cv-superpoint track``: point tracks over a video or a camera, written as a video."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from cv_superpoint.cli.options import DetectorOptions
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """Follow points through a video and draw their tracks.
+
+    Attributes:
+        video: File, or the number of a camera.
+        out: Video to write, .avi or .mp4.
+        frames: Stop after so many; a camera has no other end but Ctrl-C.
+        reach: Largest step from frame to frame, as a share of the frame's width.
+        similarity: Least cosine of the descriptors of a point in two frames.
+        json: Print one JSON object instead of text.
+    """
+
+    video: Positional[str]
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("tracks.avi")
+    frames: int | None = None
+    reach: float = 0.15
+    similarity: float = 0.7
+    json: bool = False
+    detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=300))
+
+    def run(self, output: Output) -> int:
+        """Run it; returns the exit code."""
+        from cv_superpoint.tracking import Tracker, Video, VideoFile
+
+        video = Video(self.video)
+        wanted = video.expected if self.frames is None else self.frames
+        detector = self.detector.create()
+        file = VideoFile(self.out, video.rate if 1 <= video.rate <= 240 else 20.0)
+        tracker: Tracker | None = None
+        count = points = followed = longest = 0
+        seconds = 0.0
+        try:
+            frames = islice(video, self.frames)
+            for frame in output.progress(frames, wanted or None, "track"):
+                start = time.perf_counter()
+                if tracker is None:
+                    tracker = Tracker(reach=self.reach * frame.shape[1], similarity=self.similarity)
+                points += len(tracker.tails)
+                followed += tracker.update(detector.extract(frame))
+                seconds += time.perf_counter() - start
+                count += 1
+                longest = max(longest, int(tracker.ages.max(initial=-1)) + 1)
+                file.write(tracker.draw(frame))
+        except KeyboardInterrupt:
+            output.warn(f"stopped after {count} frames, which are in {self.out}")
+        finally:
+            file.close()
+        if count == 0:
+            output.fail(f"{self.video}: there is no frame in it")
+            return FAILED
+        share = followed / max(points, 1)
+        output.say(f"frames        {count}, {count / seconds:.1f} per second")
+        output.say(f"followed      {share:.0%} of the points into the next frame")
+        output.say(f"longest track {longest} frames")
+        output.say(f"wrote {self.out}")
+        output.result(
+            {
+                "frames": count,
+                "expected": video.expected,
+                "seconds": seconds,
+                "followed": share,
+                "longest": longest,
+                "out": str(self.out),
+            }
+        )
+        expected = min(video.expected, self.frames or video.expected)
+        if count < expected:
+            output.warn(
+                f"{self.video} ends after {count} of {expected} frames: the file is cut short; "
+                "the tracks so far are written"
+            )
+            return PARTLY
+        return DONE

@@ -1,0 +1,195 @@
+"""One process's share of a run: pictures in, finished shards out."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cv_superpoint.extract.plan import ExtractConfig, ExtractError, Shard
+from cv_superpoint.extract.store import write_shard
+from cv_superpoint.features import Features
+from cv_superpoint.image import ByteArray, padded_size
+from cv_superpoint.reading import PictureError, read_picture
+from cv_superpoint.weights import load_weights
+
+BATCH_PIXELS = 32 * 480 * 640
+"""Pixels that go to the detector in one call."""
+WAITING_PIXELS = 4 * BATCH_PIXELS
+"""Pixels that wait for others of their size."""
+AHEAD = 32
+"""Pictures decoded ahead, so that the device never waits for a slow file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A picture as the detector gets it.
+
+    Attributes:
+        pixels: uint8, shrunk where the options say so; None where it cannot be read.
+        size: (height, width) of the file's picture.
+        why: Why it cannot be read.
+    """
+
+    pixels: ByteArray | None
+    size: tuple[int, int] = (0, 0)
+    why: str = ""
+
+
+def decode(path: Path, grey: bool, longest_side: int) -> Decoded:
+    """Read a picture as COLMAP does: without turning it as EXIF says."""
+    try:
+        image = read_picture(path, grey=grey, upright=False)
+    except PictureError as error:
+        return Decoded(pixels=None, why=str(error))
+    size = image.shape[0], image.shape[1]
+    if 0 < longest_side < max(size):
+        scale = longest_side / max(size)
+        target = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
+        image = cv2.resize(image, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return Decoded(pixels=image, size=size)
+
+
+class Worker:
+    """Extracts shards; one for each device.
+
+    Args:
+        images: The folder of the images.
+        format: Of the shards.
+        config: What to extract.
+        processes: That decode; 0 decodes in this one.
+    """
+
+    def __init__(
+        self, images: Path, format: str, config: ExtractConfig, *, processes: int = 2
+    ) -> None:
+        self.images, self.format, self.config = images, format, config
+        self.detector = config.make_detector()
+        self.grey = load_weights(config.weights).config.in_channels == 1
+        self.processes = processes
+
+    def run(self, shards: Sequence[Shard]) -> Iterator[Shard]:
+        """Extract shards in turn; yields the shard of each image, when it was dealt with.
+
+        Raises:
+            ExtractError: If a shard cannot be written or the decoding processes die.
+        """
+        jobs = ((shard, name) for shard in shards for name in shard.names)
+        open_shard = _OpenShard(self.detector)
+        for shard, name, decoded in self._decode(jobs):
+            open_shard.add(name, decoded)
+            if open_shard.count == len(shard.names):
+                rows, broken = open_shard.close(shard.names)
+                write_shard(shard, self.format, rows, broken, half=self.config.half)
+                open_shard = _OpenShard(self.detector)
+            yield shard
+
+    def _decode(self, jobs: Iterator[tuple[Shard, str]]) -> Iterator[tuple[Shard, str, Decoded]]:
+        options = self.grey, self.config.longest_side
+        if self.processes == 0:
+            for shard, name in jobs:
+                yield shard, name, decode(self.images / name, *options)
+            return
+        # Not by fork: torch's and OpenCV's threads do not survive it.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.processes, context, _one_thread) as pool:
+            waiting: deque[tuple[Shard, str, Future[Decoded]]] = deque()
+            try:
+                for shard, name in jobs:
+                    waiting.append((shard, name, pool.submit(decode, self.images / name, *options)))
+                    if len(waiting) > AHEAD:
+                        yield _settled(*waiting.popleft())
+                while waiting:
+                    yield _settled(*waiting.popleft())
+            except BrokenProcessPool as error:
+                raise ExtractError(
+                    "a process that decodes pictures died, perhaps for lack of memory; run the "
+                    "same command again with fewer --processes, what is done is kept"
+                ) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _OpenShard:
+    """The shard being extracted: its features, and the pictures that wait for a full batch.
+
+    Args:
+        detector: With ``extractBatch``.
+    """
+
+    def __init__(self, detector: Any) -> None:
+        self.count = 0
+        self._detector = detector
+        self._broken: list[tuple[str, str]] = []
+        self._found: dict[str, Features] = {}
+        self._groups: dict[tuple[int, int], list[tuple[str, Decoded]]] = {}
+        self._waiting = 0
+
+    def add(self, name: str, decoded: Decoded) -> None:
+        """Take a picture; pictures of equal padded size run together."""
+        self.count += 1
+        if decoded.pixels is None:
+            self._broken.append((name, decoded.why))
+            return
+        size = padded_size(_pixels(decoded).shape[:2])
+        group = self._groups.setdefault(size, [])
+        group.append((name, decoded))
+        self._waiting += math.prod(size)
+        if (len(group) + 1) * math.prod(size) > BATCH_PIXELS:
+            self._extract(size)
+        elif self._waiting > WAITING_PIXELS:
+            self._extract(max(self._groups, key=lambda one: len(self._groups[one])))
+
+    def close(
+        self, names: Sequence[str]
+    ) -> tuple[list[tuple[str, Features]], list[tuple[str, str]]]:
+        """Name and features of each picture, in the order of the names; those that are broken."""
+        for size in list(self._groups):
+            self._extract(size)
+        return [(name, self._found[name]) for name in names if name in self._found], self._broken
+
+    def _extract(self, size: tuple[int, int]) -> None:
+        group = self._groups.pop(size)
+        self._waiting -= len(group) * math.prod(size)
+        found = self._detector.extractBatch([_pixels(each) for _, each in group])
+        for (name, each), features in zip(group, found, strict=True):
+            self._found[name] = enlarge(features, each.size)
+
+
+def enlarge(features: Features, size: tuple[int, int]) -> Features:
+    """Features of a shrunk picture in the coordinates of the whole."""
+    if features.image_size == size:
+        return features
+    ratio = np.array(
+        (size[1] / features.image_size[1], size[0] / features.image_size[0]), np.float32
+    )
+    keypoints = (features.keypoints + np.float32(0.5)) * ratio - np.float32(0.5)
+    last = np.array((size[1] - 1, size[0] - 1), np.float32)
+    return replace(
+        features,
+        keypoints=keypoints.clip(0, last),
+        sizes=features.sizes * ratio.max(),
+        image_size=size,
+    )
+
+
+def _pixels(each: Decoded) -> ByteArray:
+    assert each.pixels is not None
+    return each.pixels
+
+
+def _settled(shard: Shard, name: str, future: Future[Decoded]) -> tuple[Shard, str, Decoded]:
+    return shard, name, future.result()
+
+
+def _one_thread(*_: Any) -> None:
+    cv2.setNumThreads(1)
