@@ -13,12 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, ENCODER, POOLED, Convolution
 from cv_superpoint.weights import LoadedWeights
+
+
+def _import_ncnn() -> Any:
+    """Import ncnn so that its threads sleep while they wait.
+
+    By default they spin, which halves its speed as soon as anything else wants the cores. Its
+    OpenMP is a copy of its own and reads the variable once, on import, so nothing else notices.
+    """
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        import ncnn
+    finally:
+        if policy is None:
+            del os.environ["OMP_WAIT_POLICY"]
+    return ncnn
+
+
+ncnn = _import_ncnn()
 
 STRIP = 64
 """Rows of a strip, a multiple of 8."""
@@ -97,7 +115,7 @@ class NcnnBackend:
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
-        return f"ncnn {ncnn.__version__} on the CPU, float32, {self.threads} threads"
+        return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
 
 
 def _cores() -> int:

@@ -77,7 +77,7 @@ class OpenVinoBackend:
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
         version = openvino.__version__.partition("-")[0]
-        return f"openvino {version} on the CPU, {self.precision}"
+        return f"openvino {version} on cpu, {self.precision}"
 
 
 def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any:

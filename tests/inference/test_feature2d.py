@@ -282,6 +282,6 @@ def test_no_warnings_on_the_usual_path(grey: np.ndarray) -> None:
 
 def test_describe_says_what_runs(detector: SuperPointFeature2D) -> None:
     text = detector.describe()
-    assert "torch" in text
+    assert "ncnn" in text
     assert "cpu" in text
     assert "float32" in text
