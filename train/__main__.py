@@ -77,6 +77,7 @@ def run_stage(known: argparse.Namespace, config: RunConfig) -> None:
         getattr(run, known.stage)(known.round)
     else:
         getattr(run, known.stage)()
+    run.report()
 
 
 def main() -> None:

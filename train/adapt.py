@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,9 @@ import torch
 
 from cv_superpoint.decode import logits_to_heatmap
 from cv_superpoint.network import SuperPointNet
-from train.data.images import ImageConfig, load_image
+from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
+from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.on_device import warp_batch
 from train.data.pairs import LabelledImage
 from train.detect import points_of_heatmap
 from train.geometry.homography import (
@@ -35,6 +38,7 @@ from train.geometry.homography import (
     valid_mask,
     warp_image,
 )
+from train.runtime import wants_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -81,22 +85,22 @@ class AdaptConfig:
     minutes: float = 0.0
 
 
+class _DetectorHalf(torch.nn.Module):
+    def __init__(self, net: SuperPointNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net.detect(self.net.encode(images))
+
+
 def make_detector(net: SuperPointNet) -> Detector:
     """The detector half of a folded network, by OpenVINO where it is installed (twice as fast).
 
     Returns:
-        A function from (B, H, W) uint8 images to their (H, W) heatmaps.
+        A function from (B, H, W) or (B, H, W, 3) uint8 images to their (H, W) heatmaps.
     """
-
-    class DetectorHalf(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.net.detect(self.net.encode(images))
-
-    half = DetectorHalf().eval()
+    half = _DetectorHalf(net).eval()
     infer: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
     if importlib.util.find_spec("openvino") is None:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,7 +114,9 @@ def make_detector(net: SuperPointNet) -> Detector:
         with warnings.catch_warnings():
             # The converter traces, which torch has declared out of date.
             warnings.simplefilter("ignore", DeprecationWarning)
-            model = openvino.convert_model(half, example_input=torch.zeros(1, 1, 32, 32))
+            model = openvino.convert_model(
+                half, example_input=torch.zeros(1, net.config.in_channels, 32, 32)
+            )
         threads = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # Two processes that pin themselves would share the first core.
@@ -122,7 +128,8 @@ def make_detector(net: SuperPointNet) -> Detector:
             return np.asarray(compiled(images)[0])
 
     def detector(images: npt.NDArray[np.uint8]) -> list[Heatmap]:
-        logits = infer((images[:, None] / 255).astype(np.float32))
+        channels = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        logits = infer((channels / 255).astype(np.float32))
         return [logits_to_heatmap(np.ascontiguousarray(x.transpose(1, 2, 0))) for x in logits]
 
     return detector
@@ -144,7 +151,7 @@ def aggregate(
     """Average of the heatmaps of all views, in the photograph's pixels.
 
     Args:
-        image: (H, W), multiples of 8.
+        image: (H, W) or (H, W, 3), multiples of 8.
         views: Homographies from ``image`` to views of the same size.
         detector: Images -> heatmaps.
         config: Borders and counts.
@@ -167,6 +174,33 @@ def aggregate(
     enough &= valid_mask(np.eye(3), size, size, config.border)
     result = np.where(enough, total / np.maximum(count, 1), 0)
     return result.astype(np.float32)
+
+
+def aggregate_on_device(
+    image: npt.NDArray[np.uint8], views: list[Matrix], net: SuperPointNet, config: AdaptConfig
+) -> Heatmap:
+    """The same as :func:`aggregate`, on the network's device and in batches throughout."""
+    half, device = _DetectorHalf(net).eval(), next(net.parameters()).device
+    size = (image.shape[0], image.shape[1])
+    photo = to_tensor(image)[None].to(device)
+    sizes = torch.tensor([size], dtype=torch.float64, device=device)
+    total, count = (torch.zeros(size, device=device) for _ in range(2))
+    bfloat16 = wants_bfloat16("auto", device)
+    for start in range(0, len(views), config.batch_size):
+        forward = np.stack(views[start : start + config.batch_size])
+        # Depths must be positive inside the photograph and inside the view.
+        forward = forward * np.sign(forward[:, 2] @ [size[1] / 2, size[0] / 2, 1])[:, None, None]
+        there, back = (torch.from_numpy(m).to(device) for m in (np.linalg.inv(forward), forward))
+        n = len(forward)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            images, _ = warp_batch(photo.expand(n, -1, -1, -1), sizes.expand(n, 2), there, size, 0)
+            heat = logits_to_heatmap_tensor(half(images.round() / 255).float())
+            mapped, seen = warp_batch(heat[:, None], sizes.expand(n, 2), back, size, config.border)
+            total += (mapped[:, 0] * seen).sum(dim=0)
+            count += seen.sum(dim=0)
+    result = torch.where(count >= min(config.smallest_count, len(views)), total / count, 0)
+    enough = valid_mask(np.eye(3), size, size, config.border)
+    return np.where(enough, result.cpu().numpy(), 0).astype(np.float32)
 
 
 def cache_folder(run_dir: Path, net: SuperPointNet, config: AdaptConfig, seed: int) -> Path:
@@ -207,7 +241,11 @@ def adapt(
     """
     folder = cache_folder(run_dir, net, config, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    detector = make_detector(net)
+    if torch.cuda.is_available():
+        net = net.to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
+        label = partial(aggregate_on_device, net=net, config=config)
+    else:
+        label = partial(aggregate, detector=make_detector(net), config=config)
     started, new = time.perf_counter(), 0
     order = np.random.default_rng((seed, 2)).permutation(len(paths))
     order = order[shard[0] :: shard[1]]
@@ -222,7 +260,7 @@ def adapt(
         image = load_image(paths[position], config.images)
         rng = np.random.default_rng((seed, int(position)))
         views = sample_views(rng, (image.shape[0], image.shape[1]), config)
-        heatmap = aggregate(image, views, detector, config)
+        heatmap = label(image, views)
         points, scores = points_of_heatmap(heatmap, config.threshold, config.most_points)
         temporary = target.with_suffix(f".{os.getpid()}")
         with temporary.open("wb") as file:

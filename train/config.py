@@ -26,7 +26,8 @@ class RunConfig:
         magicpoint: The first stage.
         adapt: The labelling of every round.
         joint: The training of every round.
-        refine: The training after the last round; None leaves it out.
+        refine: The training after the last round.
+        refinement: Whether there is one.
     """
 
     seed: int = 0
@@ -37,11 +38,17 @@ class RunConfig:
     magicpoint: MagicPointConfig = field(default_factory=MagicPointConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     joint: JointConfig = field(default_factory=JointConfig)
-    refine: JointConfig | None = None
+    refine: JointConfig = field(default_factory=JointConfig)
+    refinement: bool = False
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        if self.magicpoint.data.colour != self.adapt.images.colour:
+            raise ValueError(
+                "drawings and photographs must both be in colour or both grey: set both "
+                "--magicpoint.data.colour and --adapt.images.colour"
+            )
 
     def within(self, minutes: float, stage: str) -> RunConfig:
         """The same run in a given time: a stage that runs alone gets all of it.
@@ -50,9 +57,8 @@ class RunConfig:
             minutes: Wall-clock minutes of all that is run, without evaluation.
             stage: A name of ``SHARES``, or "all".
         """
-        counts = {"magicpoint": 1, "adapt": self.rounds, "joint": self.rounds, "refine": 1}
-        if self.refine is None:
-            counts["refine"] = 0
+        counts = {"magicpoint": 1, "adapt": self.rounds, "joint": self.rounds}
+        counts["refine"] = int(self.refinement)
         total = sum(SHARES[name] * count for name, count in counts.items())
 
         def length(name: str) -> float:
@@ -69,5 +75,5 @@ class RunConfig:
             ),
             adapt=replace(self.adapt, minutes=length("adapt")),
             joint=trained(self.joint, "joint"),
-            refine=None if self.refine is None else trained(self.refine, "refine"),
+            refine=trained(self.refine, "refine"),
         )

@@ -14,7 +14,7 @@ from cv_superpoint.network import SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import save_weights
 from train import checkpoint
 from train.adapt import median_threshold
-from train.data.images import ImageConfig, load_image
+from train.data.images import ImageConfig, load_image, to_tensor
 from train.detect import detect
 from train.model import TrainingNetwork
 
@@ -43,7 +43,7 @@ def recommended_threshold(
     scores = []
     order = np.random.default_rng(3).permutation(len(images))[:CALIBRATION_IMAGES]
     for position in order:
-        image = torch.from_numpy(load_image(images[position], sizes))[None, None]
+        image = to_tensor(load_image(images[position], sizes))[None]
         scores.append(detect(network, image, 1e-4, describe=False)[0].scores)
     return median_threshold(scores, wanted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from cv_superpoint.network import CELL_SIZE, sample_descriptors
+from train import distributed
 from train.data.images import ImageConfig
+from train.data.on_device import DevicePairs
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.keypoints import SoftKeypoints, soft_keypoints
 from train.loop import Batch, LoopConfig
@@ -38,6 +41,8 @@ class JointConfig:
         loop: Length, batch (in pairs), learning rate.
         data: How pairs are made.
         validation: The pairs that are watched.
+        pairs: Made by "workers" (processes, on the CPU) or on the training "device", where all
+            photographs must fit into memory; "auto": on the device if it is a GPU.
         descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
         detector_weight: Of the detector's loss, the mean of both images.
         descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
@@ -56,6 +61,7 @@ class JointConfig:
     )
     data: PairConfig = field(default_factory=PairConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    pairs: Literal["auto", "workers", "device"] = "auto"
     descriptor_loss: Literal["dual_softmax", "dense_hinge"] = "dual_softmax"
     detector_weight: float = 2.0
     descriptor_weight: float = 0.3
@@ -84,7 +90,7 @@ class Joint:
         self.seed = seed
         self.images = images
         self.sizes = sizes
-        self.network = TrainingNetwork(seed)
+        self.network = TrainingNetwork(seed, 3 if sizes.colour else 1)
         self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.network.register_parameter("log_scale", self.log_scale)
         self.pairs = fixed_pairs(held_out, sizes, config.validation)
@@ -96,6 +102,16 @@ class Joint:
     def dataset(self) -> WarpedPairs:
         """Warped pairs of the labelled photographs."""
         return WarpedPairs(self.seed, self.images, self.sizes, self.config.data)
+
+    def device_batches(self, device: torch.device, step: int, share: int) -> Iterator[Batch] | None:
+        """Warped pairs made on the device, if that is where they are to be made."""
+        if self.config.pairs == "workers" or (self.config.pairs, device.type) == ("auto", "cpu"):
+            return None
+        pairs = DevicePairs(
+            self.seed, self.images, self.sizes, self.config.data, device,
+            rank=distributed.rank(), world_size=distributed.world_size(),
+        )  # fmt: skip
+        return pairs.batches(step, share)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The whole network and the temperature."""

@@ -26,6 +26,7 @@ from train import checkpoint, distributed
 from train.model import TrainingNetwork
 from train.preview import Picture
 from train.report import Reporter
+from train.runtime import wants_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,13 @@ class Task(Protocol):
 
     def dataset(self) -> Dataset[Batch]:
         """Endless map-style data; item i is the same whenever it is asked for."""
+        ...
+
+    def device_batches(self, device: torch.device, step: int, share: int) -> Iterator[Batch] | None:
+        """This process's ``share`` of every batch from ``step`` on, made on the device.
+
+        None to have workers make them from :meth:`dataset`.
+        """
         ...
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -236,6 +244,10 @@ class Trainer:
                 f"batch_size {self.config.batch_size} must be a multiple of the number of "
                 f"processes, {distributed.world_size()}"
             )
+        on_device = self.task.device_batches(self.device, self.step, share)
+        if on_device is not None:
+            yield from on_device
+            return
         workers: dict[str, Any] = {}
         if self.config.workers:
             workers = {
@@ -346,16 +358,6 @@ class Trainer:
 
 
 Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
-
-
-def wants_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to train in mixed precision; see :class:`LoopConfig`."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 class _LossModule(torch.nn.Module):

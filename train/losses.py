@@ -12,7 +12,10 @@ What differs, and why:
       say what happens to them, and labels there are wrong.
     - Detector targets may be soft (``labels.labels_from_points``): a keypoint between four pixels
       is shared among them, so that sub-pixel positions can be learned.
-    - Detector: a mean over valid cells instead of all.
+    - Detector: a mean over valid cells instead of all; cells with a keypoint may count more
+      (``keypoint_weight``). Nineteen cells of twenty are empty, and learning to say so is most of
+      what the first thousand steps do otherwise: after 300 steps a weight of 10 gave an average
+      precision of .445 on noisy drawings, no weight .2 after 500.
     - Descriptors: ``dual_softmax_loss`` is what training uses. In a trial at equal time it doubled
       the matching score of the hinge, whose 250 : 1 balance needs a far longer schedule.
     - Hinge: divided by the number of valid pairs, descriptors are of unit length. Setting
@@ -33,20 +36,25 @@ from train.distributed import mean_over_ranks
 from train.keypoints import SoftKeypoints, warp
 
 
-def detector_loss(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
+def detector_loss(
+    logits: Tensor, targets: Tensor, valid: Tensor | None = None, keypoint_weight: float = 1.0
+) -> Tensor:
     """Cross-entropy over the 65 channels of every cell.
 
     Args:
         logits: (B, 65, h, w).
         targets: (B, 65, h, w), summing to one over the channels.
         valid: (B, h, w) boolean, cells that count; all by default.
+        keypoint_weight: How much more a cell counts for the share of it that is a keypoint.
 
     Returns:
-        Mean over the valid cells, a scalar; 0 when there are none.
+        Weighted mean over the valid cells, a scalar; 0 when there are none.
     """
     cells = -(targets * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
-    valid = torch.ones_like(cells, dtype=torch.bool) if valid is None else valid
-    return (cells * valid).sum() / mean_over_ranks(valid.sum()).clamp(min=1)
+    weight = 1 + (keypoint_weight - 1) * (1 - targets[:, -1])
+    if valid is not None:
+        weight = weight * valid
+    return (cells * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=1)
 
 
 def dual_softmax_loss(

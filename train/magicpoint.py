@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from train.data.images import to_tensor
 from train.data.synthetic import (
     SyntheticConfig,
     SyntheticSample,
@@ -21,6 +22,9 @@ from train.losses import detector_loss
 from train.model import TrainingNetwork
 from train.preview import Picture, with_points
 
+THRESHOLD = 0.1
+"""Smallest probability of the detections whose precision and recall are watched."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MagicPointConfig:
@@ -29,11 +33,13 @@ class MagicPointConfig:
     Attributes:
         loop: Length, batch, learning rate.
         data: What is drawn.
+        keypoint_weight: How much more than empty cells those with a keypoint count.
         validation_images: Held-out drawings, each judged clean and with photometric changes.
     """
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(minutes=35, warmup_steps=150))
     data: SyntheticConfig = field(default_factory=SyntheticConfig)
+    keypoint_weight: float = 1.0
     validation_images: int = 96
 
 
@@ -45,13 +51,16 @@ class MagicPoint:
     def __init__(self, config: MagicPointConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        self.network = TrainingNetwork(seed)
+        self.network = TrainingNetwork(seed, 3 if config.data.colour else 1)
         for name, parameter in self.network.net.named_parameters():
             parameter.requires_grad_(not name.startswith("descriptor"))
 
     def dataset(self) -> SyntheticShapes:
         """Drawings of the run's seed."""
         return SyntheticShapes(self.seed, self.config.data)
+
+    def device_batches(self, device: torch.device, step: int, share: int) -> None:
+        """Drawings are made by workers."""
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The network without its descriptor head."""
@@ -61,10 +70,16 @@ class MagicPoint:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the cells."""
         features = self.network.encode(batch["image"])
-        return detector_loss(self.network.net.detect(features), batch["targets"]), {}
+        logits = self.network.net.detect(features)
+        weight = self.config.keypoint_weight
+        return detector_loss(logits, batch["targets"], keypoint_weight=weight), {}
 
     def validate(self, network: TrainingNetwork) -> dict[str, float]:
-        """Average precision (2.5 px) and localisation error, clean and with photometric changes."""
+        """Of clean drawings and of drawings with photometric changes, at 2.5 px.
+
+        Average precision, precision and recall of the detections above ``THRESHOLD``, and the
+        localisation error of the correct ones.
+        """
         measures = {}
         for kind in ("clean", "noisy"):
             config = replace(self.config.data, clean=kind == "clean")
@@ -79,7 +94,10 @@ class MagicPoint:
             )
             scores = np.concatenate([found.scores for found, _ in pairs])
             corners = sum(len(corners) for _, corners in pairs)
-            correct = np.isfinite(distances)
+            correct, strong = np.isfinite(distances), scores > THRESHOLD
+            hits = float((correct & strong).sum())
+            measures[f"precision_{kind}"] = hits / max(int(strong.sum()), 1)
+            measures[f"recall_{kind}"] = hits / max(corners, 1)
             measures[f"ap_{kind}"] = metrics.average_precision(scores, correct, corners)
             measures[f"localisation_{kind}"] = (
                 float(np.mean(distances[correct])) if correct.any() else float("nan")
@@ -94,5 +112,5 @@ class MagicPoint:
 
 
 def _find(network: TrainingNetwork, sample: SyntheticSample) -> Detections:
-    image = torch.from_numpy(sample.image)[None, None]
+    image = to_tensor(sample.image)[None]
     return detect(network, image, 0.01, border=0, describe=False)[0]

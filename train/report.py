@@ -116,5 +116,6 @@ class Reporter:
         """Store an (H, W, 3) BGR picture."""
         if self.writer is not None:
             self.writer.add_image(name, image[..., ::-1].copy(), step, dataformats="HWC")
+            self.writer.flush()
             # Else the report of the run, made from the files, may miss it.
             self.writer.flush()

@@ -15,7 +15,7 @@ from cv_superpoint.weights import load_weights
 from train import checkpoint, distributed
 from train.adapt import adapt, cache_folder, read_labels
 from train.config import RunConfig
-from train.data.images import list_images, load_image
+from train.data.images import list_images, load_image, to_tensor
 from train.evaluate.run import EvaluateConfig, evaluate
 from train.export import export, folded_network
 from train.joint import Joint, JointConfig
@@ -23,6 +23,7 @@ from train.loop import Trainer
 from train.magicpoint import MagicPoint
 from train.model import unfold_batchnorm
 from train.preview import save_drawings
+from train.summary import write_report
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,16 @@ class Run:
         for round_ in range(1, self.config.rounds + 1):
             self.adapt(round_)
             self.joint(round_)
-        self.refine()
+        if self.config.refinement:
+            self.refine()
         if distributed.rank() == 0:
             self.export()
             self.evaluate()
+
+    def report(self) -> None:
+        """Gather curves and pictures of what was run so far in one file."""
+        if distributed.rank() == 0 and (self.run_dir / "tensorboard").exists():
+            log.info("wrote %s", write_report(self.run_dir))
 
     def magicpoint(self) -> None:
         """Train the detector on synthetic shapes."""
@@ -84,8 +91,6 @@ class Run:
 
     def refine(self) -> None:
         """Train on, on the labels of the last round, with the keypoints of both images compared."""
-        if self.config.refine is None:
-            return
         last = self.config.rounds
         start = checkpoint.weights_of(checkpoint.load(self._path(joint_name(last))))
         self._train_joint(self.config.refine, last, "refine", start)
@@ -165,11 +170,10 @@ class Run:
         if round_ == 1 and self.start is not None:
             sizes = self.config.adapt.images
             paths = self.split()[0][:CALIBRATION_IMAGES]
-            images = [load_image(path, sizes) for path in paths]
-            h, w = np.min([image.shape[:2] for image in images], axis=0)
-            batch = np.stack([image[:h, :w].reshape(h, w, -1) for image in images])
-            tensor = torch.from_numpy(batch.transpose(0, 3, 1, 2)).float() / 255
-            return unfold_batchnorm(load_weights(self.start).net, tensor).state_dict()
+            images = [to_tensor(load_image(path, sizes)) for path in paths]
+            h, w = np.min([image.shape[1:] for image in images], axis=0)
+            batch = torch.stack([image[:, :h, :w] for image in images]).float() / 255
+            return unfold_batchnorm(load_weights(self.start).net, batch).state_dict()
         name = "magicpoint" if round_ == 1 else joint_name(round_ - 1)
         return checkpoint.weights_of(checkpoint.load(self._path(name)))
 

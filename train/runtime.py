@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import MutableMapping
 
+import torch
+
 log = logging.getLogger(__name__)
 
 # glibc gives big buffers back to the kernel after every layer and asks for them again; keeping
@@ -43,3 +45,19 @@ def start_logging(*, quiet: bool = False) -> None:
     )
     settings = " ".join(f"{name}={os.environ.get(name)}" for name in CPU_ENVIRONMENT)
     log.info("running with %s", settings)
+
+
+def wants_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in mixed precision.
+
+    Args:
+        precision: "float32", "bfloat16", or "auto": where the device multiplies matrices in
+            bfloat16.
+        device: Where.
+    """
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -3,15 +3,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
-from cv_superpoint.network import SuperPointNet
+from cv_superpoint.network import NetworkConfig, SuperPointNet
 from train.adapt import (
     AdaptConfig,
     adapt,
     aggregate,
+    aggregate_on_device,
     cache_folder,
     label_file,
+    make_detector,
     median_threshold,
     read_labels,
     sample_views,
@@ -118,3 +121,16 @@ def test_damaged_label_is_made_anew(
     adapt(net, photographs, tmp_path, CONFIG, seed=0)
     for path in photographs:
         np.testing.assert_array_equal(np.load(label_file(folder, path)), good[path])
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_aggregation_on_the_device_is_the_same(colour: bool) -> None:
+    torch.manual_seed(0)
+    net = SuperPointNet(NetworkConfig(in_channels=3 if colour else 1)).eval()
+    image = data.coffee()[:96, :128] if colour else data.camera()[200:296, 200:328]
+    config = AdaptConfig(views=7, batch_size=3)
+    views = sample_views(np.random.default_rng(0), (96, 128), config)
+    expected = aggregate(image, views, make_detector(net), config)
+    result = aggregate_on_device(image, views, net, config)
+    np.testing.assert_array_equal(result > 0, expected > 0)
+    np.testing.assert_allclose(result, expected, rtol=0.02, atol=2e-5)

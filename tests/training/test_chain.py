@@ -8,9 +8,14 @@ import torch
 from skimage import data
 
 from cv_superpoint.weights import load_weights
+from train import checkpoint
 from train.__main__ import parse, run_stage
+from train.export import folded_network
 from train.run import Run
 from train.runtime import CPU_ENVIRONMENT, missing_settings
+
+FEW = ["--magicpoint.loop.steps", "3", "--magicpoint.loop.workers", "0"]
+FEW += ["--magicpoint.validation-images", "4"]
 
 
 def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
@@ -18,7 +23,7 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     photographs.mkdir()
     for name in ("astronaut", "camera", "chelsea"):
         cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)())
-    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--seed", "7"]
+    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--seed", "7", *FEW]
     known, config = parse(["--images", str(photographs), *arguments])
     assert (known.stage, config.seed) == ("all", 7)
     run_stage(known, config)
@@ -32,6 +37,69 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     assert description["stage"] == "refine"
     assert loaded.score_threshold == description["score_threshold"]
     assert description["recipe"]["joint"]["descriptor_weight"] == 0.3
+    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    assert set(results["detectors"]) == {"superpoint", "sift", "orb"}
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(stage in report for stage in ("magicpoint", "joint", "refine"))
+
+
+def test_rounds_label_with_the_newest_detector(tmp_path: Path) -> None:
+    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path), "--rounds", "2", *FEW]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, None)
+    run.magicpoint()
+    for round_ in (1, 2):
+        run.adapt(round_)
+        run.joint(round_)
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+    first, second = (checkpoint.load(tmp_path / f"{name}.pt") for name in ("joint", "joint2"))
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert run.last_stage() == tmp_path / "joint2.pt"
+
+
+def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), data.camera()[::2, ::2])
+    cv2.imwrite(str(tmp_path / "b.png"), data.coins())
+    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--images", str(tmp_path)]
+    arguments += ["--start", "superpoint", "--joint.loop.steps", "1"]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, known.images, known.start)
+    run.adapt()
+    run.joint()
+    assert not (tmp_path / "run" / "magicpoint.pt").exists()
+    state = checkpoint.load(tmp_path / "run" / "joint.pt")
+    with torch.inference_mode():
+        image = torch.from_numpy(data.coins()[:128, :160].copy())[None, None]
+        tuned = folded_network(tmp_path / "run" / "joint.pt")(image / 255)[0]
+        before = load_weights("superpoint").net(image / 255)[0]
+    assert state["step"] == 1
+    # One step from where it started: nearly the same detector, not a new one.
+    assert torch.corrcoef(torch.stack([tuned.flatten(), before.flatten()]))[0, 1] > 0.95
+
+
+def test_time_is_shared_among_the_stages() -> None:
+    _, config = parse(["--minutes", "60"])
+    stages = [config.magicpoint.loop.minutes, config.adapt.minutes, config.joint.loop.minutes]
+    assert stages[0] + config.rounds * sum(stages[1:]) == pytest.approx(60)
+    assert config.joint.loop.steps == 0
+    _, config = parse(["joint", "--recipe", "smoke", "--minutes", "5"])
+    assert (config.joint.loop.minutes, config.joint.loop.steps) == (5, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["joint", "--round", "3"], "--round must be between 1 and --rounds 2"),
+        (["--adapt.images.colour"], "both be in colour or both grey"),
+    ],
+)
+def test_contradictions_are_said(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments)
+    said = capsys.readouterr().err.replace("│", " ") + str(caught.value)
+    assert message in " ".join(said.split())
 
 
 def test_without_photographs_drawings_stand_in(tmp_path: Path) -> None:
@@ -48,6 +116,7 @@ def test_settings_are_only_added() -> None:
 def test_shards_do_every_photograph_once(tmp_path: Path) -> None:
     for shard in ("0/2", "1/2"):
         arguments = ["adapt", "--recipe", "smoke", "--run-dir", str(tmp_path), "--shard", shard]
+        arguments += FEW
         known, config = parse(arguments)
         if shard == "0/2":
             run_stage(Namespace(**{**vars(known), "stage": "magicpoint"}), config)

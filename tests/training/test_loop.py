@@ -9,8 +9,9 @@ import torch
 
 from train import checkpoint
 from train.data.synthetic import SyntheticConfig
-from train.loop import LoopConfig, Trainer, wants_bfloat16
+from train.loop import LoopConfig, Trainer
 from train.magicpoint import MagicPoint, MagicPointConfig
+from train.runtime import wants_bfloat16
 
 LOOP = LoopConfig(steps=6, batch_size=2, workers=0, warmup_steps=2, freeze_stem_from=0.6)
 CONFIG = MagicPointConfig(loop=LOOP, data=SyntheticConfig(size=(40, 48)), validation_images=2)

@@ -1,0 +1,38 @@
+"""The whole chain as a process, on drawings alone: what `make test` shows of training."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.weights import save_weights
+from train.evaluate.detectors import build_detector
+from train.evaluate.run import EvaluateConfig, evaluate
+from train.export import folded_network
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_smoke_chain_makes_a_detector_that_beats_harris_on_noise(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train", "--recipe", "smoke", "--run-dir", str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("superpoint.safetensors", "superpoint.json", "report.html", "evaluation"):
+        assert (tmp_path / name).exists(), name
+    assert "superpoint" in done.stdout
+
+    weights = tmp_path / "magicpoint.safetensors"
+    save_weights(folded_network(tmp_path / "magicpoint.pt"), weights, score_threshold=0.005)
+    detectors = {
+        "magicpoint": SuperPointFeature2D(weights=str(weights)),
+        "harris": build_detector("harris", quota=1000, weights=None),
+    }
+    config = EvaluateConfig(protocol="synthetic", images=60, resamples=0)
+    report = evaluate(config, detectors)
+    noisy = {
+        name: summary["noise"]["average_precision"].value
+        for name, summary in report.summaries.items()
+    }
+    assert noisy["magicpoint"] > noisy["harris"]
