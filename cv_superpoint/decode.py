@@ -6,6 +6,7 @@ Everything here is local, so an image cut into overlapping tiles decodes to the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 CELL_SIZE = 8
 SUBPIXEL_RADIUS = 2
 """Pixels around a maximum that its sub-pixel position depends on."""
+_ROWS = 128
+"""Descriptors that are sampled at a time."""
 LARGEST_SHIFT = 0.499
 """Of a sub-pixel position from its maximum, in pixels: rounding gives the maximum back."""
 
@@ -40,7 +43,7 @@ def logits_to_heatmap(logits: Floats) -> Floats:
     return heatmap
 
 
-def _sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
+def sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
     """Maximum over the (2 radius + 1)^2 window around each pixel; outside counts for nothing.
 
     Doubling windows take log2(window) passes along each axis, faster in numpy than a general
@@ -58,7 +61,12 @@ def _sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
     return current
 
 
-def local_maxima(heatmap: Floats, threshold: float, radius: int) -> tuple[Indices, Indices]:
+def local_maxima(
+    heatmap: Floats,
+    threshold: float,
+    radius: int,
+    window_maximum: Callable[[NDArray[Any], int], NDArray[Any]] = sliding_maximum,
+) -> tuple[Indices, Indices]:
     """Pixels above the threshold that no other within ``radius`` (Chebyshev) exceeds.
 
     Of equal maxima within reach of each other the first in raster order wins, so there are never
@@ -68,21 +76,23 @@ def local_maxima(heatmap: Floats, threshold: float, radius: int) -> tuple[Indice
         heatmap: (H, W) float32, not negative.
         threshold: Probability; a keypoint has more than this.
         radius: In pixels; 0 keeps every pixel above the threshold.
+        window_maximum: As :func:`sliding_maximum`, whose place a faster one may take.
 
     Returns:
         Rows and columns, each (N,), in raster order.
     """
     is_maximum = heatmap > threshold
     if radius:
-        is_maximum &= heatmap == _sliding_maximum(heatmap, radius)
+        is_maximum &= heatmap == window_maximum(heatmap, radius)
     # Flat indices: numpy finds them ten times faster than rows and columns.
     found = np.flatnonzero(is_maximum)
     scores = heatmap.ravel()[found]
     if radius and len(np.unique(scores)) < len(scores):
         # Some are equal: repeat among the maxima with their ranks, which all differ.
-        ranks = np.zeros(heatmap.size, np.int32)
+        exact = np.float32 if heatmap.size < 1 << 24 else np.float64
+        ranks = np.zeros(heatmap.size, exact)
         ranks[found] = np.arange(len(found), 0, -1)
-        highest = _sliding_maximum(ranks.reshape(heatmap.shape), radius).ravel()
+        highest = window_maximum(ranks.reshape(heatmap.shape), radius).ravel()
         found = found[ranks[found] == highest[found]]
     rows, columns = np.divmod(found, heatmap.shape[1])
     return rows, columns
@@ -141,18 +151,23 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
     y = np.clip(cells[:, 1], 0, h - 1)
     left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
-    fx, fy = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
+    fx, fy = (x - left).astype(np.float32), (y - top).astype(np.float32)
+    corners = np.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right])
+    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])[..., None]
     flat = dense.reshape(h * w, -1)
-    sampled: Floats = flat[top * w + left]
-    sampled *= (1 - fx) * (1 - fy)
-    for cell, weight in (
-        (top * w + right, fx * (1 - fy)),
-        (bottom * w + left, (1 - fx) * fy),
-        (bottom * w + right, fx * fy),
-    ):
-        corner = flat[cell]
-        corner *= weight
-        sampled += corner
-    norms = np.sqrt(np.einsum("nd,nd->n", sampled, sampled))
-    sampled /= np.maximum(norms, np.float32(1e-12))[:, None]
+    sampled = np.empty((len(points), flat.shape[1]), np.float32)
+    corner = np.empty((min(len(points), _ROWS), flat.shape[1]), np.float32)
+    # In blocks that stay in the cache: three times as fast as all rows at once.
+    for start in range(0, len(points), _ROWS):
+        block = slice(start, start + _ROWS)
+        rows = sampled[block]
+        np.take(flat, corners[0, block], axis=0, out=rows, mode="clip")
+        rows *= weights[0, block]
+        for index in (1, 2, 3):
+            other = corner[: len(rows)]
+            np.take(flat, corners[index, block], axis=0, out=other, mode="clip")
+            other *= weights[index, block]
+            rows += other
+        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        rows /= np.maximum(norms, np.float32(1e-12))[:, None]
     return sampled

@@ -15,7 +15,15 @@ from cv_superpoint import decode
 from cv_superpoint.backends import Backend
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
 from cv_superpoint.features import CELL_DIAMETER, Features
-from cv_superpoint.image import CELL_SIZE, ByteArray, check_mask, pad, padded_size, to_channels
+from cv_superpoint.image import (
+    CELL_SIZE,
+    ByteArray,
+    check_mask,
+    pad,
+    padded_size,
+    to_channels,
+    window_maximum,
+)
 from cv_superpoint.tiles import Tile, make_tiles
 
 MAX_BATCH = 32
@@ -248,7 +256,9 @@ class Detector:
         heatmap = decode.logits_to_heatmap(logits)
         # Without the padding: it neither gives keypoints nor suppresses any.
         heatmap = heatmap[: height - tile.top, : width - tile.left]
-        rows, columns = decode.local_maxima(heatmap, config.score_threshold, config.nms_radius)
+        rows, columns = decode.local_maxima(
+            heatmap, config.score_threshold, config.nms_radius, window_maximum
+        )
         margin = config.border_margin
         x, y = columns + tile.left, rows + tile.top
         keep = (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv_superpoint import decode, network
+from cv_superpoint.image import window_maximum
 from cv_superpoint.module import SuperPoint
 
 
@@ -42,6 +43,8 @@ def test_maxima_equal_brute_force_with_ties(
     rng = np.random.default_rng(seed)
     heatmap = rng.integers(0, levels, (height, width)).astype(np.float32) / levels
     rows, columns = decode.local_maxima(heatmap, 0.1, radius)
+    others = decode.local_maxima(heatmap, 0.1, radius, window_maximum)
+    np.testing.assert_array_equal((rows, columns), others)
     found = np.stack([rows, columns], axis=1).tolist()
     if radius == 0:
         assert found == np.argwhere(heatmap > 0.1).tolist()
