@@ -7,7 +7,7 @@ OPENCV4 := $(VENV)/opencv-4.14
 # cv2 of another version before the environment's own on the path: one torch serves both.
 WITH_OPENCV4 := PYTHONPATH=$(OPENCV4)
 
-.PHONY: demo test check test-opencv5 test-opencv4 bench clean
+.PHONY: demo test check test-opencv5 test-opencv4 bench docs package clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -31,8 +31,17 @@ test-opencv4: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
+# Read build/site/index.html; it needs no network. The variable quiets an advertisement.
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+# Wheel and sdist, each in a clean environment, run the README's first lines outside the checkout.
+package: $(VENV)/.test
+	$(PIP) build
+	$(BIN)/python tests/package.py build/package
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -193,6 +193,14 @@ def test_rotation_study(run: Runner) -> None:
     assert cells[2:4] == ["100", "0.80"]
 
 
+def test_matching_study(run: Runner) -> None:
+    output = run("matching_study")
+    rows = {row.split("|")[1].strip(): row.split("|") for row in output.splitlines() if "|" in row}
+    assert float(rows["ratio 0.8"][3]) > float(rows["none"][3])  # precision
+    assert float(rows["ratio 0.8"][4]) < float(rows["none"][4])  # kept
+    assert len(rows) == 15
+
+
 @pytest.mark.parametrize("name", ["demo", "homography", "swap_sift", "panorama", "locate"])
 def test_pictures_without_features(run: Runner, name: str) -> None:
     flat = run.save("flat.png", np.full((60, 80, 3), 127, np.uint8))
