@@ -269,7 +269,13 @@ def adapt(
         new += 1
         if new % 25 == 0:
             speed = new / (time.perf_counter() - started)
-            log.info("labelled %d photographs, %.2f a second", done + 1, speed)
+            left = (len(order) - done - 1) / speed
+            if config.minutes:
+                left = min(left, 60 * config.minutes - new / speed)
+            log.info(
+                "labelled %d of %d photographs, %.2f a second, %.0f min left",
+                done + 1, len(order), speed, left / 60,
+            )  # fmt: skip
     return folder
 
 

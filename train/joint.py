@@ -44,6 +44,8 @@ class JointConfig:
         pairs: Made by "workers" (processes, on the CPU) or on the training "device", where all
             photographs must fit into memory; "auto": on the device if it is a GPU.
         descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
+        negative_margin: Of the dense hinge: products of cells that do not correspond are pushed
+            down to it. The paper's 0.2; -1 pushes them all the way.
         detector_weight: Of the detector's loss, the mean of both images.
         descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
         reprojection_weight: Of the distance between corresponding keypoints, in pixels.
@@ -63,6 +65,7 @@ class JointConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     pairs: Literal["auto", "workers", "device"] = "auto"
     descriptor_loss: Literal["dual_softmax", "dense_hinge"] = "dual_softmax"
+    negative_margin: float = 0.2
     detector_weight: float = 2.0
     descriptor_weight: float = 0.3
     reprojection_weight: float = 0.0
@@ -127,7 +130,9 @@ class Joint:
         dense0, dense1 = dense.chunk(2)
         scale = self.log_scale.exp().clamp(max=config.largest_scale)
         if config.descriptor_loss == "dense_hinge":
-            descriptor = dense_hinge_loss(dense0, dense1, *cell_pairs(batch))
+            descriptor = dense_hinge_loss(
+                dense0, dense1, *cell_pairs(batch), negative_margin=config.negative_margin
+            )
         else:
             descriptor = dual_softmax_loss(
                 sample_descriptors(dense0, batch["points0"]),

@@ -8,11 +8,14 @@ import torch
 from skimage import data
 from torch.utils.data import default_collate
 
+from train import checkpoint
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
+from train.export import folded_network
 from train.joint import Joint, cell_pairs
+from train.loop import Trainer
 from train.losses import dense_hinge_loss
-from train.recipes import smoke
+from train.recipes import RECIPES, smoke
 
 SIZES = ImageConfig(shorter_side=96, longest_side=128)
 
@@ -77,3 +80,39 @@ def test_starting_weights_are_taken_but_not_the_temperature(task: Joint) -> None
         other.network.net.encoder[0].conv.weight, task.network.net.encoder[0].conv.weight
     )
     assert other.log_scale.item() == pytest.approx(-np.log(0.07), rel=1e-6)
+
+
+def test_pairs_of_the_device_train_as_those_of_workers_do(task: Joint, tmp_path: Path) -> None:
+    config = replace(task.config, pairs="device", reprojection_weight=1.0, keypoint_threshold=0.0)
+    twin = Joint(config, 0, task.images, [], SIZES)
+    loop = replace(config.loop, steps=2, workers=0)
+    trainer = Trainer(twin, loop, tmp_path)
+    given = next(trainer.batches())
+    expected = default_collate([task.dataset()[i] for i in range(loop.batch_size)])
+    assert {k: (v.shape, v.dtype) for k, v in given.items()} == {
+        k: (v.shape, v.dtype) for k, v in expected.items()
+    }
+    trainer.fit()
+    assert checkpoint.load(tmp_path / "joint.pt")["finished"]
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_can_be_planned(name: str) -> None:
+    config = RECIPES[name]()
+    planned = config.within(25, "all")
+    assert planned.joint.loop.minutes > 3
+    assert planned.joint.loop.steps == 0
+    assert config.joint.loop.batch_size % 2 == 0
+
+
+def test_colour_is_three_channels_from_end_to_end(tmp_path: Path) -> None:
+    path = tmp_path / "coffee.png"
+    cv2.imwrite(str(path), cv2.cvtColor(data.coffee(), cv2.COLOR_RGB2BGR))
+    points = np.random.default_rng(0).uniform(5, 90, (60, 2)).astype(np.float32)
+    sizes = replace(SIZES, colour=True)
+    config = smoke().joint
+    task = Joint(config, 0, [LabelledImage(path, points)], [path], sizes)
+    Trainer(task, replace(config.loop, steps=1), tmp_path).fit()
+    net = folded_network(tmp_path / "joint.pt")
+    assert net.config.in_channels == 3
+    assert net.encoder[0].conv.weight.shape == (64, 3, 3, 3)
