@@ -24,6 +24,7 @@ from cv_superpoint.cli.output import FAILED, STOPPED, Output, one_line
 from cv_superpoint.cli.stitch import Stitch
 from cv_superpoint.cli.track import Track
 from cv_superpoint.cli.train import Train
+from cv_superpoint.cli.view import View
 
 _COMMANDS = {
     "detect": Detect,
@@ -33,6 +34,7 @@ _COMMANDS = {
     "stitch": Stitch,
     "export": Export,
     "convert": Convert,
+    "view": View,
     "doctor": Doctor,
     "train": Train,
 }

@@ -219,12 +219,23 @@ try:
     main(["--help"])
 except SystemExit as stop:
     assert stop.code == 0
-heavy = {"torch", "train", "ray", "h5py", "pycolmap", "openvino", "onnxruntime", "ncnn", "onnx"}
+heavy = {"torch", "train", "ray", "h5py", "gradio", "pycolmap", "openvino", "onnxruntime"}
+heavy |= {"ncnn", "onnx"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
-    for name in ("detect", "match", "extract", "track", "stitch", "export", "convert", "doctor"):
+    for name in (
+        "detect",
+        "match",
+        "extract",
+        "track",
+        "stitch",
+        "export",
+        "convert",
+        "view",
+        "doctor",
+    ):
         assert f" {name} " in done.stdout
 
 

@@ -1,0 +1,48 @@
+"""``cv-superpoint view``: the viewer in the browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from cv_superpoint.cli.output import DONE, Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Show two pictures, options as sliders, beside SIFT and ORB, in the browser (extra [viewer]).
+
+    Attributes:
+        image0: First picture; pictures can also be chosen on the page.
+        image1: Second picture; without it, a turned view of the first.
+        port: Of http://127.0.0.1; by default the first free one from 7860 on.
+        open_browser: Open it in the browser.
+        weights: Bundled name or file; by default the bundled set.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+
+    image0: Positional[Path | None] = None
+    image1: Positional[Path | None] = None
+    port: int | None = None
+    open_browser: bool = True
+    weights: str | None = None
+    device: str = "auto"
+
+    def run(self, output: Output) -> int:
+        """Run it until Ctrl-C; returns the exit code."""
+        from cv_superpoint.errors import require
+        from cv_superpoint.reading import read_picture
+        from cv_superpoint.viewer.analysis import Network
+        from cv_superpoint.viewer.app import make_app, serve
+
+        require("gradio", "viewer")
+        images = [
+            None if path is None else read_picture(path) for path in (self.image0, self.image1)
+        ]
+        app = make_app(Network(self.weights, self.device), *images)
+        where = f"http://127.0.0.1:{self.port}" if self.port else "http://127.0.0.1, from 7860 on"
+        output.say(f"the viewer is at {where}; Ctrl-C ends it")
+        serve(app, port=self.port, open_browser=self.open_browser)
+        return DONE

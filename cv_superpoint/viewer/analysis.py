@@ -1,0 +1,314 @@
+"""What the viewer shows of two pictures: keypoints, heatmap, matches, overlay, figures."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.backends import choose, make_backend
+from cv_superpoint.decode import logits_to_heatmap
+from cv_superpoint.detector import Detector, DetectorConfig
+from cv_superpoint.drawing import draw_keypoints, draw_matches, draw_overlay
+from cv_superpoint.features import Features
+from cv_superpoint.guided import guided_matches
+from cv_superpoint.image import ByteArray, pad, to_channels
+from cv_superpoint.matching import CONFIDENCE, MAX_ITERATIONS
+from cv_superpoint.nearest import RATIO, mutual_nearest
+from cv_superpoint.weights import load_weights
+
+Matcher = Literal["mutual", "ratio", "guided"]
+PIXELS = 3.0
+"""Error up to which a match is an inlier."""
+LONGEST_SIDE = 1600
+"""Larger pictures are shrunk to it for the screen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The page's sliders.
+
+    Attributes:
+        threshold: Probability that a keypoint must exceed.
+        nms_radius: In pixels.
+        max_keypoints: Of each picture, SIFT's and ORB's, too.
+        subpixel: Refine positions below the pixel.
+        pyramid: Detect at half the size as well.
+        matcher: Mutual nearest neighbours, with a ratio test, or guided by the first homography.
+    """
+
+    threshold: float
+    nms_radius: int = 4
+    max_keypoints: int = 1000
+    subpixel: bool = True
+    pyramid: bool = False
+    matcher: Matcher = "mutual"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What one detector found.
+
+    Attributes:
+        name: Of the detector.
+        counts: Keypoints of both pictures.
+        points0: (M, 2) matched points in picture 0.
+        points1: (M, 2) in picture 1.
+        inliers: (M,) bool.
+        homography: From picture 0 to picture 1, or None.
+        milliseconds: For both pictures, without the matching.
+    """
+
+    name: str
+    counts: tuple[int, int]
+    points0: NDArray[np.float32]
+    points1: NDArray[np.float32]
+    inliers: NDArray[np.bool_]
+    homography: NDArray[np.float64] | None
+    milliseconds: float
+
+    def row(self, size: tuple[int, int], truth: NDArray[np.float64] | None) -> list[Any]:
+        """A row of :data:`COLUMNS`."""
+        matches, inliers = len(self.points0), int(self.inliers.sum())
+        error = "-"
+        if truth is not None and self.homography is not None:
+            error = f"{corner_error(self.homography, truth, size):.2f}"
+        return [
+            self.name,
+            *self.counts,
+            matches,
+            inliers,
+            f"{inliers / max(matches, 1):.0%}",
+            error,
+            round(self.milliseconds),
+        ]
+
+
+COLUMNS = (
+    *("detector", "keypoints 1", "keypoints 2", "matches", "inliers", "share"),
+    *("corner error, px", "ms"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """Everything on the page.
+
+    Attributes:
+        keypoints0: Picture 0 with our keypoints, BGR.
+        keypoints1: Picture 1 with our keypoints.
+        heatmap: Of picture 0.
+        matches: Picture of the matches by detector.
+        overlay: Picture 0 warped onto picture 1, or picture 1 where there is no homography.
+        rows: The table, in the order of :data:`COLUMNS`.
+        download: A zip archive of keypoints, descriptors and matches.
+    """
+
+    keypoints0: ByteArray
+    keypoints1: ByteArray
+    heatmap: ByteArray
+    matches: dict[str, ByteArray]
+    overlay: ByteArray
+    rows: list[list[Any]]
+    download: bytes
+
+
+class Network:
+    """The weights on a device; options change without loading them again.
+
+    Args:
+        weights: Bundled name or file, or None.
+        device: As of ``SuperPointFeature2D``.
+    """
+
+    def __init__(self, weights: str | None = None, device: str = "auto") -> None:
+        loaded = load_weights(weights)
+        choice = choose(backend="auto", device=device, precision="auto", measured=loaded.precisions)
+        self.threshold = loaded.score_threshold
+        self._config = loaded.config
+        self._backend = make_backend(loaded, choice)
+
+    def detector(self, settings: Settings) -> Detector:
+        """A detector with these options."""
+        config = DetectorConfig(
+            max_keypoints=settings.max_keypoints,
+            score_threshold=settings.threshold,
+            nms_radius=settings.nms_radius,
+            subpixel=settings.subpixel,
+            scales=(1.0, 0.5) if settings.pyramid else (1.0,),
+        )
+        dim = self._config.descriptor_dim
+        channels = self._config.in_channels
+        return Detector(self._backend, channels=channels, descriptor_dim=dim, config=config)
+
+    def heatmap(self, image: ByteArray) -> ByteArray:
+        """The probabilities of a keypoint, to the power of a quarter, in colours."""
+        pixels = pad(to_channels(image, self._config.in_channels))
+        batch = pixels.reshape(1, *pixels.shape[:2], self._config.in_channels)
+        logits, _ = self._backend.run(batch)
+        heat = logits_to_heatmap(logits[0])[: image.shape[0], : image.shape[1]]
+        levels = np.clip(255 * heat**0.25, 0, 255).astype(np.uint8)
+        coloured: ByteArray = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO))
+        return coloured
+
+
+def analyse(
+    image0: ByteArray,
+    image1: ByteArray,
+    settings: Settings,
+    network: Network,
+    truth: NDArray[np.float64] | None = None,
+) -> Analysis:
+    """Compare two pictures with our detector, SIFT and ORB.
+
+    Args:
+        image0: BGR.
+        image1: BGR.
+        settings: The options.
+        network: Ours.
+        truth: Homography from picture 0 to picture 1, where it is known.
+    """
+    detector = network.detector(settings)
+    start = time.perf_counter()
+    features = detector.extract(image0), detector.extract(image1)
+    seconds = time.perf_counter() - start
+    pairs = _match(*features, settings.matcher)
+    ours = _verified(
+        "SuperPoint", features[0].keypoints, features[1].keypoints, pairs, 1e3 * seconds
+    )
+    count = settings.max_keypoints
+    others = [
+        _classic("SIFT", lambda: cv2.SIFT.create(count), cv2.NORM_L2, image0, image1),
+        _classic("ORB", lambda: cv2.ORB.create(count), cv2.NORM_HAMMING, image0, image1),
+    ]
+    size = image0.shape[0], image0.shape[1]
+    return Analysis(
+        keypoints0=draw_keypoints(image0, features[0]),
+        keypoints1=draw_keypoints(image1, features[1]),
+        heatmap=network.heatmap(image0),
+        matches={
+            each.name: draw_matches(
+                image0, image1, each.points0, each.points1, inliers=each.inliers, outliers=True
+            )
+            for each in (ours, *others)
+        },
+        overlay=(
+            image1 if ours.homography is None else draw_overlay(image0, image1, ours.homography)
+        ),
+        rows=[each.row(size, truth) for each in (ours, *others)],
+        download=_archive(features, pairs, ours),
+    )
+
+
+def shrink_for_screen(image: ByteArray) -> ByteArray:
+    """The picture with a longer side of at most :data:`LONGEST_SIDE`."""
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    smaller = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return smaller.astype(np.uint8, copy=False)
+
+
+def second_view(image: ByteArray) -> tuple[ByteArray, NDArray[np.float64]]:
+    """The picture turned, smaller, foreshortened and darker, and the homography to it."""
+    height, width = image.shape[:2]
+    shift = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
+    cos, sin = 0.85 * np.cos(np.deg2rad(15)), 0.85 * np.sin(np.deg2rad(15))
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0.1 / width, -0.1 / height, 1]])
+    homography = np.linalg.inv(shift) @ turn @ shift
+    warped = cv2.warpPerspective(image, homography, (width, height), borderValue=(90,) * 3)
+    return np.clip(0.8 * warped + 10, 0, 255).astype(np.uint8), homography
+
+
+def corner_error(
+    estimated: NDArray[np.float64], truth: NDArray[np.float64], size: tuple[int, int]
+) -> float:
+    """Mean distance in pixels between the picture's corners under two homographies."""
+    height, width = size
+    corners = np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], float)
+    difference = cv2.perspectiveTransform(corners, estimated) - cv2.perspectiveTransform(
+        corners, truth
+    )
+    return float(np.linalg.norm(difference, axis=2).mean())
+
+
+def _match(features0: Features, features1: Features, matcher: Matcher) -> NDArray[np.intp]:
+    ratio = RATIO if matcher == "ratio" else None
+    rows = features0.descriptors, features1.descriptors
+    pairs = mutual_nearest(*rows, max_ratio=ratio)[0]
+    if matcher == "guided":
+        first = _verified("", features0.keypoints, features1.keypoints, pairs, 0)
+        if first.homography is not None:
+            return guided_matches(features0, features1, homography=first.homography)[0]
+    return pairs
+
+
+def _classic(
+    name: str, create: Callable[[], Any], norm: int, image0: ByteArray, image1: ByteArray
+) -> Found:
+    detector = create()
+    start = time.perf_counter()
+    found = [detector.detectAndCompute(image, None) for image in (image0, image1)]
+    seconds = time.perf_counter() - start
+    points = [
+        np.array([one.pt for one in keypoints], np.float32).reshape(-1, 2) for keypoints, _ in found
+    ]
+    pairs = np.empty((0, 2), np.intp)
+    if all(rows is not None for _, rows in found):
+        matches = cv2.BFMatcher(norm, crossCheck=True).match(found[0][1], found[1][1])
+        pairs = np.array([(one.queryIdx, one.trainIdx) for one in matches], np.intp).reshape(-1, 2)
+    return _verified(name, points[0], points[1], pairs, 1e3 * seconds)
+
+
+def _verified(
+    name: str,
+    points0: NDArray[np.float32],
+    points1: NDArray[np.float32],
+    pairs: NDArray[np.intp],
+    milliseconds: float,
+) -> Found:
+    matched = points0[pairs[:, 0]], points1[pairs[:, 1]]
+    inliers, homography = np.zeros(len(pairs), np.bool_), None
+    if len(pairs) >= 4:
+        matrix, mask = cv2.findHomography(
+            *matched,
+            cv2.USAC_MAGSAC,
+            PIXELS,
+            maxIters=MAX_ITERATIONS,
+            confidence=CONFIDENCE,
+        )
+        if matrix is not None:
+            inliers, homography = mask.reshape(-1) > 0, np.asarray(matrix, np.float64)
+    return Found(
+        name=name,
+        counts=(len(points0), len(points1)),
+        points0=matched[0],
+        points1=matched[1],
+        inliers=inliers,
+        homography=homography,
+        milliseconds=milliseconds,
+    )
+
+
+def _archive(features: tuple[Features, Features], pairs: NDArray[np.intp], ours: Found) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index, each in enumerate(features):
+            arrays = io.BytesIO()
+            np.savez(
+                arrays, keypoints=each.keypoints, scores=each.scores, descriptors=each.descriptors
+            )
+            archive.writestr(f"keypoints{index}.npz", arrays.getvalue())
+        table = np.c_[pairs, ours.points0, ours.points1, ours.inliers]
+        lines = io.StringIO()
+        header = "row0,row1,x0,y0,x1,y1,inlier"
+        np.savetxt(lines, table, fmt="%.9g", delimiter=",", header=header, comments="")
+        archive.writestr("matches.csv", lines.getvalue())
+    return data.getvalue()
