@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.errors import FeatureError
+from cv_superpoint.errors import FeatureError, require
 
 if TYPE_CHECKING:
     import torch
@@ -166,8 +166,7 @@ def _nearest_in_torch(
     device: str,
 ) -> Callable[..., tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]]:
     """:func:`_nearest` with the product on a torch device; only row maxima come back."""
-    import torch
-
+    torch = require("torch", "torch")
     from cv_superpoint.backends.torch import choose_device
 
     chosen = choose_device(device)
@@ -195,6 +194,6 @@ def _nearest_in_torch(
 
 
 def _to(rows: NDArray[np.float32], device: torch.device) -> torch.Tensor:
-    import torch
+    import torch  # it is there: the device is torch's
 
     return torch.from_numpy(np.ascontiguousarray(rows)).to(device)

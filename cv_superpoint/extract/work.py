@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -101,7 +103,7 @@ class Worker:
             return
         # Not by fork: torch's and OpenCV's threads do not survive it.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.processes, context, _one_thread) as pool:
+        with ProcessPoolExecutor(self.processes, context, _start_decoding) as pool:
             waiting: deque[tuple[Shard, str, Future[Decoded]]] = deque()
             try:
                 for shard, name in jobs:
@@ -191,5 +193,14 @@ def _settled(shard: Shard, name: str, future: Future[Decoded]) -> tuple[Shard, s
     return shard, name, future.result()
 
 
-def _one_thread(*_: Any) -> None:
+def _start_decoding() -> None:
+    """Set up a decoding process: one thread, and an end with its parent, even a killed one."""
     cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cv_superpoint.errors import require
 from cv_superpoint.features import Features
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ def to_lafs(features: Features, *, device: str = "cpu") -> torch.Tensor:
     A frame's scale is the radius of its circle, which for a keypoint is half its diameter:
     4 pixels at full resolution.
     """
-    import torch
-
+    library = require("torch", "torch")
     lafs = np.zeros((1, len(features), 2, 3), np.float32)
     lafs[0, :, 0, 0] = lafs[0, :, 1, 1] = features.sizes / 2
     lafs[0, :, :, 2] = features.keypoints
-    return torch.from_numpy(lafs).to(device)
+    tensor: torch.Tensor = library.from_numpy(lafs).to(device)
+    return tensor
 
 
 def from_lafs(lafs: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

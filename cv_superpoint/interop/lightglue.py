@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.errors import require
 from cv_superpoint.features import Features
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def to_lightglue(features: Features, *, device: str = "cpu") -> dict[str, torch.
         ``keypoints`` (1, N, 2), ``descriptors`` (1, N, D), ``keypoint_scores`` (1, N) and
         ``image_size`` (1, 2) as (width, height), all float32.
     """
-    import torch
+    torch = require("torch", "torch")
 
-    def batch_of_one(rows: NDArray[np.float32]) -> torch.Tensor:
+    def batch_of_one(rows: NDArray[np.float32]) -> Any:
         # torch does not take the negative strides of a reversed set.
         return torch.from_numpy(np.ascontiguousarray(rows))[None].to(device)
 

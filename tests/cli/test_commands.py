@@ -241,6 +241,8 @@ print(sorted(heavy & set(sys.modules)))
 
 # ---- what goes wrong ----
 
+SAME = ("folder/a.jpg", "folder/a.jpg")
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
@@ -249,10 +251,26 @@ print(sorted(heavy & set(sys.modules)))
         (["detect"], 1, "name at least one picture or folder"),
         (["match", "folder/cut.jpg", "one.jpg"], 1, "the file is cut short; copy it again"),
         (["match", "folder/none.png", "one.jpg"], 1, "not a picture that OpenCV can read"),
-        (["match", "one.jpg", "cat.jpg", "--max-distance", "3"], 1, "max_distance must lie in"),
-        (["match", "one.jpg", "cat.jpg", "--rotations", "45"], 1, "rotations must be some of"),
-        (["match", "one.jpg", "cat.jpg", "--model", "essential", "--focal", "-1"], 1, "focal must"),
-        (["match", "one.jpg", "cat.jpg", "-k", "3"], 1, "no homography: too few matches agree"),
+        (
+            ["match", *SAME, "--max-distance", "3"],
+            1,
+            "max_distance must lie in",
+        ),
+        (
+            ["match", *SAME, "--rotations", "45"],
+            1,
+            "rotations must be some of",
+        ),
+        (
+            ["match", *SAME, "--model", "essential", "--focal", "-1"],
+            1,
+            "focal must",
+        ),
+        (
+            ["match", *SAME, "-k", "3"],
+            1,
+            "no homography: too few matches agree",
+        ),
         (["stitch", "one.jpg"], 1, "a panorama needs two pictures or more, got 1"),
         (["stitch", "left.png", "cat.jpg"], 1, "no two pictures belong together"),
         (["track", "none.avi"], 1, "none.avi: there is no such file"),

@@ -107,6 +107,17 @@ def test_small_batches_change_nothing(
     assert_same(undisturbed, tmp_path / "f.h5", 1e-4)
 
 
+def has_ended(group: int) -> bool:
+    """Whether all processes of a group end within ten seconds."""
+    for _ in range(1000):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def test_killed_in_the_middle(folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(folder, images)
@@ -123,10 +134,11 @@ def test_killed_in_the_middle(folder: Path, tmp_path: Path) -> None:
     end = time.monotonic() + 60
     while shards("killed.h5") < 3 and time.monotonic() < end:
         time.sleep(0.002)
-    os.killpg(run.pid, signal.SIGKILL)
+    os.kill(run.pid, signal.SIGKILL)
     run.wait()
     assert 3 <= shards("killed.h5") < 21  # stopped in the middle
     assert not (tmp_path / "killed.h5").exists()
+    assert has_ended(run.pid)  # the decoding processes, too
     for name in ("killed.h5", "whole.h5"):
         again = [*command, "-o", str(tmp_path / name), "--json"]
         done = subprocess.run(again, capture_output=True, text=True, check=False)
