@@ -13,7 +13,6 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 def start() -> None:
@@ -72,6 +71,22 @@ def mean_over_ranks(count: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over the processes; every process's result depends on every process's input."""
+
+    @staticmethod
+    def forward(ctx: object, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the batches of all processes, on any device.
 
@@ -85,7 +100,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         x = input.float()
         count = x.numel() / x.shape[1]
         sums = torch.cat([x.sum(dim=(0, 2, 3)), (x * x).sum(dim=(0, 2, 3)), x.new_tensor([count])])
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = _SumOverRanks.apply(sums)  # type: ignore[no-untyped-call]
         channels = x.shape[1]
         mean, square, total = sums[:channels], sums[channels:-1], sums[-1].detach()
         mean, square = mean / total, square / total

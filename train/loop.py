@@ -234,7 +234,7 @@ class Trainer:
         """The task's loss; with several processes, one whose gradients are those of all."""
         if distributed.world_size() == 1:
             return self.task.loss
-        return DistributedDataParallel(_LossModule(self.task), broadcast_buffers=False)
+        return DistributedDataParallel(_LossModule(self.task))
 
     def batches(self) -> Iterator[Batch]:
         """Batches from the present position on, on the device; this process's share of each."""

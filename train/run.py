@@ -130,10 +130,8 @@ class Run:
         data = replace(
             self.config.magicpoint.data, size=(sizes.shorter_side, sizes.shorter_side * 4 // 3)
         )
-        if distributed.rank() == 0:
-            save_drawings(folder, self.config.seed + 1, self.config.drawings, data)
-        distributed.wait()
-        return list_images(folder)
+        save_drawings(folder, self.config.seed + 1, self.config.drawings, data)
+        return [path for path in list_images(folder) if not path.name.startswith(".")]
 
     def split(self) -> tuple[list[Path], list[Path]]:
         """Photographs to train on, and those held out to watch the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -132,10 +133,15 @@ def shapes_sheet(seed: int, config: SyntheticConfig, columns: int = 6) -> Pictur
 
 
 def save_drawings(folder: Path, seed: int, count: int, config: SyntheticConfig) -> None:
-    """Write drawings as PNG files, as a stand-in for photographs; existing ones stay."""
+    """Write drawings as PNG files, as a stand-in for photographs; existing ones stay.
+
+    Several processes may do so at the same time: no file is ever half written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         path = folder / f"{index:05d}.png"
         if not path.exists():
             image = draw_sample(seed, index, config).image
-            cv2.imwrite(str(path), image if image.ndim == 2 else to_bgr(image))
+            temporary = folder / f".{index:05d}.{os.getpid()}.png"
+            cv2.imwrite(str(temporary), image if image.ndim == 2 else to_bgr(image))
+            temporary.replace(path)
