@@ -29,7 +29,8 @@ test-opencv4: $(VENV)/.test
 	$(WITH_OPENCV4) $(BIN)/python -m pytest tests/inference tests/interop tests/test_examples.py
 
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m benchmarks speed
+	$(BIN)/python -m benchmarks processes
 
 # Read build/site/index.html; it needs no network. The variable quiets an advertisement.
 docs: $(VENV)/.test

@@ -1,0 +1,73 @@
+"""What is compared: whole calls from a uint8 array to keypoints and descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import cv2
+
+from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.backends import choosing
+from cv_superpoint.weights import LoadedWeights
+
+THRESHOLD = 2e-4
+"""Low enough that every photograph fills the quota of keypoints."""
+OURS = "cv_superpoint"
+PEER = "transformers SuperPoint"
+
+Call = Callable[[Any], Any]
+
+
+def our_variants(device: str) -> list[tuple[str, str]]:
+    """(backend, precision) of what is installed and runs on the device."""
+    if device != "cpu":
+        return [("torch", precision) for precision in ("float32", "bfloat16", "float16")]
+    variants = [(name, "float32") for name in choosing.BACKENDS if choosing.is_installed(name)]
+    if choosing.is_installed("openvino"):
+        from cv_superpoint.backends.openvino import has_bfloat16
+
+        if has_bfloat16():
+            variants += [("openvino", "bfloat16"), ("torch", "bfloat16")]
+    return variants
+
+
+def ours(backend: str, precision: str, device: str, count: int, threads: int) -> Any:
+    """Our detector as it is compared."""
+    return SuperPointFeature2D.create(
+        count, THRESHOLD, backend=backend, precision=precision, device=device, threads=threads
+    )
+
+
+def contenders(
+    weights: LoadedWeights, *, device: str, count: int, threads: int
+) -> Iterator[tuple[str, Call]]:
+    """Name and whole call of each, ours first."""
+    cv2.setNumThreads(threads)
+    for backend, precision in our_variants(device):
+        detector = ours(backend, precision, device, count, threads)
+        yield f"{OURS}, {backend} {precision}", detector.detectAndCompute
+    if choosing.is_installed("torch"):
+        import torch
+
+        from benchmarks.plain import plain_call, transformers_call
+
+        torch.set_num_threads(threads)
+        if choosing.is_installed("transformers"):
+            yield f"{PEER}, float32", transformers_call(weights, device, THRESHOLD, count)
+            if device != "cpu":
+                call = transformers_call(weights, device, THRESHOLD, count, "float16")
+                yield f"{PEER}, float16", call
+        yield "plain PyTorch module, float32", plain_call(weights, device, THRESHOLD, count)
+    for name, options in (
+        ("SIFT", {"nfeatures": count}),
+        ("ORB", {"nfeatures": count}),
+        ("AKAZE", {"max_points": count}),
+    ):
+        if kind := getattr(cv2, name, None):
+            yield f"cv2.{name}", partial(_detect, kind.create(**options))
+
+
+def _detect(feature: Any, image: Any) -> Any:
+    return feature.detectAndCompute(image, None)

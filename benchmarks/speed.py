@@ -1,0 +1,163 @@
+"""Whole calls of everything, in turn, on the same photographs."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import report
+from benchmarks.contenders import PEER, contenders, our_variants, ours
+from benchmarks.measure import GFLOP_480_640, Timing, in_turn, machine, matrix_product
+from benchmarks.process import fresh_process
+from cv_superpoint.weights import LoadedWeights
+
+FLOOR = "matrix product 2048 x 2048, float32"
+BATCH = 32
+
+
+def measure_speed(
+    weights: LoadedWeights,
+    images: list[NDArray[np.uint8]],
+    *,
+    device: str,
+    count: int,
+    threads: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """All figures of one run, ready for JSON."""
+    calls = dict(contenders(weights, device=device, count=count, threads=threads))
+    product, gflop = matrix_product(device, "float32")
+    timings = in_turn({FLOOR: product, **calls}, images, rounds)
+    rate = gflop / timings[FLOOR].median
+    height, width = images[0].shape
+    work = GFLOP_480_640 * height * width / (480 * 640)
+    result: dict[str, Any] = {
+        "machine": machine(device, threads),
+        "size": [height, width],
+        "keypoints": count,
+        "photographs": len(images),
+        "gflops": rate,
+        "floor": work / rate,
+        "calls": {name: asdict(timing) for name, timing in timings.items()},
+        "describe": [
+            ours(backend, precision, device, count, threads).describe()
+            for backend, precision in our_variants(device)
+        ],
+    }
+    if device != "cpu":
+        result["batch"] = _batches(weights, images, device, count, threads, rounds)
+    return result
+
+
+def measure_processes(
+    image: NDArray[np.uint8], *, count: int, threads: int
+) -> dict[str, dict[str, Any]]:
+    """A fresh process of each backend: the median of three, after one that fills the caches."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.npy"
+        np.save(path, image)
+        for backend, precision in our_variants("cpu"):
+            if precision == "float32":
+                runs = [
+                    fresh_process(backend, path, count=count, threads=threads) for _ in range(4)
+                ]
+                # The first one fills the caches, the model's and the file system's.
+                found[backend] = asdict(sorted(runs[1:], key=lambda run: run.first)[1])
+    return found
+
+
+def _batches(
+    weights: LoadedWeights,
+    images: list[NDArray[np.uint8]],
+    device: str,
+    count: int,
+    threads: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Seconds for a batch of 32 images, from host arrays to host arrays."""
+    from benchmarks.plain import transformers_call
+
+    stack = np.stack([images[index % len(images)] for index in range(BATCH)])
+    calls: dict[str, Any] = {}
+    for backend, precision in our_variants(device):
+        detector = ours(backend, precision, device, count, threads)
+        calls[f"cv_superpoint, {backend} {precision}"] = detector.extractBatch
+    for dtype in ("float32", "float16"):
+        calls[f"{PEER}, {dtype}"] = transformers_call(weights, device, 2e-4, count, dtype)
+    return {name: asdict(one) for name, one in in_turn(calls, [stack], rounds).items()}
+
+
+def speed_markdown(result: dict[str, Any]) -> str:
+    """The tables of one run."""
+    calls = {name: Timing(**values) for name, values in result["calls"].items()}
+    peer, floor = calls[f"{PEER}, float32"].median, result["floor"]
+    rows = []
+    for name, timing in sorted(calls.items(), key=lambda item: item[1].median):
+        if name == FLOOR:
+            continue
+        network = not name.startswith("cv2.")
+        rows.append(
+            [
+                name,
+                f"{timing.median * 1e3:.1f}",
+                f"{timing.low * 1e3:.1f} to {timing.high * 1e3:.1f}",
+                f"{peer / timing.median:.2f}",
+                f"{timing.median / floor:.2f}" if network else "",
+            ]
+        )
+    height, width = result["size"]
+    parts = [
+        f"{height} x {width}, at most {result['keypoints']} keypoints, {result['photographs']} "
+        f"photographs, {calls[FLOOR].calls} calls of each. {report.facts(result['machine'])}. "
+        f"Matrix product {result['gflops']:.0f} GFLOP/s, so the floor is {floor * 1e3:.0f} ms.",
+        report.table(
+            ["whole call", "median, ms", "quartiles, ms", f"times {PEER}", "times the floor"], rows
+        ),
+    ]
+    if "batch" in result:
+        parts.append(_batch_table(result["batch"]))
+    return "\n\n".join(parts)
+
+
+def processes_markdown(processes: dict[str, dict[str, Any]]) -> str:
+    """The table of :func:`measure_processes`."""
+    rows = [
+        [
+            name,
+            f"{one['imported']:.2f}",
+            f"{one['first']:.2f}",
+            f"{one['steady_mib']:.0f}",
+            f"{one['peak_mib']:.0f}",
+            "yes" if one["torch"] else "no",
+        ]
+        for name, one in processes.items()
+    ]
+    header = ["fresh process", "imports, s", "first keypoints, s", "steady, MiB", "peak, MiB"]
+    return report.table([*header, "imports torch"], rows)
+
+
+def _batch_table(batches: dict[str, Any]) -> str:
+    peer = batches[f"{PEER}, float32"]["median"]
+    rows = [
+        [name, f"{BATCH / one['median']:.0f}", f"{peer / one['median']:.2f}"]
+        for name, one in sorted(batches.items(), key=lambda item: item[1]["median"])
+    ]
+    return report.table([f"batch of {BATCH}", "images/s", f"times {PEER}"], rows)
+
+
+def plot_speed(result: dict[str, Any], path: Path) -> None:
+    """Medians as bars, ours in colour."""
+    values = {
+        name: (one["median"] * 1e3, one["low"] * 1e3, one["high"] * 1e3)
+        for name, one in sorted(result["calls"].items(), key=lambda item: item[1]["median"])
+        if name != FLOOR
+    }
+    height, width = result["size"]
+    title = f"Whole call, {height} x {width}, {result['keypoints']} keypoints"
+    report.bars(path, title, values)
