@@ -11,14 +11,8 @@ import numpy as np
 
 from cv_superpoint.errors import require
 from cv_superpoint.image import ByteArray
-from cv_superpoint.viewer.analysis import (
-    COLUMNS,
-    Network,
-    Settings,
-    analyse,
-    second_view,
-    shrink_for_screen,
-)
+from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
+from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
 INTRODUCTION = """# cv_superpoint
 Two pictures, or one and a turned view of it. Circles: red for the surest keypoints, blue for the

@@ -40,7 +40,7 @@ def features(points: Any, descriptors: Any) -> Features:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 60), st.floats(0.3, 1))
 def test_ratio_test_is_lowes(seed: int, count0: int, count1: int, ratio: float) -> None:
     first, second = unit_rows(seed, count0), unit_rows(seed + 1, count1)

@@ -19,14 +19,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cv_superpoint.viewer.analysis import (
-    COLUMNS,
-    Network,
-    Settings,
-    analyse,
-    second_view,
-    shrink_for_screen,
-)
+from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
+from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
