@@ -54,8 +54,7 @@ def make_backend(weights: LoadedWeights, choice: Choice, *, threads: int | None 
     device, precision = choice.device, choice.precision
     # Imported where needed: each is of an extra, and torch takes a second to import.
     if choice.backend == "ncnn":
-        require("ncnn", "")
-        from cv_superpoint.backends.ncnn import NcnnBackend
+        from cv_superpoint.backends.ncnn import NcnnBackend  # which imports ncnn with care
 
         return NcnnBackend(weights, threads=threads)
     if choice.backend == "openvino":

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, ENCODER, POOLED, Convolution
+from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
 
@@ -29,11 +30,10 @@ def _import_ncnn() -> Any:
     policy = os.environ.get("OMP_WAIT_POLICY")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        import ncnn
+        return require("ncnn", "")
     finally:
         if policy is None:
             del os.environ["OMP_WAIT_POLICY"]
-    return ncnn
 
 
 ncnn = _import_ncnn()
