@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -194,8 +195,9 @@ def _settled(shard: Shard, name: str, future: Future[Decoded]) -> tuple[Shard, s
 
 
 def _start_decoding() -> None:
-    """Set up a decoding process: one thread, and an end with its parent, even a killed one."""
+    """Set up a decoding process: one thread, no end but its parent's, even by a kill."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     parent = multiprocessing.parent_process()
     assert parent is not None
 

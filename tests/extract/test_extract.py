@@ -152,6 +152,22 @@ def test_killed_in_the_middle(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(first[name], second[name])
 
 
+def test_ctrl_c_is_one_line_and_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "features"
+    command = [sys.executable, "-m", "cv_superpoint", "extract", str(folder), "-o", str(output)]
+    command += ["--shard-size", "1", "--processes", "1"]
+    # As from a terminal: the whole group gets the signal.
+    run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list(output.glob("*.parquet")) and time.monotonic() < end:
+        time.sleep(0.002)
+    os.killpg(run.pid, signal.SIGINT)
+    error = run.communicate(timeout=60)[1]
+    assert (run.returncode, error) == (130, "error: stopped\n")
+    assert 1 <= len(list(output.glob("*.parquet"))) < 12
+    assert not list(output.glob("*.part*"))
+
+
 def test_parquet_shards_hold_the_same(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "features"
     report = extract_folder(folder, output, CONFIG, processes=0)
