@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import reduce
+from importlib.util import find_spec
 from operator import or_
 from typing import Annotated, Any
 
@@ -44,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["train"]:
-        # Another program with a command line of its own: inference does not import it.
-        return subprocess.call([sys.executable, "-m", "train", *given[1:]])
+        return _train(given[1:])
     command = _parse(given)
     output = Output(json=getattr(command, "json", False))
     try:
@@ -57,6 +57,18 @@ def main(arguments: list[str] | None = None) -> int:
         output.fail(one_line(error))
         return FAILED
     return code
+
+
+def _train(arguments: list[str]) -> int:
+    """Another program with a command line of its own: inference does not import it."""
+    missing = [name for name in ("torch", "kornia", "scipy") if find_spec(name) is None]
+    if missing:
+        Output(json=False).fail(
+            f"training needs {', '.join(missing)}, not installed; "
+            'pip install "cv-superpoint[train]"'
+        )
+        return FAILED
+    return subprocess.call([sys.executable, "-m", "train", *arguments])
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cv_superpoint.errors import require
 from cv_superpoint.extract.cluster import run_on_ray
 from cv_superpoint.extract.plan import ExtractConfig, ExtractError, Format, Plan, make_plan
 from cv_superpoint.extract.store import merge, read_notes
@@ -78,6 +79,8 @@ def extract_folder(
         raise ExtractError(f"{images}: there is no such folder")
     if format == "parquet" and output.suffix:
         raise ExtractError(f"{output}: name a file ending in .h5, or a folder for Parquet shards")
+    # Asked before the work, not at its first shard.
+    require(*(("h5py", "sfm") if format == "hdf5" else ("pyarrow", "ray")))
     names = [name for _, name in list_pictures([images])]
     folder = output.with_name(f"{output.name}.parts") if format == "hdf5" else output
     plan = make_plan(images, names, folder, format, config)

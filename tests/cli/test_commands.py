@@ -210,6 +210,46 @@ def test_train_reaches_the_training() -> None:
     assert "--run-dir" in run("train", "--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("torch", ["train"], "train"),
+        ("torch", ["convert", "superpoint", "x.pth", "--to", "magic-leap"], "torch"),
+        ("h5py", ["extract", "folder", "-o", "x.h5"], "sfm"),
+        ("pyarrow", ["extract", "folder", "-o", "x"], "ray"),
+        ("onnx", ["export", "x.onnx"], "onnx"),
+        ("gradio", ["view"], "viewer"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    pictures: Path, package: str, arguments: list[str], extra: str, tmp_path: Path
+) -> None:
+    # As where it is not installed, for import and for importlib alike.
+    script = f"""
+import importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] == {package!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+sys.meta_path.insert(0, Missing())
+import importlib.util
+found = importlib.util.find_spec
+def find_spec(name, package=None):
+    return None if name == {package!r} else found(name, package)
+importlib.util.find_spec = find_spec
+from cv_superpoint.cli import main
+sys.exit(main({arguments!r}))
+"""
+    (tmp_path / "folder").symlink_to(pictures / "folder")
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert package in done.stderr
+    assert f'pip install "cv-superpoint[{extra}]"' in done.stderr
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder"]
+
+
 def test_help_is_quick_and_imports_little() -> None:
     script = """
 import sys
