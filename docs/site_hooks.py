@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,5 +19,6 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links to it, as they are in the checkout, lead to the page."""
-    return markdown.replace("../weights/README.md", "model-card.md")
+    """Links to it, as they are in the checkout, lead to the page; other files stay names."""
+    markdown = markdown.replace("../weights/README.md", "model-card.md")
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
