@@ -72,6 +72,7 @@ def processes(
     size: tuple[int, int] = (480, 640),
     keypoints: int = 1024,
     threads: int = 2,
+    repeats: int = 3,
     page: bool = False,
 ) -> None:
     """Start a fresh process of every backend: time to the first keypoints, and memory (Linux).
@@ -81,12 +82,13 @@ def processes(
         size: Height and width of the image.
         keypoints: At most.
         threads: Of the network.
+        repeats: Processes of each backend, after one that fills the caches.
         page: Put the table into docs/performance.md.
     """
     from benchmarks.speed import measure_processes, processes_markdown
 
     [image] = read_photographs(images, size, 1)
-    measured = measure_processes(image, count=keypoints, threads=threads)
+    measured = measure_processes(image, count=keypoints, threads=threads, repeats=repeats)
     text = processes_markdown(measured)
     print(text)
     if page:

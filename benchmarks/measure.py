@@ -28,12 +28,15 @@ class Timing:
         median: Over all rounds and images.
         low: The lower quartile.
         high: The upper quartile.
+        processor: Median processor time, of all threads together; it moves less than the clock
+            when other programs run.
         calls: How many there were.
     """
 
     median: float
     low: float
     high: float
+    processor: float
     calls: int
 
 
@@ -42,21 +45,24 @@ def in_turn(
 ) -> dict[str, Timing]:
     """Time every call on every input, one after the other, ``rounds`` times, after one warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    processor: dict[str, list[float]] = {name: [] for name in calls}
     for index in range(rounds + 1):
         for value in inputs:
             for name, call in calls.items():
-                start = time.perf_counter()
+                start, used = time.perf_counter(), time.process_time()
                 call(value)
                 if index:
                     seconds[name].append(time.perf_counter() - start)
-    return {name: _summary(values) for name, values in seconds.items()}
+                    processor[name].append(time.process_time() - used)
+    return {name: _summary(values, processor[name]) for name, values in seconds.items()}
 
 
-def _summary(values: list[float]) -> Timing:
-    if len(values) < 2:
-        return Timing(median=values[0], low=values[0], high=values[0], calls=1)
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Timing(median=median, low=low, high=high, calls=len(values))
+def _summary(values: list[float], processor: list[float]) -> Timing:
+    low = median = high = values[0]
+    if len(values) > 1:
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    used = statistics.median(processor)
+    return Timing(median=median, low=low, high=high, processor=used, calls=len(values))
 
 
 def matrix_product(device: str, dtype: str, size: int = 2048) -> tuple[Callable[[Any], Any], float]:

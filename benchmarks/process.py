@@ -55,7 +55,7 @@ class Process:
 
 
 def fresh_process(
-    backend: str, image: Path, *, count: int, threads: int, calls: int = 10
+    backend: str, image: Path, *, count: int, threads: int, calls: int = 5
 ) -> Process:
     """Run :data:`SCRIPT` in a new interpreter; on Linux, which tells a process its memory."""
     arguments = [backend, str(image), str(count), str(threads), str(calls)]

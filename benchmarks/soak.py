@@ -59,7 +59,9 @@ def run_soak(detector: SuperPointFeature2D, *, calls: int, largest: int, seed: i
     start = time.perf_counter()
     for _ in range(calls):
         height, width = rng.integers(1, largest + 1, 2)
-        keypoints, _ = detector.detectAndCompute(photograph[:height, :width], None)
+        top, left = rng.integers(0, 1025 - height), rng.integers(0, 1025 - width)
+        crop = photograph[top : top + height, left : left + width]
+        keypoints, _ = detector.detectAndCompute(crop, None)
         found += len(keypoints)
         memory.append(resident_mib())
     quarter = calls // 4

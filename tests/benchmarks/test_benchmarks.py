@@ -1,0 +1,106 @@
+"""The benchmarks compare like with like, and their small runs hold what the documents promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import report
+from benchmarks.contenders import THRESHOLD, contenders, our_variants, ours
+from benchmarks.measure import in_turn, photographs
+from benchmarks.plain import plain_call, transformers_call
+from benchmarks.process import fresh_process
+from benchmarks.soak import run_soak
+from benchmarks.speed import FLOOR, measure_speed, plot_speed, speed_markdown
+from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.weights import load_weights
+
+COUNT = 100
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    return photographs(None, (120, 160), 1)[0]
+
+
+def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None:
+    import cv2
+
+    for size in [(480, 640), (120, 160), (1000, 300)]:
+        assert [image.shape for image in photographs(None, size, 2)] == [size, size]
+    cv2.imwrite(str(tmp_path / "a.png"), photographs(None, (50, 90), 1)[0])
+    (tmp_path / "b.txt").write_text("no picture")
+    assert [image.shape for image in photographs(tmp_path, (40, 40), 5)] == [(40, 40)]
+    with pytest.raises(ValueError, match="no photographs"):
+        photographs(tmp_path / "nowhere", (40, 40), 1)
+
+
+def test_peers_do_the_same_work(photograph: np.ndarray) -> None:
+    """The same weights give the same keypoints, up to what each implementation rounds."""
+    weights = load_weights()
+    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, device="cpu")
+    expected = {tuple(point) for point in mine.extract(photograph).keypoints.tolist()}
+    assert len(expected) == COUNT
+    points, _, descriptors = plain_call(weights, "cpu", THRESHOLD, COUNT)(photograph)
+    assert len(points) == len(descriptors) == COUNT
+    # The plain module keeps points at the border, which ours does not.
+    inner = np.all((points >= 4) & (points < np.array([156, 116])), axis=1)
+    assert {tuple(point) for point in points[inner].tolist()} <= expected
+    assert inner.sum() > 0.7 * COUNT
+    theirs, rows = transformers_call(weights, "cpu", THRESHOLD, COUNT)(photograph)
+    assert theirs.shape[:2] == rows.shape[:2] == (1, COUNT)
+
+
+def test_every_contender_runs_in_turn_and_is_reported(
+    photograph: np.ndarray, tmp_path: Path
+) -> None:
+    result = measure_speed(
+        load_weights(), [photograph], device="cpu", count=COUNT, threads=2, rounds=1
+    )
+    names = dict(contenders(load_weights(), device="cpu", count=COUNT, threads=2))
+    assert set(result["calls"]) == {FLOOR, *names}
+    assert {"cv2.SIFT", "cv2.ORB"} < set(names)
+    assert len(our_variants("cpu")) >= 4
+    text = speed_markdown(json.loads(json.dumps(result)))
+    assert all(name in text for name in names)
+    plot_speed(result, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_calls_alternate() -> None:
+    order: list[str] = []
+    calls = {name: (lambda _, name=name: order.append(name)) for name in "ab"}
+    timings = in_turn(calls, [0, 1], 2)
+    assert "".join(order) == "ab" * 6
+    assert timings["a"].calls == 4
+    assert timings["a"].low <= timings["a"].median <= timings["a"].high
+
+
+def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n")
+    report.replace_block(page, "x", "new")
+    assert page.read_text() == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
+    with pytest.raises(ValueError, match="markers"):
+        report.replace_block(page, "y", "new")
+
+
+def test_a_fresh_process_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
+    """The bar of docs/performance.md: at most 400 MiB at 480 x 640."""
+    np.save(tmp_path / "image.npy", photographs(None, (480, 640), 1)[0])
+    seen = fresh_process("auto", tmp_path / "image.npy", count=1024, threads=2, calls=2)
+    assert seen.keypoints == 1024
+    assert not seen.torch
+    assert seen.steady_mib <= 400
+
+
+@pytest.mark.parametrize("backend", ["ncnn", "openvino", "onnxruntime"])
+def test_memory_does_not_grow_with_random_sizes(backend: str) -> None:
+    """The short version of ``python -m benchmarks soak``."""
+    detector = ours(backend, "float32", "cpu", COUNT, 2)
+    seen = run_soak(detector, calls=160, largest=160)
+    assert seen.keypoints > 1000
+    assert seen.last_mib < seen.middle_mib + 25
