@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from cv_superpoint.image import (
     to_channels,
     window_maximum,
 )
+from cv_superpoint.on_device import DecodingBackend, extract_on_device
 from cv_superpoint.tiles import Tile, make_tiles
 
 MAX_BATCH = 32
@@ -162,6 +163,8 @@ class Detector:
         kept = [
             check_mask(mask, image.shape[:2]) for mask, image in zip(masks, pixels, strict=True)
         ]
+        if self.backend.decodes and self._fits_device(pixels):
+            return self._on_device(pixels, kept)
         parts: list[list[Features]] = [[] for _ in images]
         for level, tile, logits, dense in self._run(self._levels(pixels)):
             features = self._decode(level, tile, logits, dense, kept[level.image])
@@ -197,6 +200,41 @@ class Detector:
             origin = np.array((tile.left, tile.top), np.float32)
             descriptors[rows] = decode.sample_descriptors(dense, positions[rows] - origin)
         return descriptors
+
+    def _fits_device(self, images: Sequence[ByteArray]) -> bool:
+        """Whether the device can decode these: one level, no tiles, a count that is fixed."""
+        config = self.config
+        largest = max((image.shape[0] * image.shape[1] for image in images), default=0)
+        return (
+            config.max_keypoints > 0
+            and config.scales == (1.0,)
+            and (largest <= config.tile_size**2)
+        )
+
+    def _on_device(
+        self, images: Sequence[ByteArray], masks: Sequence[NDArray[np.bool_] | None]
+    ) -> list[Features]:
+        """Images of one size in batches."""
+        config = self.config
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(images):
+            groups.setdefault(image.shape, []).append(index)
+        found: dict[int, Features] = {}
+        for group in groups.values():
+            for start in range(0, len(group), MAX_BATCH):
+                batch = group[start : start + MAX_BATCH]
+                features = extract_on_device(
+                    cast(DecodingBackend, self.backend),
+                    [images[index] for index in batch],
+                    [masks[index] for index in batch],
+                    count=config.max_keypoints,
+                    threshold=config.score_threshold,
+                    radius=config.nms_radius,
+                    margin=config.border_margin,
+                    subpixel=config.subpixel,
+                )
+                found.update(zip(batch, features, strict=True))
+        return [found[index] for index in range(len(images))]
 
     def _octaves(self, sizes: NDArray[np.float32] | None, count: int) -> NDArray[np.int32]:
         """The pyramid level that each of the points is described at."""

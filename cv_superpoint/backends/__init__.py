@@ -22,6 +22,8 @@ class Backend(Protocol):
     precision: str
     batched: bool
     """Whether several images in one call are faster than one after the other."""
+    decodes: bool
+    """Whether it is a :class:`cv_superpoint.on_device.DecodingBackend` as well."""
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and dense descriptors.

@@ -57,6 +57,7 @@ class NcnnBackend:
     device = "cpu"
     precision = "float32"
     batched = False
+    decodes = False
 
     def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
         self.threads = threads or _cores()

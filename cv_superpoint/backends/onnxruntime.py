@@ -37,6 +37,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     precision = "float32"
+    decodes = False
 
     def __init__(
         self, weights: LoadedWeights, *, device: str = "auto", threads: int | None = None

@@ -42,6 +42,7 @@ class OpenVinoBackend:
     name = "openvino"
     device = "cpu"
     batched = False
+    decodes = False
 
     def __init__(
         self, weights: LoadedWeights, *, precision: str = "float32", threads: int | None = None

@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cv_superpoint.backends.cuda_graphs import GraphCache
+from cv_superpoint.backends.device_decode import decode_on_device
 from cv_superpoint.weights import LoadedWeights
+
+Floats = NDArray[np.float32]
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -65,6 +69,8 @@ class TorchBackend:
         if self.precision == "float16" and self._device.type == "cpu":
             raise ValueError("precision 'float16' is not for the CPU; use 'bfloat16' or 'float32'")
         self.batched = self._device.type != "cpu"
+        self.decodes = self._device.type == "cuda"
+        self._graphs = GraphCache()
         self._dtype = _PRECISIONS[self.precision]
         # Channels last is faster in float32 on a CPU (about 1.2 times) and with tensor cores.
         net = weights.net.requires_grad_(False).to(self._device, self._dtype)
@@ -83,6 +89,48 @@ class TorchBackend:
         batch = batch.to(self._dtype).div_(255)
         maps = self._net(batch.contiguous(memory_format=torch.channels_last))
         return _channels_last(maps[0]), _channels_last(maps[1])
+
+    @torch.inference_mode()
+    def run_decoded(
+        self,
+        images: NDArray[np.uint8],
+        allowed: NDArray[np.bool_],
+        *,
+        count: int,
+        threshold: float,
+        radius: int,
+        subpixel: bool,
+    ) -> tuple[Floats, Floats, Floats]:
+        """See :meth:`cv_superpoint.on_device.DecodingBackend.run_decoded`.
+
+        Pixels go to the device from pinned memory, and one tensor with everything comes back.
+        """
+
+        def work(pixels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+            batch = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(255)
+            logits, dense = self._net(batch.contiguous(memory_format=torch.channels_last))
+            points, scores, rows = decode_on_device(
+                logits,
+                dense,
+                kept,
+                count=count,
+                threshold=threshold,
+                radius=radius,
+                subpixel=subpixel,
+            )
+            return torch.cat([points, scores[..., None], rows], dim=2)
+
+        inputs = torch.from_numpy(images), torch.from_numpy(allowed)
+        if self._device.type == "cuda":
+            with torch.cuda.device(self._device):
+                pinned = inputs[0].pin_memory(), inputs[1].pin_memory()
+                key = (count, threshold, radius, subpixel)
+                packed = self._graphs.run(key, work, pinned)
+        else:
+            packed = work(*(tensor.to(self._device) for tensor in inputs)).cpu()
+        answer = packed.numpy()
+        points, scores, rows = answer[..., :2], answer[..., 2], answer[..., 3:]
+        return points.copy(), scores.copy(), rows.copy()
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""

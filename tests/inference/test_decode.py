@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv_superpoint import decode, network
+from cv_superpoint.backends.device_decode import NO_KEYPOINT, decode_on_device
 from cv_superpoint.image import window_maximum
 from cv_superpoint.module import SuperPoint
 
@@ -68,6 +69,57 @@ def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> Non
     shift = module._shift(torch.from_numpy(heatmap), module_rows, module_columns).numpy()
     expected = decode.refine(heatmap, rows, columns) - np.stack([columns, rows], axis=1)
     np.testing.assert_allclose(shift, expected, atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.sampled_from([1, 2, 5, 1000]),
+    radius=st.integers(0, 5),
+    margin=st.integers(0, 4),
+    subpixel=st.booleans(),
+    cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+)
+def test_the_device_decodes_as_the_host(
+    seed: int, levels: int, radius: int, margin: int, subpixel: bool, cut: tuple[int, int]
+) -> None:
+    """On integer logits many pixels tie; both must break every tie alike."""
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(0, levels, (2, 65, 4, 6)).astype(np.float32)
+    dense = rng.normal(size=(2, 12, 4, 6)).astype(np.float32)
+    height, width = 32 - cut[0], 48 - cut[1]
+    allowed = rng.random((2, height, width)) < 0.9
+    allowed[:, :margin] = allowed[:, height - margin :] = False
+    allowed[:, :, :margin] = allowed[:, :, width - margin :] = False
+    found = decode_on_device(
+        torch.from_numpy(logits),
+        torch.from_numpy(dense),
+        torch.from_numpy(allowed),
+        count=50,
+        threshold=0.01,
+        radius=radius,
+        subpixel=subpixel,
+    )
+    heatmaps = network.logits_to_heatmap(torch.from_numpy(logits)).numpy()
+    for index in range(2):
+        points, scores, rows_of = (part[index].numpy() for part in found)
+        heatmap = np.ascontiguousarray(heatmaps[index, :height, :width])
+        rows, columns = decode.local_maxima(heatmap, 0.01, radius, window_maximum)
+        keep = allowed[index, rows, columns]
+        rows, columns = rows[keep], columns[keep]
+        best = decode.strongest(heatmap[rows, columns], 50)
+        rows, columns = rows[best], columns[best]
+        kept = scores > 0
+        assert kept.sum() == len(best)
+        assert np.all(scores[len(best) :] == NO_KEYPOINT)
+        np.testing.assert_array_equal(scores[kept], heatmap[rows, columns])
+        expected = np.stack([columns, rows], axis=1).astype(np.float32)
+        if subpixel:
+            expected = decode.refine(heatmap, rows, columns)
+        np.testing.assert_allclose(points[kept], expected, atol=2e-5)
+        cells = np.ascontiguousarray(dense[index].transpose(1, 2, 0))
+        expected_rows = decode.sample_descriptors(cells, expected)
+        np.testing.assert_allclose(rows_of[kept], expected_rows, atol=2e-5)
 
 
 @settings(max_examples=30, deadline=None)
