@@ -110,10 +110,10 @@ def speed_markdown(result: dict[str, Any]) -> str:
                 name,
                 f"{timing.median * 1e3:.1f}",
                 f"{timing.low * 1e3:.1f} to {timing.high * 1e3:.1f}",
-                f"{peer / timing.median:.2f} times",
+                f"{peer / timing.median:.2f}",
                 f"{timing.processor * 1e3:.0f}",
-                f"{used / timing.processor:.2f} times less",
-                f"{timing.median / floor:.2f} times" if network else "",
+                f"{used / timing.processor:.2f}",
+                f"{timing.median / floor:.2f}" if network else "",
             ]
         )
     height, width = result["size"]
@@ -126,10 +126,10 @@ def speed_markdown(result: dict[str, Any]) -> str:
                 "whole call",
                 "median, ms",
                 "quartiles, ms",
-                "as fast as transformers",
+                "transformers / this",
                 "processor time, ms",
-                "of transformers'",
-                "of the floor",
+                "transformers / this",
+                "this / floor",
             ],
             rows,
         ),

@@ -105,7 +105,11 @@ def _choose_backend(device: str, precision: str, measured: tuple[str, ...]) -> t
         return "torch", "cpu", f"torch because bfloat16 was asked for{hint}"
     for name in BACKENDS:
         if is_installed(name):
-            fastest = "the fastest in float32 on a CPU" if name == "ncnn" else "what is installed"
+            fastest = (
+                "what takes the least processor time in float32"
+                if name == "ncnn"
+                else "what is installed"
+            )
             return name, "cpu", f"{name} because it is {fastest}{hint}"
     raise ImportError(
         "none of the packages that run the network is installed; reinstall cv-superpoint, "
