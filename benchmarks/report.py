@@ -83,6 +83,7 @@ def lines(
         for name, (x, y) in curves.items():
             panel.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name)
         panel.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+        panel.minorticks_off()  # their labels overlap
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
     _save(figure, path)
