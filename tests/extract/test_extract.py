@@ -160,8 +160,11 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_done(folder: Path, tmp_path: Path)
         shutil.copy(folder / "d/1.png", images / f"x{index:03}.png")
     command = [sys.executable, "-m", "cv_superpoint", "extract", str(images), "-o", str(output)]
     command += ["--shard-size", "1", "--processes", "1"]
+    # A process that was started in the background ignores Ctrl-C, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     # As from a terminal: the whole group gets the signal.
     run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     end = time.monotonic() + 60
     while not list(output.glob("*.parquet")) and time.monotonic() < end:
         time.sleep(0.002)
