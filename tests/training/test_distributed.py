@@ -18,7 +18,7 @@ STEPS = 8
 
 def start(folder: Path, ranks: int, steps: int, *fields: str) -> "subprocess.Popen[str]":
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    launcher += ["--max-restarts=1", "--monitor-interval=0.1"]
+    launcher += ["--max-restarts=3", "--monitor-interval=0.1"]
     command = ["magicpoint", "--recipe", "smoke", "--run-dir", str(folder), "--threads", "1"]
     command += ["--magicpoint.loop.steps", str(steps), "--magicpoint.loop.batch-size", "4"]
     command += ["--magicpoint.data.size", "40", "48", *fields]
