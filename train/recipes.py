@@ -47,7 +47,7 @@ SMALL_DRAWINGS = SyntheticConfig(
 
 
 def smoke() -> RunConfig:
-    """The whole chain in about a minute on two CPU cores.
+    """The whole chain in a minute or two on two CPU cores.
 
     MagicPoint learns enough to beat Harris on noisy shapes; the other stages only show that they
     run.
