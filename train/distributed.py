@@ -13,17 +13,22 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, rendezvous
 
 
 def start() -> None:
     """Join the other processes, if ``torchrun`` started this one."""
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl")
-    else:
-        dist.init_process_group("gloo")
+        backend = "nccl"
+    store, rank, size = next(rendezvous("env://"))
+    # torchrun keeps one store over its restarts, and in it the addresses of processes that are
+    # gone: a restarted process that is faster than its peer would wait for them for half an hour.
+    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def stop() -> None:
