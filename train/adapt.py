@@ -7,13 +7,10 @@ each pixel over the views that show it.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import json
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.decode import logits_to_heatmap
 from cv_superpoint.network import SuperPointNet
 from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
+from cv_superpoint.weights import LoadedWeights
 from train.data.images import ImageConfig, load_image, to_tensor
 from train.data.on_device import warp_batch
 from train.data.pairs import LabelledImage
@@ -95,42 +94,29 @@ class _DetectorHalf(torch.nn.Module):
 
 
 def make_detector(net: SuperPointNet) -> Detector:
-    """The detector half of a folded network, by OpenVINO where it is installed (twice as fast).
+    """A folded network as a detector, in the fastest backend for the CPU that is installed.
 
     Returns:
         A function from (B, H, W) or (B, H, W, 3) uint8 images to their (H, W) heatmaps.
     """
-    half = _DetectorHalf(net).eval()
-    infer: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-    if importlib.util.find_spec("openvino") is None:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-        def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            with torch.inference_mode():
-                batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-                return np.asarray(half(batch).numpy())
-    else:
-        openvino = importlib.import_module("openvino")
-        with warnings.catch_warnings():
-            # The converter traces, which torch has declared out of date.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            model = openvino.convert_model(
-                half, example_input=torch.zeros(1, net.config.in_channels, 32, 32)
-            )
-        threads = {
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # Two processes that pin themselves would share the first core.
-            "ENABLE_CPU_PINNING": False,
-        }
-        compiled = openvino.compile_model(model, "CPU", threads)
-
-        def infer(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            return np.asarray(compiled(images)[0])
+    weights = LoadedWeights(
+        config=net.config,
+        tensors={name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()},
+        name="in training",
+        path=Path(),
+        sha256="",
+        layout="",
+        score_threshold=0.0,
+    )
+    # bfloat16, where a CPU multiplies in it, is precise enough for an average of many views.
+    choice = choose(
+        backend="auto", device="cpu", precision="auto", measured=("float32", "bfloat16")
+    )
+    backend = make_backend(weights, choice, threads=torch.get_num_threads())
 
     def detector(images: npt.NDArray[np.uint8]) -> list[Heatmap]:
-        channels = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-        logits = infer((channels / 255).astype(np.float32))
-        return [logits_to_heatmap(np.ascontiguousarray(x.transpose(1, 2, 0))) for x in logits]
+        logits, _ = backend.run(images[..., None] if images.ndim == 3 else images)
+        return [logits_to_heatmap(cells) for cells in logits]
 
     return detector
 
