@@ -251,6 +251,25 @@ def test_images_agree_with_their_homography(photographs: list[LabelledImage]) ->
         assert difference.mean() < 0.6 * shifted.mean()
 
 
+def test_shrinking_does_not_alias(tmp_path: Path) -> None:
+    """Stripes too fine to be seen at the smaller scale become grey, not coarser stripes."""
+    photo = np.tile(np.uint8([40, 210]), (240, 160))
+    cv2.imwrite(str(tmp_path / "stripes.png"), photo)
+    images = [LabelledImage(tmp_path / "stripes.png", np.zeros((0, 2), np.float32))]
+    sizes = ImageConfig(shorter_side=240, longest_side=320)
+    smaller = HomographyConfig(scale=(0.45, 0.55), rotation=0.3, corner_jitter=0.05)
+    config = PairConfig(size=SIZE, mild=smaller, strong=smaller, photometric=QUIET.photometric)
+    by_worker = [WarpedPairs(0, images, sizes, config)[k] for k in range(4)]
+    on_device = DevicePairs(0, images, sizes, config, "cpu").batch(0, 4)
+    aliased = warp_image(photo, np.diag([0.45, 0.45, 1.0]), SIZE).std()
+    for k in range(4):
+        for item in (by_worker[k], {name: value[k] for name, value in on_device.items()}):
+            valid = item["valid0"].numpy().repeat(8, axis=0).repeat(8, axis=1)
+            grey = item["image0"][0].numpy()[valid]
+            assert grey.std() < 0.3 * aliased
+            assert abs(grey.mean() - 125) < 3
+
+
 def test_homographies_are_distributed_alike() -> None:
     rng = np.random.default_rng(0)
     config = PairConfig().strong

@@ -81,7 +81,7 @@ def photometric_batch(
     x = torch.where(lot.chosen(often), curved, x)
     if config.blur > 0:
         deviation = torch.where(lot.chosen(often), lot.uniform(0.1, config.blur), 0.01)
-        x = _blur(x, deviation, config.blur)
+        x = blur(x, deviation, config.blur)
     if config.motion > 1:
         reach = torch.where(lot.chosen(seldom), lot.uniform(1, config.motion) / 2, 0.0)
         x = _motion(x, reach.flatten(), lot.uniform(0, math.pi, 1).flatten(), config.motion)
@@ -99,10 +99,17 @@ def _shading(lot: Lot, depth: float, size: torch.Size) -> Tensor:
     return 1 + F.interpolate(coarse, list(size), mode="bicubic", align_corners=False)
 
 
-def _blur(images: Tensor, deviation: Tensor, largest: float) -> Tensor:
-    """Gaussian blur with a standard deviation (B, 1, 1, 1) per image."""
+def blur(images: Tensor, deviation: Tensor, largest: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W) float images.
+
+    Args:
+        images: Grey levels.
+        deviation: (B, 1, 1, 1) or (B,), standard deviation of each image's blur; almost 0 for none.
+        largest: Bound of the deviations, which decides the size of the kernel.
+    """
     side = 2 * math.ceil(4 * largest) + 1
-    sigma = deviation.reshape(-1, 1).expand(-1, 2)
+    # At exactly 0 the kernel would be 0 / 0.
+    sigma = deviation.reshape(-1, 1).clamp(min=1e-2).expand(-1, 2)
     blurred: Tensor = _kornia_filters().gaussian_blur2d(images, (side, side), sigma)
     return blurred
 

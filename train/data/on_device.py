@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cv_superpoint.network import CELL_SIZE
-from train.data.augment_batch import photometric_batch
+from train.data.augment_batch import blur, photometric_batch
 from train.data.images import ImageConfig, load_image, to_tensor
 from train.data.pairs import LabelledImage, PairConfig, photograph
-from train.geometry.homography import Matrix, sample_homographies
+from train.geometry.homography import Matrix, sample_homographies, smoothing
 from train.labels import DUSTBIN
 
 Batch = dict[str, Tensor]
@@ -150,7 +150,11 @@ class DevicePairs:
         # The centre of the photograph must be in front, whatever the sign of the matrix.
         depth = (homographies[:, 2, :2] * centres).sum(axis=1) + homographies[:, 2, 2]
         backward = self._to_device(inverse * depth[:, None, None])
-        images, valid = warp_batch(self.photos[rows], sizes, backward, config.size, config.border)
+        photos = self.photos[rows]
+        sigma = smoothing(homographies, config.size)
+        if sigma.any():
+            photos = blur(photos.float(), self._to_device(sigma).float(), sigma.max())
+        images, valid = warp_batch(photos, sizes, backward, config.size, config.border)
         images = photometric_batch(images, config.photometric, generator)
         points = transform(forward, self.keypoints[rows])
         kept = inside(points, config.size)
@@ -184,7 +188,7 @@ def warp_batch(
     """Warp photographs of different sizes, continued by reflection beyond their borders.
 
     Args:
-        photos: (B, C, H, W) uint8, each in the top-left corner of its place.
+        photos: (B, C, H, W) uint8 or float, each in the top-left corner of its place.
         sizes: (B, 2) float64, height and width of each.
         inverse: (B, 3, 3) float64, from the warped image to the photograph, positive depth in
             front.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,6 +25,7 @@ from train.geometry.homography import (
     Matrix,
     inside,
     sample_homography,
+    smoothing,
     translate,
     valid_mask,
     warp_image,
@@ -94,7 +96,9 @@ def make_view(
     rng: np.random.Generator,
 ) -> View:
     """Warp a photograph and its labels, and change its look."""
-    image = photometric(rng, warp_image(photo, homography, config.size), config.photometric)
+    sigma = float(smoothing(homography, config.size))
+    smooth = np.asarray(cv2.GaussianBlur(photo, (0, 0), sigma), np.uint8) if sigma else photo
+    image = photometric(rng, warp_image(smooth, homography, config.size), config.photometric)
     valid = valid_mask(homography, (photo.shape[0], photo.shape[1]), config.size, config.border)
     points = warp_points(homography, keypoints)
     points = points[inside(points, config.size)]

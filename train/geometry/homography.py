@@ -195,6 +195,26 @@ def warp_image(
     )
 
 
+def smoothing(homographies: Matrix, size: tuple[int, int]) -> Matrix:
+    """How much an image must be blurred before a warp that makes it smaller, or it aliases.
+
+    Args:
+        homographies: (..., 3, 3), from the image to its warped version.
+        size: (height, width) of the warped image.
+
+    Returns:
+        Standard deviations (...) of a Gaussian in pixels of the image, chosen for the centre of the
+        warped image; 0 where hardly anything shrinks there.
+    """
+    inverse = np.linalg.inv(homographies)
+    depth = inverse[..., 2, :] @ [(size[1] - 1) / 2, (size[0] - 1) / 2, 1]
+    # Pixels of the image per pixel of its warped version, in area.
+    area = np.abs(np.linalg.det(inverse) / depth**3)
+    sigma = 0.5 * np.sqrt(np.maximum(area - 1, 0))
+    # Below, the kernel is a single tap.
+    return np.asarray(np.where(sigma > 0.3, sigma, 0))
+
+
 def valid_mask(
     homography: Matrix, size_from: tuple[int, int], size_to: tuple[int, int], border: float = 0.0
 ) -> npt.NDArray[np.bool_]:
