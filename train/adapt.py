@@ -7,9 +7,9 @@ each pixel over the views that show it.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,6 +23,7 @@ import torch
 
 from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.decode import logits_to_heatmap
+from cv_superpoint.files import replace_file
 from cv_superpoint.network import SuperPointNet
 from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
 from cv_superpoint.weights import LoadedWeights
@@ -248,10 +249,9 @@ def adapt(
         views = sample_views(rng, (image.shape[0], image.shape[1]), config)
         heatmap = label(image, views)
         points, scores = points_of_heatmap(heatmap, config.threshold, config.most_points)
-        temporary = target.with_suffix(f".{os.getpid()}")
-        with temporary.open("wb") as file:
-            np.save(file, np.column_stack([points, scores]).astype(np.float32))
-        temporary.replace(target)
+        file = io.BytesIO()
+        np.save(file, np.column_stack([points, scores]).astype(np.float32))
+        replace_file(target, file.getvalue())
         new += 1
         if new % 25 == 0:
             speed = new / (time.perf_counter() - started)

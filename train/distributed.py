@@ -13,7 +13,8 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, rendezvous
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 
 def start() -> None:
@@ -53,14 +54,14 @@ def wait() -> None:
         dist.barrier()
 
 
-def from_first(value: float) -> float:
-    """The value that process 0 has: clocks differ, schedules must not."""
+def from_first(*values: float) -> list[float]:
+    """The values that process 0 has: clocks differ, schedules must not."""
     if not dist.is_initialized():
-        return value
+        return list(values)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    shared = torch.tensor([value], dtype=torch.float64, device=device)
+    shared = torch.tensor(values, dtype=torch.float64, device=device)
     dist.broadcast(shared, 0)
-    return float(shared)
+    return [float(value) for value in shared.tolist()]
 
 
 def mean_over_ranks(count: Tensor) -> Tensor:

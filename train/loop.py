@@ -141,7 +141,7 @@ class Trainer:
         self.report = Reporter(run_dir / "tensorboard" / task.name, task.name, config.report_steps)
         self.step = 0
         self.elapsed = 0.0
-        self.stopping = False
+        self.interrupted = self.stopping = False
 
     @property
     def progress(self) -> float:
@@ -174,8 +174,9 @@ class Trainer:
                 if self.elapsed - validated > 60 * self.config.validate_minutes:
                     self.validate()
                     validated = self.elapsed
+            [stopped] = distributed.from_first(self.interrupted)
         self.save()
-        if self.stopping:
+        if stopped:
             log.warning("stopped at step %d; the same command goes on from here", self.step)
             raise KeyboardInterrupt
         self.validate()
@@ -199,7 +200,9 @@ class Trainer:
         self.step += 1
         self.average()
         seconds = time.perf_counter() - started
-        self.elapsed = distributed.from_first(self.elapsed + seconds)
+        # A signal reaches the processes in different steps; all stop after the same one.
+        self.elapsed, stop = distributed.from_first(self.elapsed + seconds, self.interrupted)
+        self.stopping = bool(stop)
         self.report.step(
             self.step,
             self.progress,
@@ -275,7 +278,7 @@ class Trainer:
                 for name, picture in self.task.pictures(self.averaged).items():
                     self.report.picture(self.step, name, picture)
         distributed.wait()
-        self.elapsed = distributed.from_first(self.elapsed + time.perf_counter() - started)
+        [self.elapsed] = distributed.from_first(self.elapsed + time.perf_counter() - started)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next run needs to go on as if nothing had happened."""
@@ -295,9 +298,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        if distributed.rank() == 0:
-            checkpoint.save_atomically(self.state(), self.path)
-        distributed.wait()
+        try:
+            if distributed.rank() == 0:
+                checkpoint.save_atomically(self.state(), self.path)
+        finally:
+            # Also when the disk is full: the others wait here.
+            distributed.wait()
 
     def try_to_save(self) -> None:
         """Write the checkpoint; a full disk leaves the last one in place and training goes on."""
@@ -314,10 +320,9 @@ class Trainer:
         if not self.path.exists():
             return
         state = checkpoint.load(self.path)
-        if state["frozen"]:
-            self.task.network.load_state_dict(state["network"])
-            self.task.network.freeze_stem()
         self.task.network.load_state_dict(state["network"])
+        if state["frozen"]:
+            self.task.network.freeze_stem()
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
@@ -344,10 +349,10 @@ class Trainer:
             return
 
         def stop(number: int, _: object) -> None:
-            if self.stopping:  # the second time: at once, without a checkpoint
+            if self.interrupted:  # the second time: at once, without a checkpoint
                 raise KeyboardInterrupt
             log.warning("%s: saving after this step", signal.Signals(number).name)
-            self.stopping = True
+            self.interrupted = True
 
         before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -41,12 +41,6 @@ class TrainingNetwork(nn.Module):
         """Whether the first stage has stopped learning."""
         return self._stem is not None
 
-    def release_stem(self) -> None:
-        """Let the first stage learn again."""
-        self._stem = None
-        for layer in list(self.net.encoder)[:STEM_LAYERS]:
-            layer.requires_grad_(True)
-
     def freeze_stem(self) -> None:
         """Stop training the first stage; its parameters and statistics keep their values."""
         device = next(self.parameters()).device

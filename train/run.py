@@ -131,7 +131,7 @@ class Run:
             self.config.magicpoint.data, size=(sizes.shorter_side, sizes.shorter_side * 4 // 3)
         )
         save_drawings(folder, self.config.seed + 1, self.config.drawings, data)
-        return [path for path in list_images(folder) if not path.name.startswith(".")]
+        return list_images(folder)
 
     def split(self) -> tuple[list[Path], list[Path]]:
         """Photographs to train on, and those held out to watch the run."""

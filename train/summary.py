@@ -11,11 +11,11 @@ import base64
 import html
 import logging
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cv_superpoint.files import replace_file
 from train.curves import Point, draw_curve
 
 log = logging.getLogger(__name__)
@@ -82,12 +82,7 @@ def write_report(run_dir: Path) -> Path:
         "</body></html>\n",
     ]
     path = run_dir / REPORT
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text("\n".join(parts), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, "\n".join(parts).encode())
     return path
 
 

@@ -4,7 +4,7 @@ from skimage import data
 
 from cv_superpoint.network import SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import load_weights
-from train.model import TrainingNetwork, unfold_batchnorm
+from train.model import STEM_LAYERS, TrainingNetwork, unfold_batchnorm
 
 
 def photographs() -> torch.Tensor:
@@ -37,14 +37,14 @@ def test_unfolded_network_learns_everywhere(bundled: SuperPointNet) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_stem_can_be_frozen_and_released() -> None:
+def test_frozen_stem_does_not_learn_and_the_rest_does() -> None:
     network = TrainingNetwork(0)
-    first = next(network.net.encoder[0].parameters())
     network.freeze_stem()
-    assert not first.requires_grad
-    network.release_stem()
-    assert first.requires_grad
-    assert not network.frozen
+    assert network.frozen
+    network(photographs())[0].square().mean().backward()
+    learning = [k for k, block in enumerate(network.net.encoder) for p in block.parameters()
+                if p.grad is not None and bool((p.grad != 0).any())]  # fmt: skip
+    assert min(learning) == STEM_LAYERS
 
 
 def test_colour_network_takes_three_channels() -> None:

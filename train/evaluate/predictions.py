@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from cv_superpoint.files import replace_file
 from train.evaluate.metrics import Array, strongest
 
 logger = logging.getLogger(__name__)
@@ -138,17 +139,15 @@ class PredictionCache:
                 logger.warning("%s is damaged and is made again", path.name)
         found = detect(self.detector, image)
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Renamed when complete, so that an interrupted run leaves no half-written answer.
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as target:
-            np.savez(
-                target,
-                points=found.points,
-                scores=found.scores,
-                descriptors=found.descriptors,
-                binary=found.binary,
-            )
-        partial.replace(path)
+        content = io.BytesIO()
+        np.savez(
+            content,
+            points=found.points,
+            scores=found.scores,
+            descriptors=found.descriptors,
+            binary=found.binary,
+        )
+        replace_file(path, content.getvalue())
         return found
 
     def _key(self, image: Array) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import cv2
 import tyro
 
+from cv_superpoint.reading import write_picture
 from train.evaluate import figures
 from train.evaluate.datasets import HPatches, PairSource
 from train.evaluate.detectors import build_detector, split_names
@@ -213,7 +214,7 @@ def _draw_bars(folder: Path, report: Report) -> None:
     for subset in next(iter(report.summaries.values())):
         title = f"{report.protocol}, {subset}"
         picture = figures.draw_bars(title, report.summaries, report.columns, subset)
-        _save(folder / f"bars_{subset}.png", picture)
+        write_picture(folder / f"bars_{subset}.png", picture)
 
 
 def _draw_pairs(
@@ -233,12 +234,7 @@ def _draw_pairs(
             if result.name == pair.name:
                 picture = figures.draw_matches(pair, result, finders[label], protocol)
                 name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
-                _save(folder / f"matches_{name}_{which}.png", picture)
-
-
-def _save(path: Path, picture: Any) -> None:
-    if not cv2.imwrite(str(path), picture):
-        raise ValueError(f"cannot write {path}; is the folder writable?")
+                write_picture(folder / f"matches_{name}_{which}.png", picture)
 
 
 def main(args: Sequence[str] | None = None) -> int:

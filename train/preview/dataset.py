@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
-
+from cv_superpoint.files import replace_file
+from cv_superpoint.reading import write_picture
 from train.data.synthetic import SyntheticConfig, SyntheticSample, draw_sample
 from train.preview.pictures import to_bgr
 
@@ -45,8 +44,9 @@ def save_dataset(folder: Path, seed: int, count: int, config: SyntheticConfig) -
         if path.exists():
             continue
         sample = draw_sample(seed, index, config)
-        _write(path.with_suffix(".png"), _png(sample))
-        _write(path, json.dumps(record(sample, path.stem, seed, index)).encode())
+        picture = sample.image if sample.image.ndim == 2 else to_bgr(sample.image)
+        write_picture(path.with_suffix(".png"), picture)
+        replace_file(path, json.dumps(record(sample, path.stem, seed, index)).encode())
         written += 1
     return written
 
@@ -69,23 +69,9 @@ def _describe(path: Path, settings: dict[str, Any]) -> None:
     # JSON knows no tuples: compare what a reader would get.
     settings = json.loads(json.dumps(settings))
     if not path.exists():
-        _write(path, json.dumps(settings, indent=1).encode())
+        replace_file(path, json.dumps(settings, indent=1).encode())
     elif json.loads(path.read_text()) != settings:
         raise ValueError(
             f"{path.parent} holds samples of another seed or of other settings (see {path.name}); "
             "save into a new folder"
         )
-
-
-def _png(sample: SyntheticSample) -> bytes:
-    image = sample.image if sample.image.ndim == 2 else to_bgr(sample.image)
-    return bytes(cv2.imencode(".png", image)[1])
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cv_superpoint.reading import write_picture
 from train.data.synthetic import SyntheticConfig, SyntheticSample, draw_sample
 
 Picture = npt.NDArray[np.uint8]
@@ -142,6 +142,4 @@ def save_drawings(folder: Path, seed: int, count: int, config: SyntheticConfig) 
         path = folder / f"{index:05d}.png"
         if not path.exists():
             image = draw_sample(seed, index, config).image
-            temporary = folder / f".{index:05d}.{os.getpid()}.png"
-            cv2.imwrite(str(temporary), image if image.ndim == 2 else to_bgr(image))
-            temporary.replace(path)
+            write_picture(path, image if image.ndim == 2 else to_bgr(image))

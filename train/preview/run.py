@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import tyro
 from tyro.conf import arg
 
+from cv_superpoint.reading import write_picture
 from train.data.synthetic import SyntheticConfig, draw_sample
 from train.preview.dataset import save_dataset
 from train.preview.pictures import samples_sheet, shapes_sheet
@@ -72,8 +72,7 @@ def preview(config: PreviewConfig) -> list[Path]:
     written = []
     for name, sheet in sheets.items():
         path = config.run_dir / name
-        if not cv2.imwrite(str(path), sheet, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-            raise ValueError(f"cannot write {path}; is the folder writable?")
+        write_picture(path, sheet)
         written.append(path)
         log.info("wrote %s", path)
     if config.save is not None:
