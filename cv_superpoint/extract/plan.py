@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cv_superpoint.options import DetectorOptions
 from cv_superpoint.reading import write_bytes
 
 Format = Literal["hdf5", "parquet"]
@@ -24,37 +25,19 @@ class ExtractError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """What is extracted; a stopped run goes on only with the same values.
+class ExtractConfig(DetectorOptions):
+    """What is extracted, and how; a stopped run goes on only with the same values.
 
     Attributes:
-        max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
-        threshold: Probability that a keypoint must exceed; None takes what the weights recommend.
-        nms_radius: In pixels.
-        scales: Pyramid levels relative to the image.
         longest_side: Larger images are shrunk to this, in pixels; keypoints are those of the
             whole image all the same. -1 shrinks none.
         half: Descriptors as float16, half the size; their cosines change by less than 0.001.
         shard_size: Images in a shard.
-        weights: Bundled name or file.
-        device: As of ``SuperPointFeature2D``.
-        backend: Likewise.
-        precision: Likewise.
-        threads: Likewise.
     """
 
-    max_keypoints: int = 1000
-    threshold: float | None = None
-    nms_radius: int = 4
-    scales: tuple[float, ...] = (1.0,)
     longest_side: int = -1
     half: bool = True
     shard_size: int = 256
-    weights: str | None = None
-    device: str = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -63,22 +46,6 @@ class ExtractConfig:
             raise ExtractError(
                 f"longest_side must be -1 or at least 16 pixels, got {self.longest_side}"
             )
-
-    def make_detector(self) -> Any:
-        """The detector of these options."""
-        from cv_superpoint.feature2d import SuperPointFeature2D
-
-        return SuperPointFeature2D.create(
-            self.max_keypoints,
-            self.threshold,
-            self.nms_radius,
-            weights=self.weights,
-            device=self.device,
-            backend=self.backend,
-            precision=self.precision,
-            scales=self.scales,
-            threads=self.threads,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class Worker:
         self, images: Path, format: str, config: ExtractConfig, *, processes: int = 2
     ) -> None:
         self.images, self.format, self.config = images, format, config
-        self.detector = config.make_detector()
+        self.detector = config.create()
         self.grey = load_weights(config.weights).config.in_channels == 1
         self.processes = processes
 
