@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,9 +22,12 @@ from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
 from cv_superpoint.features import Features, keypoints_to_array
 from cv_superpoint.image import check_image, is_empty
+from cv_superpoint.streaming import stream
 from cv_superpoint.weights import load_weights
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
+
+Image = TypeVar("Image")
 
 _REQUIRED: Any = object()
 
@@ -357,6 +360,26 @@ class SuperPointFeature2D:
         return self._detector.extract_batch(
             hosts, None if masks is None else [_to_host(mask) for mask in masks]
         )
+
+    def extractStream(
+        self, images: Iterable[Image], ahead: int = 2
+    ) -> Iterator[tuple[Image, Features]]:
+        """:meth:`extract` for each image of a video or of another sequence, in order.
+
+        The network works on an image while the one before it is decoded and the next are read.
+
+        Args:
+            images: Read no further than needed, so it may be endless. Must not change an image
+                that it has handed out.
+            ahead: Images at most that are read before the features of the oldest are taken.
+
+        Yields:
+            Each image with its features.
+
+        Raises:
+            FeatureError: If ``ahead`` is below 1; when it is an image's turn, as :meth:`extract`.
+        """
+        return stream(self._detector, images, _to_host, ahead)
 
     def describe(self) -> str:
         """One line on what runs where and why, and on which weights."""

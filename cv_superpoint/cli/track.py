@@ -47,17 +47,17 @@ class Track:
         count = points = followed = longest = 0
         seconds = 0.0
         try:
-            frames = islice(video, self.frames)
-            for frame in output.progress(frames, wanted or None, "track"):
-                start = time.perf_counter()
+            frames = detector.extractStream(islice(video, self.frames))
+            start = time.perf_counter()
+            for frame, features in output.progress(frames, wanted or None, "track"):
                 if tracker is None:
                     tracker = Tracker(reach=self.reach * frame.shape[1], similarity=self.similarity)
                 points += len(tracker.tails)
-                followed += tracker.update(detector.extract(frame))
-                seconds += time.perf_counter() - start
+                followed += tracker.update(features)
                 count += 1
                 longest = max(longest, int(tracker.ages.max(initial=-1)) + 1)
                 file.write(tracker.draw(frame))
+                seconds = time.perf_counter() - start
         except KeyboardInterrupt:
             output.warn(f"stopped after {count} frames, which are in {self.out}")
         finally:
