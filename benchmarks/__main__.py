@@ -99,11 +99,15 @@ def processes(
 def main() -> None:
     """Choose a benchmark."""
     from benchmarks.growth import growth
+    from benchmarks.precision import precision
     from benchmarks.soak import soak
+    from benchmarks.throughput import throughput
 
     commands: dict[str, Any] = {
         "speed": speed,
         "processes": processes,
+        "precision": precision,
+        "throughput": throughput,
         "growth": growth,
         "soak": soak,
     }

@@ -99,12 +99,12 @@ def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any
             return core.import_model(blob, "CPU", options)
         except RuntimeError as error:
             _LOG.info("the cached model is not taken, compiling anew: %s", error)
-    compiled = core.compile_model(_build(weights), "CPU", options)
+    compiled = core.compile_model(build_model(weights), "CPU", options)
     cached.write(compiled.export_model().getvalue())
     return compiled
 
 
-def _build(weights: LoadedWeights) -> Any:
+def build_model(weights: LoadedWeights) -> Any:
     """(B, H, W, C) uint8 -> logits and unit descriptors, channels last."""
     layers = weights.convolutions()
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])

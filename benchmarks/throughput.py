@@ -1,0 +1,120 @@
+"""Images per second, over the size of a batch, the threads, and how images are handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.contenders import THRESHOLD
+from benchmarks.measure import Timing, in_turn, machine, photographs
+from cv_superpoint import SuperPointFeature2D
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+IMAGES = 16
+
+
+def _calls(
+    backend: str, device: str, count: int, threads: tuple[int, ...], batches: tuple[int, ...]
+) -> dict[str, Callable[[Any], Any]]:
+    """Ways to take all images of a list, by name."""
+    calls: dict[str, Callable[[Any], Any]] = {}
+
+    def in_batches(detector: Any, size: int) -> Callable[[Any], Any]:
+        return lambda images: [
+            detector.extractBatch(images[start : start + size])
+            for start in range(0, len(images), size)
+        ]
+
+    def in_pool(detector: Any, workers: int) -> Callable[[Any], Any]:
+        def call(images: Any) -> Any:
+            with ThreadPoolExecutor(workers) as pool:
+                return list(pool.map(detector.extract, images))
+
+        return call
+
+    def streamed(detector: Any) -> Callable[[Any], Any]:
+        return lambda images: list(detector.extractStream(images))
+
+    for number in threads:
+        detector = SuperPointFeature2D.create(
+            count, THRESHOLD, backend=backend, device=device, threads=number
+        )
+        where = f"{number} thread{'s' * (number > 1)}" if device == "cpu" else device
+        for size in batches:
+            calls[f"{where}, extractBatch of {size}"] = in_batches(detector, size)
+        calls[f"{where}, extractStream"] = streamed(detector)
+        if number == 1 and device == "cpu":
+            calls[f"{where}, {max(threads)} callers"] = in_pool(detector, max(threads))
+    return calls
+
+
+def throughput(
+    *,
+    backend: str = "auto",
+    device: str = "cpu",
+    images: Path | None = None,
+    size: tuple[int, int] = (480, 640),
+    keypoints: int = 1024,
+    threads: tuple[int, ...] = (1, 2),
+    batches: tuple[int, ...] = (1, 4, 16),
+    rounds: int = 3,
+    page: bool = False,
+) -> None:
+    """Measure images per second of batches, streams and callers, in turn.
+
+    Args:
+        backend: As for SuperPointFeature2D.
+        device: "cpu" or a CUDA device.
+        images: Folder of photographs; skimage's without one.
+        size: Height and width of the images.
+        keypoints: At most.
+        threads: Of the network, on a CPU.
+        batches: Sizes.
+        rounds: Over everything.
+        page: Put the table into docs/performance.md.
+    """
+    pictures = photographs(images, size, IMAGES)
+    repeated = [pictures[index % len(pictures)] for index in range(IMAGES)]
+    shifted = [np.roll(image, 8 * k, axis=1) for k, image in enumerate(repeated)]
+    calls = _calls(backend, device, keypoints, threads if device == "cpu" else (1,), batches)
+    timings = in_turn(calls, [shifted], rounds)
+    result = {
+        "machine": machine(device, max(threads)),
+        "size": list(size),
+        "images": IMAGES,
+        "calls": {name: asdict(timing) for name, timing in timings.items()},
+    }
+    text = throughput_markdown(result)
+    print(text)
+    if page:
+        name = f"throughput_{device.partition(':')[0]}"
+        report.write_json(PAGE.parent / "performance" / f"{name}.json", result)
+        report.replace_block(PAGE, name, text)
+
+
+def throughput_markdown(result: dict[str, Any]) -> str:
+    """One row for each way."""
+    rows = []
+    for name, values in result["calls"].items():
+        timing = Timing(**values)
+        count = result["images"]
+        rows.append(
+            [
+                name,
+                f"{count / timing.median:.2f}",
+                f"{count / timing.high:.2f} to {count / timing.low:.2f}",
+                f"{1e3 * timing.processor / count:.0f}",
+            ]
+        )
+    height, width = result["size"]
+    header = ["how", "images a second", "quartiles", "processor time an image, ms"]
+    return (
+        f"{height} x {width}, {result['images']} images. {report.facts(result['machine'])}.\n\n"
+        + report.table(header, rows)
+    )
