@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cv_superpoint.decode import SUBPIXEL_RADIUS
+from cv_superpoint.decode import LARGEST_SHIFT
 from cv_superpoint.network import CELL_SIZE, SuperPointNet, logits_to_heatmap, sample_descriptors
+from cv_superpoint.torch_decode import local_maxima, soft_argmax
 from cv_superpoint.weights import load_weights
 
 
@@ -119,51 +120,21 @@ class SuperPoint(nn.Module):
 
     def _decode(self, heatmap: Tensor, dense: Tensor) -> TensorFeatures:
         height, width = heatmap.shape
-        rows, columns = self._maxima(heatmap.detach())
+        found = local_maxima(heatmap.detach()[None], self.score_threshold, self.nms_radius)[0]
         margin = self.border_margin
-        keep = (columns >= margin) & (columns < width - margin)
-        keep &= (rows >= margin) & (rows < height - margin)
-        rows, columns = rows[keep], columns[keep]
+        found[:margin] = found[max(height - margin, 0) :] = False
+        found[:, :margin] = found[:, max(width - margin, 0) :] = False
+        rows, columns = torch.nonzero(found, as_tuple=True)
         best = torch.argsort(heatmap[rows, columns].detach(), descending=True, stable=True)
         if self.max_keypoints >= 0:
             best = best[: self.max_keypoints]
         rows, columns = rows[best], columns[best]
         points = torch.stack([columns, rows], dim=1).to(heatmap.dtype)
         if self.subpixel:
-            points = points + self._shift(heatmap, rows, columns)
+            shift, _ = soft_argmax(heatmap[None], rows[None], columns[None])
+            points = points + shift[0].clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
         return TensorFeatures(
             keypoints=points,
             scores=heatmap[rows, columns],
             descriptors=sample_descriptors(dense, points[None])[0],
         )
-
-    def _maxima(self, heatmap: Tensor) -> tuple[Tensor, Tensor]:
-        """As :func:`cv_superpoint.decode.local_maxima`, ties included."""
-        radius = self.nms_radius
-        candidates = heatmap > self.score_threshold
-        if radius:
-            window = 2 * radius + 1
-            highest = F.max_pool2d(heatmap[None, None], window, stride=1, padding=radius)[0, 0]
-            candidates &= heatmap == highest
-            # Of equal maxima within reach the first in raster order stays. There are far fewer
-            # maxima than 2**24, so float32 holds their ranks exactly.
-            count = int(candidates.sum())
-            rank = torch.zeros_like(heatmap, dtype=torch.float32)
-            rank[candidates] = torch.arange(count, 0, -1, dtype=rank.dtype, device=rank.device)
-            first = F.max_pool2d(rank[None, None], window, stride=1, padding=radius)[0, 0]
-            candidates &= rank == first
-        rows, columns = torch.nonzero(candidates, as_tuple=True)
-        return rows, columns
-
-    @staticmethod
-    def _shift(heatmap: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """As :func:`cv_superpoint.decode.refine`, relative to the maximum."""
-        offsets = torch.arange(-SUBPIXEL_RADIUS, SUBPIXEL_RADIUS + 1, device=heatmap.device)
-        padded = F.pad(heatmap, (SUBPIXEL_RADIUS,) * 4)
-        patch_rows = rows[:, None, None] + offsets[None, :, None] + SUBPIXEL_RADIUS
-        patch_columns = columns[:, None, None] + offsets[None, None, :] + SUBPIXEL_RADIUS
-        patches = padded[patch_rows, patch_columns]
-        total = patches.sum(dim=(1, 2))
-        x = (patches.sum(dim=1) * offsets).sum(dim=1) / total
-        y = (patches.sum(dim=2) * offsets).sum(dim=1) / total
-        return torch.stack([x, y], dim=1).clamp(-0.499, 0.499)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cv_superpoint.decode import SUBPIXEL_RADIUS
 from cv_superpoint.network import CELL_SIZE, logits_to_heatmap
+from cv_superpoint.torch_decode import local_maxima, soft_argmax
 
 NMS_RADIUS = 4
 
@@ -47,27 +47,16 @@ def soft_keypoints(
     heat = logits_to_heatmap(logits.float())
     height, width = heat.shape[1:]
     with torch.no_grad():
-        around = F.max_pool2d(heat[:, None], 2 * NMS_RADIUS + 1, 1, NMS_RADIUS)[:, 0]
         pixels = valid.repeat_interleave(CELL_SIZE, 1).repeat_interleave(CELL_SIZE, 2)
-        maxima = (heat == around) & (heat > threshold) & pixels
+        maxima = local_maxima(heat, threshold, NMS_RADIUS) & pixels
         maxima[:, :border] = maxima[:, height - border :] = False
         maxima[:, :, :border] = maxima[:, :, width - border :] = False
         scores = torch.where(maxima, heat, 0).flatten(1)
         best, index = scores.topk(min(count, scores.shape[1]), dim=1)
         rows, columns = index // width, index % width
-    radius = SUBPIXEL_RADIUS
-    offsets = torch.arange(-radius, radius + 1, device=heat.device)
-    padded = F.pad(heat, (radius, radius, radius, radius)).flatten(1)
-    window = (rows[..., None, None] + radius + offsets[:, None]) * (width + 2 * radius) + (
-        columns[..., None, None] + radius + offsets
-    )
-    patches = padded.gather(1, window.flatten(1)).reshape(window.shape)
-    share = patches / patches.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
-    dx = (share.sum(dim=2) * offsets).sum(dim=2)
-    dy = (share.sum(dim=3) * offsets).sum(dim=2)
-    square = (share.sum(dim=2) + share.sum(dim=3)) @ (offsets**2).to(share.dtype)
-    points = torch.stack([columns + dx, rows + dy], dim=2)
-    return SoftKeypoints(points, square - dx**2 - dy**2, best > 0)
+    shift, spread = soft_argmax(heat, rows, columns)
+    points = torch.stack([columns, rows], dim=2) + shift
+    return SoftKeypoints(points, spread, best > 0)
 
 
 def warp(homography: Tensor, points: Tensor) -> Tensor:

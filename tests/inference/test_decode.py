@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cv_superpoint import decode, network
+from cv_superpoint import decode, network, torch_decode
 from cv_superpoint.backends.device_decode import NO_KEYPOINT, decode_on_device
 from cv_superpoint.image import window_maximum
-from cv_superpoint.module import SuperPoint
 
 
 def brute_force_maxima(heatmap: np.ndarray, threshold: float, radius: int) -> list[list[int]]:
@@ -62,13 +61,14 @@ def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> Non
     as_tensor = torch.from_numpy(logits.transpose(2, 0, 1)[None].copy())
     np.testing.assert_allclose(heatmap, network.logits_to_heatmap(as_tensor)[0], atol=1e-6)
     rows, columns = decode.local_maxima(heatmap, 0.01, radius)
-    module = SuperPoint(network.SuperPointNet(), nms_radius=radius, score_threshold=0.01)
-    module_rows, module_columns = module._maxima(torch.from_numpy(heatmap))
-    np.testing.assert_array_equal(rows, module_rows)
-    np.testing.assert_array_equal(columns, module_columns)
-    shift = module._shift(torch.from_numpy(heatmap), module_rows, module_columns).numpy()
+    batch = torch.from_numpy(heatmap)[None]
+    _, torch_rows, torch_columns = torch_decode.local_maxima(batch, 0.01, radius).nonzero().T
+    np.testing.assert_array_equal(rows, torch_rows)
+    np.testing.assert_array_equal(columns, torch_columns)
+    shift, _ = torch_decode.soft_argmax(batch, torch_rows[None], torch_columns[None])
     expected = decode.refine(heatmap, rows, columns) - np.stack([columns, rows], axis=1)
-    np.testing.assert_allclose(shift, expected, atol=2e-5)
+    largest = decode.LARGEST_SHIFT
+    np.testing.assert_allclose(shift[0].clamp(-largest, largest), expected, atol=2e-5)
 
 
 @settings(max_examples=40, deadline=None)
