@@ -40,6 +40,8 @@ ncnn = _import_ncnn()
 
 STRIP = 64
 """Rows of a strip, a multiple of 8."""
+LARGE = 512 * 512
+"""Pixels of an image whose maps are not kept for images of other shapes."""
 STRIP_HALO = 2
 """Rows around a strip that its first stage depends on: one for each of its two convolutions."""
 
@@ -67,6 +69,7 @@ class NcnnBackend:
         self._first_nets: dict[tuple[bool, bool], Any] = {}
         self._rest_net: Any = None
         self._pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
+        self._last_size = (0, 0)
         for top in (False, True):
             for bottom in (False, True):
                 self._first_nets[top, bottom] = self._load(_first_stage(layers, top, bottom))
@@ -97,6 +100,7 @@ class NcnnBackend:
 
     def _run_one(self, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         height, width = image.shape[:2]
+        self._make_room(height, width)
         pixels = image.transpose(2, 0, 1).astype(np.float32)
         half: Floats | None = None
         for start in range(0, height, STRIP):
@@ -113,6 +117,16 @@ class NcnnBackend:
         norms = np.sqrt(np.einsum("hwd,hwd->hw", dense, dense))
         dense /= np.maximum(norms, np.float32(1e-12))[..., None]
         return _cells_first(logits), dense
+
+    def _make_room(self, height: int, width: int) -> None:
+        """Give back what the maps of another large image took: it fits no longer.
+
+        Calls of other threads keep what they are using.
+        """
+        last, self._last_size = self._last_size, (height, width)
+        if last != (height, width) and max(height * width, last[0] * last[1]) > LARGE:
+            for pool in self._pools:
+                pool.clear()
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
