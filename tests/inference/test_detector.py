@@ -123,7 +123,6 @@ import resource, numpy as np, skimage.data
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.detector import Detector
 from dataclasses import replace
-from pathlib import Path
 face = SuperPointFeature2D.create(2000, device="cpu")
 core = face._make_detector(replace(face._detector.config, tile_size=256))
 photograph = skimage.data.astronaut()[:, :, 0]
