@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from train.evaluate.limits import DEGREES, Respect, main, make_pair
+from train.geometry.homography import valid_mask
+
+PHOTOGRAPH = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
+
+
+@pytest.mark.parametrize(
+    ("respect", "degree"),
+    [(name, degree) for name in ("rotation", "scale") for degree in DEGREES[name]],
+)
+def test_homography_maps_one_image_onto_the_other(respect: Respect, degree: float) -> None:
+    pair = make_pair(PHOTOGRAPH, "astronaut", respect, degree)
+    size = (240, 320)
+    predicted = cv2.warpPerspective(
+        pair.images[1], np.linalg.inv(pair.h_0to1), size[::-1], flags=cv2.INTER_LINEAR
+    ).astype(float)
+    seen = valid_mask(np.linalg.inv(pair.h_0to1), size, size, 2)
+    assert seen.mean() > 0.5
+    # Both are compared at the coarser resolution, which is all that the farther view shows.
+    sigma = degree if respect == "scale" else 1.0
+    first, predicted = (
+        cv2.GaussianBlur(image.astype(float), (0, 0), sigma)
+        for image in (pair.images[0], predicted)
+    )
+    difference = np.abs(first - predicted)[seen].mean()
+    shifted = np.abs(first - np.roll(predicted, 2, axis=1))[seen].mean()
+    assert difference < 4
+    assert difference < 0.6 * shifted
+
+
+@pytest.mark.parametrize("respect", ["blur", "night"])
+def test_more_is_worse_and_nothing_moves(respect: Respect) -> None:
+    pairs = [make_pair(PHOTOGRAPH, "astronaut", respect, degree) for degree in DEGREES[respect]]
+    again = make_pair(PHOTOGRAPH, "astronaut", respect, DEGREES[respect][-1])
+    np.testing.assert_array_equal(again.images[1], pairs[-1].images[1])
+    assert all((pair.h_0to1 == np.eye(3)).all() for pair in pairs)
+    worse = [cv2.PSNR(*pair.images) for pair in pairs]
+    assert sorted(worse, reverse=True) == worse
+    assert abs(float(pairs[-1].images[1].mean()) - float(pairs[-1].images[0].mean())) < 12
+
+
+def test_command_prints_a_row_for_each_detector(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), PHOTOGRAPH)
+    arguments = ["--data", str(tmp_path), "--detectors", "sift,orb", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--only", "rotation", "blur"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| sift")]
+    assert [len(row) for row in rows] == [9, 6]
+    # Turned by nothing it matches itself; SIFT knows every angle; nothing survives 4 px of blur.
+    assert rows[0][1].strip() == "1.00 (1.00)"
+    assert float(rows[0][6].split()[0]) > 0.5
+    assert float(rows[1][-1].split()[0]) < 0.5
+    assert (tmp_path / "out" / "limits.md").read_text() == printed
+    assert main(["--data", str(tmp_path / "nowhere")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
