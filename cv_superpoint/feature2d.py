@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from cv_superpoint import storage
 from cv_superpoint.backends import choose, make_backend
+from cv_superpoint.call_forms import REQUIRED, check_count, give, one_of, to_host
 from cv_superpoint.detector import Detector, DetectorConfig
-from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features, keypoints_to_array
 from cv_superpoint.image import check_image, is_empty
 from cv_superpoint.streaming import stream
@@ -28,8 +29,6 @@ from cv_superpoint.weights import load_weights
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
 Image = TypeVar("Image")
-
-_REQUIRED: Any = object()
 
 
 class SuperPointFeature2D:
@@ -166,7 +165,7 @@ class SuperPointFeature2D:
             FeatureError: If the image or the mask is of the wrong type or size.
         """
         wants_umat = any(isinstance(value, cv2.UMat) for value in (image, mask, descriptors))
-        image = check_image(_to_host(image))
+        image = check_image(to_host(image))
         if useProvidedKeypoints:
             found, rows = self._describe(image, () if keypoints is None else keypoints)
         else:
@@ -174,16 +173,16 @@ class SuperPointFeature2D:
                 warnings.warn(
                     "keypoints= has no effect without useProvidedKeypoints=True", stacklevel=2
                 )
-            features = self._detector.extract(image, _to_host(mask))
+            features = self._detector.extract(image, to_host(mask))
             found, rows = features.to_keypoints(), features.descriptors
-        return found, _give(rows, descriptors, wants_umat)
+        return found, give(rows, descriptors, wants_umat)
 
     def detect(
         self,
-        image: Any = _REQUIRED,
+        image: Any = REQUIRED,
         mask: Any = None,
         *,
-        images: Any = _REQUIRED,
+        images: Any = REQUIRED,
         masks: Any = None,
     ) -> Any:
         """Keypoints of an image, or of each image of a list or tuple.
@@ -197,16 +196,16 @@ class SuperPointFeature2D:
         Returns:
             A tuple of ``cv2.KeyPoint``; for a list a tuple of such tuples.
         """
-        image, mask = _one_of(image, images, "image"), mask if masks is None else masks
+        image, mask = one_of(image, images, "image"), mask if masks is None else masks
         if not isinstance(image, (list, tuple)):
-            image, mask = _to_host(image), _to_host(mask)
+            image, mask = to_host(image), to_host(mask)
             if is_empty(image):
                 return ()
             return self._detector.extract(image, mask).to_keypoints()
-        hosts = [_to_host(one) for one in image]
-        host_masks = [None] * len(hosts) if is_empty(mask) else [_to_host(one) for one in mask]
+        hosts = [to_host(one) for one in image]
+        host_masks = [None] * len(hosts) if is_empty(mask) else [to_host(one) for one in mask]
         host_masks = host_masks or [None] * len(hosts)
-        _check_count("masks", len(host_masks), len(hosts))
+        check_count("masks", len(host_masks), len(hosts))
         filled = [index for index, one in enumerate(hosts) if not is_empty(one)]
         features = self._detector.extract_batch(
             [hosts[index] for index in filled], [host_masks[index] for index in filled]
@@ -218,11 +217,11 @@ class SuperPointFeature2D:
 
     def compute(
         self,
-        image: Any = _REQUIRED,
+        image: Any = REQUIRED,
         keypoints: Any = None,
         descriptors: Any = None,
         *,
-        images: Any = _REQUIRED,
+        images: Any = REQUIRED,
     ) -> tuple[Any, Any]:
         """Descriptors of any keypoints: trimmed, reordered, another detector's, sub-pixel.
 
@@ -236,17 +235,17 @@ class SuperPointFeature2D:
             The keypoints in their order with every field kept, without those outside the image,
             and their descriptors, row by row. ``((), None)`` if none is left.
         """
-        image = _one_of(image, images, "image")
+        image = one_of(image, images, "image")
         if isinstance(image, (list, tuple)):
             keypoints = () if keypoints is None else keypoints
-            _check_count("sets of keypoints", len(keypoints), len(image))
+            check_count("sets of keypoints", len(keypoints), len(image))
             results = [
                 self.compute(one, points) for one, points in zip(image, keypoints, strict=True)
             ]
             return tuple(found for found, _ in results), tuple(rows for _, rows in results)
         wants_umat = any(isinstance(value, cv2.UMat) for value in (image, descriptors))
-        found, rows = self._describe(_to_host(image), () if keypoints is None else keypoints)
-        return found, _give(rows, descriptors, wants_umat)
+        found, rows = self._describe(to_host(image), () if keypoints is None else keypoints)
+        return found, give(rows, descriptors, wants_umat)
 
     def descriptorSize(self) -> int:
         """Number of elements of a descriptor."""
@@ -350,15 +349,15 @@ class SuperPointFeature2D:
 
     def extract(self, image: Any, mask: Any = None) -> Features:
         """Arrays instead of ``cv2.KeyPoint`` objects; as :meth:`detectAndCompute` otherwise."""
-        return self._detector.extract(_to_host(image), _to_host(mask))
+        return self._detector.extract(to_host(image), to_host(mask))
 
     def extractBatch(
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
         """:meth:`extract` for each image, of any sizes; one call fills a GPU."""
-        hosts = [_to_host(image) for image in images]
+        hosts = [to_host(image) for image in images]
         return self._detector.extract_batch(
-            hosts, None if masks is None else [_to_host(mask) for mask in masks]
+            hosts, None if masks is None else [to_host(mask) for mask in masks]
         )
 
     def extractStream(
@@ -379,7 +378,7 @@ class SuperPointFeature2D:
         Raises:
             FeatureError: If ``ahead`` is below 1; when it is an image's turn, as :meth:`extract`.
         """
-        return stream(self._detector, images, _to_host, ahead)
+        return stream(self._detector, images, to_host, ahead)
 
     def describe(self) -> str:
         """One line on what runs where and why, and on which weights."""
@@ -406,40 +405,3 @@ class SuperPointFeature2D:
         kept = tuple(keypoints[index] for index in np.flatnonzero(inside))
         sizes = np.array([keypoint.size for keypoint in kept], np.float32)
         return kept, self._detector.describe(image, points[inside], sizes)
-
-
-def _one_of(first: Any, second: Any, name: str) -> Any:
-    """The argument that was given of two spellings of the same."""
-    if (first is _REQUIRED) == (second is _REQUIRED):
-        raise FeatureError(f"pass {name} or {name}s, and only one of them")
-    return second if first is _REQUIRED else first
-
-
-def _check_count(what: str, count: int, images: int) -> None:
-    if count != images:
-        raise FeatureError(
-            f"there must be as many {what} as images, got {count} and {images}", ASSERTION_FAILED
-        )
-
-
-def _to_host(image: Any) -> Any:
-    """The array inside a ``cv2.UMat``; anything else as it is."""
-    return image.get() if isinstance(image, cv2.UMat) else image
-
-
-def _give(rows: NDArray[np.float32], preallocated: Any, wants_umat: bool) -> Any:
-    """Descriptors in the form the caller asked for; None (or an empty UMat) for no rows."""
-    if wants_umat:
-        array: Any = rows  # cv2's type stubs do not know this constructor
-        return cv2.UMat(array) if len(rows) else cv2.UMat()
-    if len(rows) == 0:
-        return None
-    fits = (
-        isinstance(preallocated, np.ndarray)
-        and preallocated.shape == rows.shape
-        and preallocated.dtype == rows.dtype
-    )
-    if not fits:
-        return rows
-    preallocated[...] = rows
-    return preallocated
