@@ -89,7 +89,7 @@ def test_time_is_shared_among_the_stages() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["joint", "--round", "3"], "--round must be between 1 and --rounds 2"),
+        (["joint", "--rounds", "2", "--round", "3"], "--round must be between 1 and --rounds 2"),
         (["--adapt.images.colour"], "both be in colour or both grey"),
     ],
 )
