@@ -105,7 +105,7 @@ def make_detector(net: SuperPointNet) -> Detector:
         tensors={name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()},
         name="in training",
         path=Path(),
-        sha256="",
+        sha256=_digest(net).hexdigest(),  # backends keep compiled networks by it
         layout="",
         score_threshold=0.0,
     )
@@ -190,11 +190,17 @@ def aggregate_on_device(
     return np.where(enough, result.cpu().numpy(), 0).astype(np.float32)
 
 
-def cache_folder(run_dir: Path, net: SuperPointNet, config: AdaptConfig, seed: int) -> Path:
-    """Where the labels of these weights and settings are kept: other ones never mix in."""
+def _digest(net: SuperPointNet) -> hashlib._Hash:
+    """SHA-256 of a network's weights, to which more may be added."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
-        digest.update(name.encode() + value.numpy().tobytes())
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest
+
+
+def cache_folder(run_dir: Path, net: SuperPointNet, config: AdaptConfig, seed: int) -> Path:
+    """Where the labels of these weights and settings are kept: other ones never mix in."""
+    digest = _digest(net)
     settings = {k: v for k, v in asdict(config).items() if k not in ("minutes", "points_per_image")}
     digest.update(json.dumps([settings, seed], sort_keys=True).encode())
     return run_dir / "labels" / digest.hexdigest()[:16]

@@ -87,6 +87,8 @@ def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
+        # Two processes that pin themselves would share the first core.
+        "ENABLE_CPU_PINNING": False,
     }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads

@@ -6,7 +6,9 @@ import pytest
 import torch
 from skimage import data
 
-from cv_superpoint.network import NetworkConfig, SuperPointNet
+from cv_superpoint import backends
+from cv_superpoint.backends import cache
+from cv_superpoint.network import NetworkConfig, SuperPointNet, logits_to_heatmap
 from train.adapt import (
     AdaptConfig,
     adapt,
@@ -134,3 +136,19 @@ def test_aggregation_on_the_device_is_the_same(colour: bool) -> None:
     result = aggregate_on_device(image, views, net, config)
     np.testing.assert_array_equal(result > 0, expected > 0)
     np.testing.assert_allclose(result, expected, rtol=0.02, atol=2e-5)
+
+
+def test_compiled_network_of_other_weights_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
+    with_openvino = backends.choose(backend="openvino", device="cpu", precision="float32")
+    monkeypatch.setattr("train.adapt.choose", lambda **_: with_openvino)
+    image = data.camera()[None, 200:264, 200:288]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = SuperPointNet(NetworkConfig()).eval()
+        with torch.inference_mode():
+            logits = net(torch.from_numpy(image.copy())[None] / 255)[0]
+        expected = logits_to_heatmap(logits)[0].numpy()
+        np.testing.assert_allclose(make_detector(net)(image)[0], expected, atol=1e-5)
