@@ -126,6 +126,29 @@ def test_each_corner_is_found_once_by_the_strongest():
     assert np.isinf(metrics.match_detections(points, scores, np.zeros((0, 2)))).all()
 
 
+def test_corners_that_suppression_cannot_tell_apart_count_as_one():
+    corners = np.array([[10.0, 10], [13, 12], [50, 50], [55, 50]])
+    groups = metrics.group_corners(corners, 4)
+    assert groups.tolist() == [0, 0, 2, 3]
+    points = np.array([[13.0, 12], [9, 10], [50, 51], [90, 90]])
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    # The second corner is found; the first, of the same group, is neither right nor false then.
+    np.testing.assert_array_equal(
+        metrics.match_detections(points, scores, corners, groups=groups), [0, np.nan, 1, np.inf]
+    )
+    assert metrics.group_corners(np.zeros((0, 2)), 4).tolist() == []
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(2)), elements=st.floats(0, 60)))
+def test_perfect_detections_after_suppression_find_every_group(corners):
+    groups = metrics.group_corners(corners, 4)
+    scores = -np.arange(len(corners), dtype=float)
+    kept = metrics.suppress_neighbours(corners, scores, 4)
+    distances = metrics.match_detections(corners[kept], scores[kept], corners, 4.0, groups)
+    assert (distances == 0).all()
+    assert len(kept) == len(np.unique(groups))
+
+
 def test_descriptor_distances_against_the_definition():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 8)), rng.normal(size=(4, 8))

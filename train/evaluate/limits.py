@@ -12,7 +12,6 @@ and prints the matching score and the share of homographies within 3 px for each
 
 from __future__ import annotations
 
-import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from train.evaluate.protocols import PROTOCOLS
 from train.evaluate.results import table
 from train.evaluate.statistics import accuracy, finite_mean
 from train.evaluate.warps import WarpedPhotographs
+from train.geometry.homography import smoothing
 
 Respect = Literal["rotation", "scale", "blur", "night"]
 
@@ -94,12 +94,7 @@ def make_pair(photograph: Array, name: str, respect: Respect, degree: float) -> 
     h_0to1, second = np.eye(3), first
     if respect == "rotation":
         turn = np.vstack([cv2.getRotationMatrix2D((centre[0], centre[1]), degree, 1), [0, 0, 1]])
-        middle = (np.array(photograph.shape[::-1]) - 1) / 2
-        to_view = _similarity(cover * reach, middle, centre)
-        h_0to1 = turn
-        second = cv2.warpPerspective(
-            _smooth(photograph, cover * reach), turn @ to_view, (width, height)
-        )
+        h_0to1, second = turn, _view(photograph, cover * reach, turn)
     elif respect == "scale":
         second = _view(photograph, cover * reach / degree)
         h_0to1 = _similarity(1 / degree, centre, centre)
@@ -124,18 +119,14 @@ def _similarity(scale: float, centre: Array, target: Array) -> Array:
     return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1.0]])
 
 
-def _smooth(image: Array, scale: float) -> Array:
-    """Blurred as much as an image that will shrink must be."""
-    sigma = 0.5 * math.sqrt(max(1 / scale**2 - 1, 0))
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma)) if sigma > 0.3 else image
-
-
-def _view(photograph: Array, scale: float) -> Array:
-    """The photograph's centre at a scale."""
+def _view(photograph: Array, scale: float, turn: Array | None = None) -> Array:
+    """The photograph's centre at a scale, and turned."""
     middle = (np.array(photograph.shape[::-1]) - 1) / 2
     centre = np.array([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2])
     matrix = _similarity(scale, middle, centre)
-    smooth = _smooth(photograph, scale)
+    matrix = matrix if turn is None else turn @ matrix
+    sigma = float(smoothing(matrix, SIZE))
+    smooth = cv2.GaussianBlur(photograph, (0, 0), sigma) if sigma else photograph
     return np.asarray(cv2.warpPerspective(smooth, matrix, (SIZE[1], SIZE[0])))
 
 

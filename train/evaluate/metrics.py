@@ -144,7 +144,13 @@ def repeatability(
     return float(np.mean(rates)), finite_mean(np.asarray(errors))
 
 
-def match_detections(points: Array, scores: Array, corners: Array, threshold: float = 4.0) -> Array:
+def match_detections(
+    points: Array,
+    scores: Array,
+    corners: Array,
+    threshold: float = 4.0,
+    groups: NDArray[np.intp] | None = None,
+) -> Array:
     """Distance of each detection to the true corner it finds.
 
     From the strongest detection down, each takes the nearest corner that is still free and
@@ -155,20 +161,45 @@ def match_detections(points: Array, scores: Array, corners: Array, threshold: fl
         scores: (N,).
         corners: (M, 2).
         threshold: Pixels.
+        groups: (M,) from :func:`group_corners`: corners of a group count as one, and further
+            detections of it are neither right nor false.
 
     Returns:
-        (N,) pixels; infinity for a false detection.
+        (N,) pixels; infinity for a false detection, NaN for one that does not count.
     """
     distances = np.full(len(points), np.inf)
     if len(corners) == 0:
         return distances
+    groups = np.arange(len(corners)) if groups is None else groups
+    found = np.zeros(len(corners), bool)
     free = pixel_distances(points, corners)
     for index in strongest(scores, len(scores)):
         nearest = int(free[index].argmin())
         if free[index, nearest] <= threshold:
-            distances[index] = free[index, nearest]
+            group = groups[nearest]
+            distances[index] = np.nan if found[group] else free[index, nearest]
+            found[group] = True
             free[:, nearest] = np.inf
     return distances
+
+
+def group_corners(corners: Array, radius: int) -> NDArray[np.intp]:
+    """Corners that suppression cannot tell apart: it keeps one detection for each group.
+
+    Args:
+        corners: (M, 2).
+        radius: Of the suppression, pixels.
+
+    Returns:
+        (M,) for each corner the index of the one that stands for its group, within ``radius`` in x
+        and in y; the corners in their order, as if each were stronger than the next.
+    """
+    kept = np.sort(suppress_neighbours(corners, -np.arange(len(corners)), radius))
+    if len(kept) == 0:
+        return kept
+    pixels = np.rint(corners)
+    away = np.abs(pixels[:, None] - pixels[None, kept]).max(axis=2)
+    return np.asarray(kept[away.argmin(axis=1)], np.intp)
 
 
 # --- matches --------------------------------------------------------------------------------

@@ -50,7 +50,10 @@ class SyntheticEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingResult:
-    """Detections of one drawing; ``distances`` are infinite for false ones."""
+    """Detections of one drawing; ``distances`` are infinite for false ones.
+
+    Corners within :data:`NMS_RADIUS` of each other count as one.
+    """
 
     name: str
     kind: str
@@ -83,16 +86,19 @@ def evaluate_drawings(find: Finder, config: SyntheticEvaluation) -> list[Drawing
             kept = metrics.suppress_neighbours(found.points, found.scores, NMS_RADIUS)
             found = found.take(kept)
             corners = np.asarray(sample.keypoints, np.float64).reshape(-1, 2)
+            groups = metrics.group_corners(corners, NMS_RADIUS)
+            distances = metrics.match_detections(
+                found.points, found.scores, corners, config.threshold, groups
+            )
+            counts = ~np.isnan(distances)
             results.append(
                 DrawingResult(
                     name=f"{kind} {index}",
                     kind=kind,
                     shape=sample.shape,
-                    corners=len(corners),
-                    scores=found.scores,
-                    distances=metrics.match_detections(
-                        found.points, found.scores, corners, config.threshold
-                    ),
+                    corners=len(np.unique(groups)),
+                    scores=found.scores[counts],
+                    distances=distances[counts],
                 )
             )
     return results
