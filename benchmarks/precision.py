@@ -44,7 +44,7 @@ class QuantisedBackend:
     name = "openvino"
     device = "cpu"
     precision = "int8"
-    batched = False
+    batch = 1
     decodes = False
 
     def __init__(

@@ -27,9 +27,6 @@ from cv_superpoint.image import (
 from cv_superpoint.on_device import DecodingBackend, extract_on_device
 from cv_superpoint.tiles import Tile, make_tiles
 
-MAX_BATCH = 32
-"""Images that go to the device in one call."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
@@ -221,8 +218,8 @@ class Detector:
             groups.setdefault(image.shape, []).append(index)
         found: dict[int, Features] = {}
         for group in groups.values():
-            for start in range(0, len(group), MAX_BATCH):
-                batch = group[start : start + MAX_BATCH]
+            for start in range(0, len(group), self.backend.batch):
+                batch = group[start : start + self.backend.batch]
                 features = extract_on_device(
                     cast(DecodingBackend, self.backend),
                     [images[index] for index in batch],
@@ -265,12 +262,11 @@ class Detector:
         batches: dict[tuple[int, int], list[_Level]] = {}
         for level in levels:
             batches.setdefault(padded_size(level.size), []).append(level)
-        limit = MAX_BATCH if self.backend.batched else 1
         for size, group in batches.items():
             tiles = make_tiles(
                 size, tile_size=self.config.tile_size, nms_radius=self.config.nms_radius
             )
-            step = limit if len(tiles) == 1 else 1
+            step = self.backend.batch if len(tiles) == 1 else 1
             for start in range(0, len(group), step):
                 batch = group[start : start + step]
                 stack = np.stack([pad(level.pixels) for level in batch])

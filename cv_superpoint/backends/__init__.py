@@ -20,8 +20,8 @@ class Backend(Protocol):
     name: str
     device: str
     precision: str
-    batched: bool
-    """Whether several images in one call are faster than one after the other."""
+    batch: int
+    """Images that one call takes in less time than as many calls; 1 if there is no gain."""
     decodes: bool
     """Whether it is a :class:`cv_superpoint.on_device.DecodingBackend` as well."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,34 +53,79 @@ Floats = NDArray[np.float32]
 class NcnnBackend:
     """See :class:`cv_superpoint.backends.Backend`.
 
-    Images of a batch run one after the other, so a result does not depend on the rest of its
-    batch. The net is shared by threads; every call has an extractor of its own.
+    The images of a batch run on a core each, which wastes less than all cores on one after the
+    other; a result does not depend on the rest of its batch, nor on the number of threads. The net
+    is shared by threads; every call has an extractor of its own.
     """
 
     name = "ncnn"
     device = "cpu"
     precision = "float32"
-    batched = False
     decodes = False
 
     def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
-        self.threads = threads or _cores()
-        layers = weights.convolutions()
+        self.threads = self.batch = threads or _cores()
+        self._layers = weights.convolutions()
+        self._nets = _Nets(self._layers, self.threads)
+        self._alone: _Nets | None = self._nets if self.threads == 1 else None
+        self._loading = threading.Lock()
+        self._last_size = (0, 0)
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        height, width = images.shape[1:3]
+        self._make_room(height, width)
+        # Maps of several large images would not fit into caches nor, maybe, into memory.
+        if len(images) == 1 or self.threads == 1 or height * width > LARGE:
+            found = [self._nets.run(image) for image in images]
+        else:
+            with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
+                found = list(pool.map(self._single_threaded().run, images))
+        logits, dense = zip(*found, strict=True)
+        if len(images) == 1:
+            return logits[0][None], dense[0][None]
+        return np.stack(logits), np.stack(dense)
+
+    def _single_threaded(self) -> _Nets:
+        """Nets of one thread, made for the first batch: ncnn fixes the number on loading."""
+        with self._loading:
+            if self._alone is None:
+                self._alone = _Nets(self._layers, 1)
+            return self._alone
+
+    def _make_room(self, height: int, width: int) -> None:
+        """Give back what the maps of another large image took: it fits no longer.
+
+        Calls of other threads keep what they are using.
+        """
+        last, self._last_size = self._last_size, (height, width)
+        if last != (height, width) and max(height * width, last[0] * last[1]) > LARGE:
+            self._nets.clear()
+
+    def describe(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+        return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
+
+
+class _Nets:
+    """The first stage in its four borders, the rest, and their memory."""
+
+    def __init__(self, layers: Mapping[str, Convolution], threads: int) -> None:
+        self._threads = threads
         # Attributes are destroyed in the order of their first assignment, and a net must not
         # outlive the pools that it took memory from.
-        self._first_nets: dict[tuple[bool, bool], Any] = {}
-        self._rest_net: Any = None
+        self._first: dict[tuple[bool, bool], Any] = {}
+        self._rest: Any = None
         self._pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
-        self._last_size = (0, 0)
         for top in (False, True):
             for bottom in (False, True):
-                self._first_nets[top, bottom] = self._load(_first_stage(layers, top, bottom))
-        self._rest_net = self._load(_rest(layers))
+                self._first[top, bottom] = self._load(_first_stage(layers, top, bottom))
+        self._rest = self._load(_rest(layers))
 
     def _load(self, model: _Model) -> Any:
         net = ncnn.Net()
         options = net.opt
-        options.num_threads = self.threads
+        options.num_threads = self._threads
         # Without a pool every call would fetch its maps from the system page by page.
         options.blob_allocator, options.workspace_allocator = self._pools
         for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
@@ -91,53 +138,30 @@ class NcnnBackend:
                 raise RuntimeError("ncnn does not take the network; please report this")
         return net
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
-        logits, dense = zip(*map(self._run_one, images), strict=True)
-        if len(images) == 1:
-            return logits[0][None], dense[0][None]
-        return np.stack(logits), np.stack(dense)
-
-    def _run_one(self, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def run(self, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Logits and descriptors of one (H, W, C) image."""
         height, width = image.shape[:2]
-        self._make_room(height, width)
         pixels = image.transpose(2, 0, 1).astype(np.float32)
         half: Floats | None = None
         for start in range(0, height, STRIP):
             end = min(start + STRIP, height)
             strip = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
-            net = self._first_nets[start == 0, end == height]
+            net = self._first[start == 0, end == height]
             [maps] = _extract(net, np.ascontiguousarray(strip), "pooled")
             if half is None:
                 half = np.empty((len(maps), height // 2, width // 2), np.float32)
             half[:, start // 2 : end // 2] = maps
         assert half is not None
-        logits, raw = _extract(self._rest_net, half, DETECTOR[1], DESCRIPTOR[1])
+        logits, raw = _extract(self._rest, half, DETECTOR[1], DESCRIPTOR[1])
         dense = _cells_first(raw)
         norms = np.sqrt(np.einsum("hwd,hwd->hw", dense, dense))
         dense /= np.maximum(norms, np.float32(1e-12))[..., None]
         return _cells_first(logits), dense
 
-    def _make_room(self, height: int, width: int) -> None:
-        """Give back what the maps of another large image took: it fits no longer.
-
-        Calls of other threads keep what they are using.
-        """
-        last, self._last_size = self._last_size, (height, width)
-        if last != (height, width) and max(height * width, last[0] * last[1]) > LARGE:
-            for pool in self._pools:
-                pool.clear()
-
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
-        return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
-
-
-def _cores() -> int:
-    """Cores that this process may use; a second thread on one core gains nothing here."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    physical: int = ncnn.get_physical_cpu_count()
-    return max(1, min(allowed or 1, physical))
+    def clear(self) -> None:
+        """Give unused memory back."""
+        for pool in self._pools:
+            pool.clear()
 
 
 def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
@@ -145,6 +169,13 @@ def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
     extractor.input("input", ncnn.Mat(maps))
     # Views: each array keeps its ncnn.Mat alive.
     return [np.array(extractor.extract(name)[1], copy=False) for name in names]
+
+
+def _cores() -> int:
+    """Cores that this process may use; a second thread on one core gains nothing here."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical: int = ncnn.get_physical_cpu_count()
+    return max(1, min(allowed or 1, physical))
 
 
 def _cells_first(maps: Floats) -> Floats:

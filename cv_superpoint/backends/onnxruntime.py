@@ -44,7 +44,7 @@ class OnnxRuntimeBackend:
     ) -> None:
         self.device = _check_device(device)
         kind, _, index = self.device.partition(":")
-        self.batched = kind != "cpu"
+        self.batch = 1 if kind == "cpu" else 32
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         if threads is not None:
@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
-        if len(images) > 1 and not self.batched:
+        if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             logits, dense = zip(*alone, strict=True)
             return np.concatenate(logits), np.concatenate(dense)

@@ -41,7 +41,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     device = "cpu"
-    batched = False
+    batch = 1
     decodes = False
 
     def __init__(

@@ -68,7 +68,7 @@ class TorchBackend:
             raise ValueError(f"precision must be one of {known} with torch, got {precision!r}")
         if self.precision == "float16" and self._device.type == "cpu":
             raise ValueError("precision 'float16' is not for the CPU; use 'bfloat16' or 'float32'")
-        self.batched = self._device.type != "cpu"
+        self.batch = 1 if self._device.type == "cpu" else 32
         self.decodes = self._device.type == "cuda"
         self._graphs = GraphCache()
         self._dtype = _PRECISIONS[self.precision]
@@ -80,7 +80,7 @@ class TorchBackend:
     @torch.inference_mode()
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
-        if len(images) > 1 and not self.batched:
+        if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             logits, dense = zip(*alone, strict=True)
             return np.concatenate(logits), np.concatenate(dense)

@@ -69,16 +69,19 @@ def test_outputs_are_those_of_torch(name: str, weights: LoadedWeights) -> None:
         np.testing.assert_allclose(np.linalg.norm(found[1], axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_image_gives_the_same_bits_alone_and_in_a_batch(
-    name: str, weights: LoadedWeights
+    name: str, threads: int, weights: LoadedWeights
 ) -> None:
-    backend = backend_of(weights, name)
-    images = np.stack([PHOTOGRAPH[:72, :96], PHOTOGRAPH[200:272, 100:196]])[..., None].copy()
-    together = backend.run(images)
-    for index in range(2):
-        for one, many in zip(backend.run(images[index : index + 1]), together, strict=True):
-            np.testing.assert_array_equal(one[0], many[index])
+    backend = backend_of(weights, name, threads=threads)
+    for height, width in [(72, 96), (240, 320)]:
+        views = [PHOTOGRAPH[top : top + height, top : top + width] for top in (0, 100, 190)]
+        images = np.stack(views)[..., None]
+        together = backend.run(images)
+        for index in range(3):
+            for one, many in zip(backend.run(images[index : index + 1]), together, strict=True):
+                np.testing.assert_array_equal(one[0], many[index])
 
 
 @pytest.mark.parametrize("norm", ["before_relu", "after_relu"])
@@ -112,7 +115,7 @@ def test_true_batches_of_mixed_sizes_give_single_results(
     """On a GPU equal padded sizes share a call; the grouping must put every result in its place."""
     single = TorchBackend(weights, device="cpu")
     batched = TorchBackend(weights, device=device)
-    batched.batched = True
+    batched.batch = 32
     images = [
         PHOTOGRAPH[:120, :160],
         PHOTOGRAPH[100:203, 50:250],
