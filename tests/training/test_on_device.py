@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,7 @@ from train.geometry.homography import (
 SIZE = (96, 128)
 SIZES = ImageConfig(shorter_side=120, longest_side=200)
 QUIET = PairConfig(size=SIZE, photometric=PhotometricConfig(probability=0.0))
+STILL = HomographyConfig(scale=(1, 1), rotation=0, corner_jitter=0, translation=0)
 STRONG = HomographyConfig(scale=(0.4, 1.5), rotation=3.1, corner_jitter=0.2, translation=0.3)
 
 
@@ -62,6 +64,35 @@ def test_batch_is_what_the_loader_collates(photographs: list[LabelledImage], col
         torch.testing.assert_close(batch[f"targets{name}"].sum(dim=1), torch.ones(5, 12, 16))
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_share_of_the_pairs_are_drawings(photographs: list[LabelledImage], colour: bool) -> None:
+    sizes = replace(SIZES, colour=colour)
+    alone, mixed = replace(QUIET, drawings=1.0), replace(QUIET, drawings=0.3)
+    for config, fewest, most in ((alone, 0, 0), (mixed, 17, 39), (QUIET, 40, 40)):
+        loader = DataLoader(WarpedPairs(1, photographs, sizes, config), 40, sampler=range(40))
+        on_device = DevicePairs(1, photographs, sizes, config, "cpu").batch(0, 40)
+        for batch in (next(iter(loader)), on_device):
+            # Descriptors learn from photographs only, the detector from every pair.
+            described = batch["visible"].any(dim=1)
+            assert fewest <= described.sum() <= most
+            labelled = batch["targets0"][:, :64].sum(dim=(1, 2, 3)) > 0
+            assert labelled.sum() > 20
+
+
+def test_vertices_of_drawings_lie_on_corners(photographs: list[LabelledImage]) -> None:
+    config = replace(QUIET, drawings=1.0, mild=STILL, strong=STILL)
+    pairs = WarpedPairs(2, photographs, SIZES, config)
+    strengths, ordinary = [], []
+    for index in range(30):
+        view = pairs.views(index)[0]
+        response = cv2.cornerMinEigenVal(view.image, 3)
+        near = cv2.dilate(response, np.ones((3, 3), np.uint8))
+        x, y = np.rint(view.keypoints).astype(int).T
+        strengths.extend(near[y, x])
+        ordinary.extend(near.ravel())
+    assert np.median(strengths) > np.quantile(ordinary, 0.95)
+
+
 def test_batches_depend_on_seed_step_and_rank_only(photographs: list[LabelledImage]) -> None:
     config = PairConfig(size=SIZE)
     pairs = DevicePairs(3, photographs, SIZES, config, "cpu")
@@ -79,8 +110,7 @@ def test_batches_depend_on_seed_step_and_rank_only(photographs: list[LabelledIma
 
 def test_every_photograph_comes_once_an_epoch(photographs: list[LabelledImage]) -> None:
     """Without any warp, images are cut-outs: which photograph is seen is plain to see."""
-    still = HomographyConfig(scale=(1, 1), rotation=0, corner_jitter=0, translation=0)
-    config = PairConfig(size=(120, 120), mild=still, strong=still, photometric=QUIET.photometric)
+    config = PairConfig(size=(120, 120), mild=STILL, strong=STILL, photometric=QUIET.photometric)
     seen = []
     for rank in (0, 1):
         pairs = DevicePairs(1, photographs, SIZES, config, "cpu", rank=rank, world_size=2)

@@ -26,11 +26,14 @@ from torch import Tensor
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment_batch import blur, photometric_batch
 from train.data.images import ImageConfig, load_image, to_tensor
-from train.data.pairs import LabelledImage, PairConfig, photograph
+from train.data.pairs import LabelledImage, PairConfig, draw, photograph
 from train.geometry.homography import Matrix, sample_homographies, smoothing
 from train.labels import DUSTBIN
 
 Batch = dict[str, Tensor]
+
+DRAWINGS = 1000
+"""Synthetic drawings that are kept beside the photographs, if pairs are to show any."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class DevicePairs:
         self.rank, self.world_size = rank, world_size
         with ThreadPoolExecutor() as pool:
             photos = list(pool.map(lambda image: to_tensor(load_image(image.path, sizes)), images))
+            drawings = range(DRAWINGS if config.drawings else 0)
+            drawn = list(pool.map(lambda index: draw(seed, index, sizes, config), drawings))
+        photos += [to_tensor(image) for image, _ in drawn]
+        labels = [image.keypoints for image in images] + [points for _, points in drawn]
+        self.photographs = len(images)
         self.sizes = np.array([photo.shape[1:] for photo in photos])
         height, width = self.sizes.max(axis=0)
         # One array for all: the smaller ones leave the rest of their place empty.
@@ -88,10 +96,10 @@ class DevicePairs:
         )
         for place, photo in zip(self.photos, photos, strict=True):
             place[:, : photo.shape[1], : photo.shape[2]] = photo.to(self.device)
-        most = max((len(image.keypoints) for image in images), default=0)
+        most = max(map(len, labels), default=0)
         keypoints = np.full((len(photos), max(most, 1), 2), np.nan)
-        for row, image in zip(keypoints, images, strict=True):
-            row[: len(image.keypoints)] = image.keypoints
+        for row, points in zip(keypoints, labels, strict=True):
+            row[: len(points)] = points
         self.keypoints = torch.from_numpy(keypoints).to(self.device)
 
     def batches(self, step: int, batch_size: int) -> Iterator[Batch]:
@@ -112,15 +120,20 @@ class DevicePairs:
         """
         first = (step * self.world_size + self.rank) * batch_size
         indices = range(first, first + batch_size)
-        chosen = np.array([photograph(self.seed, i, len(self.photos)) for i in indices])
+        chosen = np.array([photograph(self.seed, i, self.photographs) for i in indices])
         rng = np.random.default_rng((self.seed, step, self.rank, 2))
+        if self.config.drawings:
+            drawn = rng.random(batch_size) < self.config.drawings
+            chosen[drawn] = self.photographs + rng.integers(DRAWINGS, size=drawn.sum())
         generator = torch.Generator(self.device)
         generator.manual_seed(int(rng.integers(2**62)))
         homographies = self._homographies(rng, chosen)
         views = [self._view(chosen, matrices, generator) for matrices in homographies]
         between = homographies[1] @ np.linalg.inv(homographies[0])
         between /= between[:, 2:, 2:]
-        return self._items(views[0], views[1], self._to_device(between), generator)
+        batch = self._items(views[0], views[1], self._to_device(between), generator)
+        batch["visible"] &= torch.from_numpy(chosen < self.photographs).to(self.device)[:, None]
+        return batch
 
     def _homographies(
         self, rng: np.random.Generator, chosen: npt.NDArray[np.intp]

@@ -6,7 +6,7 @@ Every pair depends on ``(seed, index)``, the photographs and their labels only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment import Image, PhotometricConfig, photometric
 from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.synthetic import SyntheticConfig, draw_sample
 from train.geometry.homography import (
     HomographyConfig,
     Matrix,
@@ -53,6 +54,9 @@ class PairConfig:
         photometric: Changes of both.
         border: Pixels next to the photograph's border that do not count.
         soft: Sub-pixel labels instead of one hard pixel.
+        drawings: Share of the pairs that show a synthetic drawing instead of a photograph. Its
+            labels are its vertices, which no detector had to find; descriptors do not learn from
+            it, since one corner of a chequerboard is like another.
     """
 
     size: tuple[int, int] = (192, 256)
@@ -69,6 +73,11 @@ class PairConfig:
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
     border: float = 3.0
     soft: bool = True
+    drawings: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drawings <= 1:
+            raise ValueError(f"drawings must be a share in [0, 1], got {self.drawings}")
 
 
 @dataclass(frozen=True)
@@ -80,12 +89,14 @@ class View:
         keypoints: (N, 2) labels inside the image.
         valid: (H, W) boolean, pixels that show the photograph.
         homography: From the photograph to the image.
+        drawn: Whether it is a drawing and not a photograph.
     """
 
     image: Image
     keypoints: npt.NDArray[np.float64]
     valid: npt.NDArray[np.bool_]
     homography: Matrix
+    drawn: bool = False
 
 
 def make_view(
@@ -138,7 +149,8 @@ def correspondences(
         second: Image 1.
 
     Returns:
-        Points of image 0 and of image 1, each (H/8 * W/8, 2), and which are visible in both.
+        Points of image 0 and of image 1, each (H/8 * W/8, 2), and which are visible in both: none
+        in drawings.
     """
     size = (first.image.shape[0], first.image.shape[1])
     rows, columns = size[0] // CELL_SIZE, size[1] // CELL_SIZE
@@ -149,7 +161,7 @@ def correspondences(
     pixels = np.round(kept).astype(np.int64)
     points[pixels[:, 1] // CELL_SIZE * columns + pixels[:, 0] // CELL_SIZE] = kept
     there = warp_points(second.homography @ np.linalg.inv(first.homography), points)
-    visible = inside(there, size) & inside(points, size)
+    visible = inside(there, size) & inside(points, size) & (not first.drawn)
     there[~visible] = 0
     points[~visible] = 0
     for view, where in ((first, points), (second, there)):
@@ -172,6 +184,16 @@ def photograph(seed: int, index: int, count: int) -> int:
     return int(_order(seed, epoch, count)[position])
 
 
+def draw(
+    seed: int, index: int, sizes: ImageConfig, config: PairConfig
+) -> tuple[Image, npt.NDArray[np.float32]]:
+    """A drawing to make a pair of, half as large again as the pair's images, and its vertices."""
+    height, width = (side * 3 // 2 // CELL_SIZE * CELL_SIZE for side in config.size)
+    data = SyntheticConfig(size=(height, width), clean=True, colour=sizes.colour)
+    sample = draw_sample(seed, index, data)
+    return sample.image, sample.keypoints.astype(np.float32)
+
+
 class WarpedPairs(Dataset[dict[str, Tensor]]):
     """Map-style endless set for a ``DataLoader``: item -> two images, their labels, the points."""
 
@@ -186,6 +208,10 @@ class WarpedPairs(Dataset[dict[str, Tensor]]):
     def views(self, index: int) -> tuple[View, View, np.random.Generator]:
         """The two views of pair ``index``, and the generator for what follows."""
         rng = np.random.default_rng((self.seed, index))
+        if self.config.drawings and rng.random() < self.config.drawings:
+            photo, keypoints = draw(self.seed, index, self.sizes, self.config)
+            first, second = make_pair(rng, photo, keypoints, self.config)
+            return replace(first, drawn=True), replace(second, drawn=True), rng
         chosen = self.images[photograph(self.seed, index, len(self.images))]
         photo = load_image(chosen.path, self.sizes)
         return *make_pair(rng, photo, chosen.keypoints, self.config), rng
