@@ -187,9 +187,8 @@ def photograph(seed: int, index: int, count: int) -> int:
 def draw(
     seed: int, index: int, sizes: ImageConfig, config: PairConfig
 ) -> tuple[Image, npt.NDArray[np.float32]]:
-    """A drawing to make a pair of, half as large again as the pair's images, and its vertices."""
-    height, width = (side * 3 // 2 // CELL_SIZE * CELL_SIZE for side in config.size)
-    data = SyntheticConfig(size=(height, width), clean=True, colour=sizes.colour)
+    """A drawing of the size of the pair to be made of it, and its vertices."""
+    data = SyntheticConfig(size=config.size, clean=True, colour=sizes.colour)
     sample = draw_sample(seed, index, data)
     return sample.image, sample.keypoints.astype(np.float32)
 
