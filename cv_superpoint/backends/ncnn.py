@@ -1,7 +1,8 @@
 """The network in ncnn: float32 with Winograd convolutions, the fastest on a plain CPU.
 
 The first stage works at the image's full resolution. It runs in strips of rows, because its 64 maps
-of 480 x 640 pixels would take most of the memory and do not fit into any cache.
+of 480 x 640 pixels would take most of the memory and do not fit into any cache. Every core works on
+a strip of its own, so that they need not wait for each other after every layer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -66,66 +67,30 @@ class NcnnBackend:
     def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
         self.threads = self.batch = threads or _cores()
         self._layers = weights.convolutions()
-        self._nets = _Nets(self._layers, self.threads)
-        self._alone: _Nets | None = self._nets if self.threads == 1 else None
-        self._loading = threading.Lock()
-        self._last_size = (0, 0)
-
-    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
-        height, width = images.shape[1:3]
-        self._make_room(height, width)
-        # Maps of several large images would not fit into caches nor, maybe, into memory.
-        if len(images) == 1 or self.threads == 1 or height * width > LARGE:
-            found = [self._nets.run(image) for image in images]
-        else:
-            with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
-                found = list(pool.map(self._single_threaded().run, images))
-        logits, dense = zip(*found, strict=True)
-        if len(images) == 1:
-            return logits[0][None], dense[0][None]
-        return np.stack(logits), np.stack(dense)
-
-    def _single_threaded(self) -> _Nets:
-        """Nets of one thread, made for the first batch: ncnn fixes the number on loading."""
-        with self._loading:
-            if self._alone is None:
-                self._alone = _Nets(self._layers, 1)
-            return self._alone
-
-    def _make_room(self, height: int, width: int) -> None:
-        """Give back what the maps of another large image took: it fits no longer.
-
-        Calls of other threads keep what they are using.
-        """
-        last, self._last_size = self._last_size, (height, width)
-        if last != (height, width) and max(height * width, last[0] * last[1]) > LARGE:
-            self._nets.clear()
-
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
-        return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
-
-
-class _Nets:
-    """The first stage in its four borders, the rest, and their memory."""
-
-    def __init__(self, layers: Mapping[str, Convolution], threads: int) -> None:
-        self._threads = threads
         # Attributes are destroyed in the order of their first assignment, and a net must not
         # outlive the pools that it took memory from.
         self._first: dict[tuple[bool, bool], Any] = {}
-        self._rest: Any = None
+        self._rest: dict[int, Any] = {}
         self._pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
+        self._loading = threading.Lock()
+        self._last_size = (0, 0)
         for top in (False, True):
             for bottom in (False, True):
-                self._first[top, bottom] = self._load(_first_stage(layers, top, bottom))
-        self._rest = self._load(_rest(layers))
+                model = _first_stage(self._layers, top, bottom)
+                self._first[top, bottom] = self._load(model, threads=1)
+        self._rest_in(self.threads)
 
-    def _load(self, model: _Model) -> Any:
+    def _rest_in(self, threads: int) -> Any:
+        """The rest of the network in a number of threads, which ncnn fixes on loading."""
+        with self._loading:
+            if threads not in self._rest:
+                self._rest[threads] = self._load(_rest(self._layers), threads)
+            return self._rest[threads]
+
+    def _load(self, model: _Model, threads: int) -> Any:
         net = ncnn.Net()
         options = net.opt
-        options.num_threads = self._threads
+        options.num_threads = threads
         # Without a pool every call would fetch its maps from the system page by page.
         options.blob_allocator, options.workspace_allocator = self._pools
         for half in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
@@ -138,30 +103,73 @@ class _Nets:
                 raise RuntimeError("ncnn does not take the network; please report this")
         return net
 
-    def run(self, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Logits and descriptors of one (H, W, C) image."""
-        height, width = image.shape[:2]
-        pixels = image.transpose(2, 0, 1).astype(np.float32)
-        half: Floats | None = None
-        for start in range(0, height, STRIP):
-            end = min(start + STRIP, height)
-            strip = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
-            net = self._first[start == 0, end == height]
-            [maps] = _extract(net, np.ascontiguousarray(strip), "pooled")
-            if half is None:
-                half = np.empty((len(maps), height // 2, width // 2), np.float32)
-            half[:, start // 2 : end // 2] = maps
-        assert half is not None
-        logits, raw = _extract(self._rest, half, DETECTOR[1], DESCRIPTOR[1])
+    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        height, width = images.shape[1:3]
+        self._make_room(height, width)
+        # Maps of several large images would not fit into caches nor, maybe, into memory.
+        if len(images) == 1 or self.threads == 1 or height * width > LARGE:
+            found = [self._run_one(image, self.threads) for image in images]
+        else:
+            with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
+                found = list(pool.map(lambda image: self._run_one(image, 1), images))
+        logits, dense = zip(*found, strict=True)
+        if len(images) == 1:
+            return logits[0][None], dense[0][None]
+        return np.stack(logits), np.stack(dense)
+
+    def _run_one(self, image: NDArray[np.uint8], threads: int) -> tuple[Floats, Floats]:
+        """Logits and descriptors of an (H, W, C) image."""
+        half = self._run_first(image, threads)
+        logits, raw = _extract(self._rest_in(threads), half, DETECTOR[1], DESCRIPTOR[1])
         dense = _cells_first(raw)
         norms = np.sqrt(np.einsum("hwd,hwd->hw", dense, dense))
         dense /= np.maximum(norms, np.float32(1e-12))[..., None]
         return _cells_first(logits), dense
 
-    def clear(self) -> None:
-        """Give unused memory back."""
-        for pool in self._pools:
-            pool.clear()
+    def _run_first(self, image: NDArray[np.uint8], threads: int) -> Floats:
+        """The first stage, strip by strip: (C, H/2, W/2)."""
+        height = len(image)
+        pixels = image.transpose(2, 0, 1).astype(np.float32)
+
+        def strip(start: int) -> Floats:
+            end = min(start + STRIP, height)
+            net = self._first[start == 0, end == height]
+            rows = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
+            return _extract(net, np.ascontiguousarray(rows), "pooled")[0]
+
+        starts = range(0, height, STRIP)
+        if threads == 1:
+            return _stack(map(strip, starts), height)
+        with ThreadPoolExecutor(threads) as pool:
+            return _stack(pool.map(strip, starts), height)
+
+    def _make_room(self, height: int, width: int) -> None:
+        """Give back what the maps of another large image took: it fits no longer.
+
+        Calls of other threads keep what they are using.
+        """
+        last, self._last_size = self._last_size, (height, width)
+        if last != (height, width) and max(height * width, last[0] * last[1]) > LARGE:
+            for pool in self._pools:
+                pool.clear()
+
+    def describe(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+        return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
+
+
+def _stack(strips: Iterable[Floats], height: int) -> Floats:
+    """Strips of the pooled first stage one below the other."""
+    whole: Floats | None = None
+    row = 0
+    for maps in strips:
+        if whole is None:
+            whole = np.empty((len(maps), height // 2, maps.shape[2]), np.float32)
+        whole[:, row : row + maps.shape[1]] = maps
+        row += maps.shape[1]
+    assert whole is not None
+    return whole
 
 
 def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
