@@ -188,9 +188,32 @@ def finetune() -> RunConfig:
     )
 
 
+def rotation() -> RunConfig:
+    """Trained weights to views turned by any angle, in a hundred minutes, with ``--start``."""
+    base = default()
+    joint, data = base.joint, base.joint.data
+    return replace(
+        base,
+        rounds=1,
+        adapt=replace(base.adapt, minutes=20),
+        joint=replace(
+            joint,
+            loop=replace(joint.loop, minutes=75),
+            # The mild view is turned as well now and then, so that the detector sees both.
+            data=replace(
+                data,
+                mild=replace(data.mild, any_angle=0.25),
+                strong=replace(data.strong, any_angle=1.0, scale=(0.4, 1.5)),
+            ),
+            reprojection_weight=2.0,
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smoke": smoke,
     "default": default,
     "gpu": gpu,
     "finetune": finetune,
+    "rotation": rotation,
 }
