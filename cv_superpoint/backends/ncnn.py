@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ def _import_ncnn() -> Any:
 
 ncnn = _import_ncnn()
 
-STRIP = 64
-"""Rows of a strip, a multiple of 8."""
+STRIP = 16
+"""Rows of a strip, a multiple of 8: more only take more memory, for each thread."""
 LARGE = 512 * 512
 """Pixels of an image whose maps are not kept for images of other shapes."""
 STRIP_HALO = 2
@@ -67,6 +67,7 @@ class NcnnBackend:
     def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
         self.threads = self.batch = threads or _cores()
         self._layers = weights.convolutions()
+        self._half_channels = len(self._layers[ENCODER[POOLED[0] - 1]].bias)
         # Attributes are destroyed in the order of their first assignment, and a net must not
         # outlive the pools that it took memory from.
         self._first: dict[tuple[bool, bool], Any] = {}
@@ -129,20 +130,30 @@ class NcnnBackend:
 
     def _run_first(self, image: NDArray[np.uint8], threads: int) -> Floats:
         """The first stage, strip by strip: (C, H/2, W/2)."""
-        height = len(image)
+        height, width = image.shape[:2]
         pixels = image.transpose(2, 0, 1).astype(np.float32)
+        half = np.empty((self._half_channels, height // 2, width // 2), np.float32)
+        # Of an iterator that they share, threads take turns.
+        starts = iter(range(0, height, STRIP))
 
-        def strip(start: int) -> Floats:
-            end = min(start + STRIP, height)
-            net = self._first[start == 0, end == height]
-            rows = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
-            return _extract(net, np.ascontiguousarray(rows), "pooled")[0]
+        def work() -> None:
+            for start in starts:
+                end = min(start + STRIP, height)
+                net = self._first[start == 0, end == height]
+                rows = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
+                [maps] = _extract(net, np.ascontiguousarray(rows), "pooled")
+                half[:, start // 2 : end // 2] = maps
 
-        starts = range(0, height, STRIP)
         if threads == 1:
-            return _stack(map(strip, starts), height)
-        with ThreadPoolExecutor(threads) as pool:
-            return _stack(pool.map(strip, starts), height)
+            work()
+            return half
+        # This thread works too: one memory arena less.
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(work) for _ in range(threads - 1)]
+            work()
+        for other in others:
+            other.result()
+        return half
 
     def _make_room(self, height: int, width: int) -> None:
         """Give back what the maps of another large image took: it fits no longer.
@@ -157,19 +168,6 @@ class NcnnBackend:
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
         return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
-
-
-def _stack(strips: Iterable[Floats], height: int) -> Floats:
-    """Strips of the pooled first stage one below the other."""
-    whole: Floats | None = None
-    row = 0
-    for maps in strips:
-        if whole is None:
-            whole = np.empty((len(maps), height // 2, maps.shape[2]), np.float32)
-        whole[:, row : row + maps.shape[1]] = maps
-        row += maps.shape[1]
-    assert whole is not None
-    return whole
 
 
 def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
