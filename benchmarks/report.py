@@ -72,7 +72,7 @@ def bars(path: Path, title: str, values: dict[str, tuple[float, float, float]]) 
 def lines(
     path: Path, panels: Sequence[tuple[str, str, dict[str, tuple[list[float], list[float]]]]]
 ) -> None:
-    """Panels side by side, both axes logarithmic.
+    """Panels side by side; x is logarithmic, and y where it spans more than a decade.
 
     Args:
         path: PNG.
@@ -82,7 +82,12 @@ def lines(
     for panel, (x_label, y_label, curves) in zip(axes, panels, strict=True):
         for name, (x, y) in curves.items():
             panel.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name)
-        panel.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+        panel.set(xscale="log", xlabel=x_label, ylabel=y_label)
+        heights = [height for _, y in curves.values() for height in y]
+        if max(heights) > 10 * min(heights):
+            panel.set_yscale("log")
+        else:
+            panel.set_ylim(0, 1.1 * max(heights))
         panel.minorticks_off()  # their labels overlap
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)

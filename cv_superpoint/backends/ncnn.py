@@ -41,8 +41,8 @@ def _import_ncnn() -> Any:
 
 ncnn = _import_ncnn()
 
-STRIP = 16
-"""Rows of a strip, a multiple of 8: more only take more memory, for each thread."""
+STRIP = 8
+"""Rows of a strip, a multiple of 8: more are no faster and take more memory, for each thread."""
 LARGE = 512 * 512
 """Pixels of an image whose maps are not kept for images of other shapes."""
 STRIP_HALO = 2

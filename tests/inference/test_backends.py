@@ -57,7 +57,7 @@ def make_detector(backend: backends.Backend) -> Detector:
 @pytest.mark.parametrize("name", OTHERS)
 def test_outputs_are_those_of_torch(name: str, weights: LoadedWeights) -> None:
     reference, other = backend_of(weights, "torch"), backend_of(weights, name)
-    # One cell; one strip of ncnn's; two; eight and a half; wide; tall.
+    # One cell, which is a strip of ncnn's; two; four; a large one; wide; tall.
     for height, width in [(8, 8), (16, 88), (32, 16), (136, 200), (24, 512), (320, 40)]:
         images = np.ascontiguousarray(PHOTOGRAPH[:height, :width, None])[None]
         expected, found = reference.run(images), other.run(images)
