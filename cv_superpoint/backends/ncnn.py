@@ -134,7 +134,8 @@ class NcnnBackend:
         pixels = image.transpose(2, 0, 1).astype(np.float32)
         half = np.empty((self._half_channels, height // 2, width // 2), np.float32)
         # Of an iterator that they share, threads take turns.
-        starts = iter(range(0, height, STRIP))
+        strips = range(0, height, STRIP)
+        starts = iter(strips)
 
         def work() -> None:
             for start in starts:
@@ -144,15 +145,16 @@ class NcnnBackend:
                 [maps] = _extract(net, np.ascontiguousarray(rows), "pooled")
                 half[:, start // 2 : end // 2] = maps
 
-        if threads == 1:
-            work()
-            return half
         # This thread works too: one memory arena less.
-        with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(work) for _ in range(threads - 1)]
+        helpers = min(threads, len(strips)) - 1
+        if helpers:
+            with ThreadPoolExecutor(helpers) as pool:
+                others = [pool.submit(work) for _ in range(helpers)]
+                work()
+            for other in others:
+                other.result()
+        else:
             work()
-        for other in others:
-            other.result()
         return half
 
     def _make_room(self, height: int, width: int) -> None:
