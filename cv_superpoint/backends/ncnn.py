@@ -172,18 +172,18 @@ class NcnnBackend:
         return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
 
 
-def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
-    extractor = net.create_extractor()
-    extractor.input("input", ncnn.Mat(maps))
-    # Views: each array keeps its ncnn.Mat alive.
-    return [np.array(extractor.extract(name)[1], copy=False) for name in names]
-
-
 def _cores() -> int:
     """Cores that this process may use; a second thread on one core gains nothing here."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical: int = ncnn.get_physical_cpu_count()
     return max(1, min(allowed or 1, physical))
+
+
+def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
+    extractor = net.create_extractor()
+    extractor.input("input", ncnn.Mat(maps))
+    # Views: each array keeps its ncnn.Mat alive.
+    return [np.array(extractor.extract(name)[1], copy=False) for name in names]
 
 
 def _cells_first(maps: Floats) -> Floats:

@@ -132,7 +132,8 @@ class DevicePairs:
         between = homographies[1] @ np.linalg.inv(homographies[0])
         between /= between[:, 2:, 2:]
         batch = self._items(views[0], views[1], self._to_device(between), generator)
-        batch["visible"] &= torch.from_numpy(chosen < self.photographs).to(self.device)[:, None]
+        if self.config.drawings:
+            batch["visible"] &= torch.from_numpy(~drawn).to(self.device)[:, None]
         return batch
 
     def _homographies(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,7 +25,7 @@ from train.geometry.homography import (
     Matrix,
     inside,
     sample_homography,
-    smoothing,
+    smoothed,
     translate,
     valid_mask,
     warp_image,
@@ -107,8 +106,7 @@ def make_view(
     rng: np.random.Generator,
 ) -> View:
     """Warp a photograph and its labels, and change its look."""
-    sigma = float(smoothing(homography, config.size))
-    smooth = np.asarray(cv2.GaussianBlur(photo, (0, 0), sigma), np.uint8) if sigma else photo
+    smooth = smoothed(photo, homography, config.size)
     image = photometric(rng, warp_image(smooth, homography, config.size), config.photometric)
     valid = valid_mask(homography, (photo.shape[0], photo.shape[1]), config.size, config.border)
     points = warp_points(homography, keypoints)

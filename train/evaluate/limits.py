@@ -34,7 +34,7 @@ from train.evaluate.protocols import PROTOCOLS
 from train.evaluate.results import table
 from train.evaluate.statistics import accuracy, finite_mean
 from train.evaluate.warps import WarpedPhotographs
-from train.geometry.homography import smoothing
+from train.geometry.homography import smoothed
 
 Respect = Literal["rotation", "scale", "blur", "night"]
 
@@ -125,8 +125,7 @@ def _view(photograph: Array, scale: float, turn: Array | None = None) -> Array:
     centre = np.array([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2])
     matrix = _similarity(scale, middle, centre)
     matrix = matrix if turn is None else turn @ matrix
-    sigma = float(smoothing(matrix, SIZE))
-    smooth = cv2.GaussianBlur(photograph, (0, 0), sigma) if sigma else photograph
+    smooth = smoothed(photograph, matrix, SIZE)
     return np.asarray(cv2.warpPerspective(smooth, matrix, (SIZE[1], SIZE[0])))
 
 

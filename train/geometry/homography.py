@@ -215,6 +215,12 @@ def smoothing(homographies: Matrix, size: tuple[int, int]) -> Matrix:
     return np.asarray(np.where(sigma > 0.3, sigma, 0))
 
 
+def smoothed(image: npt.NDArray[Any], homography: Matrix, size: tuple[int, int]) -> Any:
+    """An image blurred by :func:`smoothing`; the image itself where hardly anything shrinks."""
+    sigma = float(smoothing(homography, size))
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma)) if sigma else image
+
+
 def valid_mask(
     homography: Matrix, size_from: tuple[int, int], size_to: tuple[int, int], border: float = 0.0
 ) -> npt.NDArray[np.bool_]:
