@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import tyro
 
 from cv_superpoint.files import replace_file
+from train.command import run_command
 from train.evaluate.datasets import ImagePair, read_grey
 from train.evaluate.detectors import build_detector, split_names
 from train.evaluate.measure import evaluate_pairs
@@ -177,25 +177,16 @@ def limits(config: LimitsConfig) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Measure and print the tables; see :func:`train.command.run_command`."""
+    return run_command(LimitsConfig, _print_tables, "python -m train.evaluate.limits", args)
 
-    Args:
-        args: Arguments; those of the process if None.
 
-    Returns:
-        Exit status: 0, or 2 where the input cannot be used.
-    """
-    try:
-        config = tyro.cli(LimitsConfig, args=args, prog="python -m train.evaluate.limits")
-        text = limits(config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def _print_tables(config: LimitsConfig) -> None:
+    text = limits(config)
     print(text)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         replace_file(config.out / "limits.md", f"{text}\n".encode())
-    return 0
 
 
 if __name__ == "__main__":

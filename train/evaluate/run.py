@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import tyro
 
 from cv_superpoint.reading import write_picture
+from train.command import run_command
 from train.evaluate import figures
 from train.evaluate.datasets import HPatches, PairSource
 from train.evaluate.detectors import build_detector, split_names
@@ -238,21 +237,12 @@ def _draw_pairs(
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Evaluate and print the tables; see :func:`train.command.run_command`."""
+    return run_command(EvaluateConfig, _print_tables, "python -m train evaluate", args)
 
-    Args:
-        args: Arguments; those of the process if None.
 
-    Returns:
-        Exit status: 0, or 2 where the input cannot be used.
-    """
-    try:
-        config = tyro.cli(EvaluateConfig, args=args, prog="python -m train evaluate")
-        report = evaluate(config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def _print_tables(config: EvaluateConfig) -> None:
+    report = evaluate(config)
     print(report.to_markdown())
     if config.per_pair and config.protocol != "synthetic":
         print(report.pairs_markdown())
-    return 0

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import arg
 
 from cv_superpoint.reading import write_picture
+from train.command import run_command
 from train.data.synthetic import SyntheticConfig, draw_sample
 from train.preview.dataset import save_dataset
 from train.preview.pictures import samples_sheet, shapes_sheet
@@ -83,17 +82,5 @@ def preview(config: PreviewConfig) -> list[Path]:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        args: Arguments; those of the process if None.
-
-    Returns:
-        Exit status: 0, or 2 where the input cannot be used.
-    """
-    try:
-        preview(tyro.cli(PreviewConfig, args=args, prog="python -m train preview"))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Draw; see :func:`train.command.run_command`."""
+    return run_command(PreviewConfig, preview, "python -m train preview", args)
