@@ -1,10 +1,7 @@
-"""Every backend against torch in float32; how one is chosen; threads; life without torch."""
+"""Every backend against torch in float32, the cache of converted models, threads."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,14 @@ import skimage.data
 import torch
 
 from cv_superpoint import SuperPointFeature2D, backends
-from cv_superpoint.backends import cache, choose, choosing, make_backend
+from cv_superpoint.backends import cache, choose, make_backend
 from cv_superpoint.backends.cuda_graphs import MOST_GRAPHS, GraphCache
-from cv_superpoint.backends.torch import TorchBackend, choose_device
+from cv_superpoint.backends.torch import TorchBackend
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.network import NetworkConfig, SuperPointNet
 from cv_superpoint.weights import LoadedWeights, load_weights, save_weights
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 PHOTOGRAPH = skimage.data.camera()
 CUDA = pytest.param(
@@ -32,12 +31,6 @@ OTHERS = ["ncnn", "openvino", "onnxruntime"]
 @pytest.fixture(scope="module")
 def weights() -> LoadedWeights:
     return load_weights()
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def backend_of(weights: LoadedWeights, name: str, **options: Any) -> backends.Backend:
@@ -197,81 +190,6 @@ def test_lower_precision_is_close(device: str, precision: str, weights: LoadedWe
     assert np.median(np.abs(exact[0] - rough[0])) < 0.2
 
 
-# Which one is taken.
-
-
-def test_auto_takes_the_first_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = choose(backend="auto", device="cpu", precision="auto")
-    assert (chosen.backend, chosen.device, chosen.precision) == ("ncnn", "cpu", "float32")
-    assert "least processor time" in chosen.reason
-    gone = {"ncnn"}
-    there = choosing.is_installed
-    monkeypatch.setattr(choosing, "is_installed", lambda name: name not in gone and there(name))
-    assert choose(backend="auto", device="cpu", precision="auto").backend == "openvino"
-    gone |= {"openvino", "onnxruntime"}
-    assert choose(backend="auto", device="cpu", precision="auto").backend == "torch"
-    gone |= {"torch"}
-    with pytest.raises(ImportError, match="none of the packages"):
-        choose(backend="auto", device="cpu", precision="auto")
-
-
-def test_auto_takes_bfloat16_only_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cv_superpoint.backends import openvino
-
-    monkeypatch.setattr(openvino, "has_bfloat16", lambda: True)
-    ask = {"backend": "auto", "device": "cpu", "precision": "auto"}
-    assert choose(**ask).backend == "ncnn"
-    chosen = choose(**ask, measured=("float32", "bfloat16"))
-    assert (chosen.backend, chosen.precision) == ("openvino", "bfloat16")
-    assert "multiplies in bfloat16" in chosen.reason
-    monkeypatch.setattr(openvino, "has_bfloat16", lambda: False)
-    assert choose(**ask, measured=("float32", "bfloat16")).backend == "ncnn"
-
-
-def test_a_gpu_is_taken_or_the_missing_package_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = {"backend": "auto", "device": "auto", "precision": "auto"}
-    monkeypatch.setattr(choosing, "accelerator", lambda: "cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    chosen = choose(**ask, measured=("float32", "float16"))
-    assert (chosen.backend, chosen.device, chosen.precision) == ("torch", "cuda", "float16")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "not built for it" in choose(**ask).reason
-    monkeypatch.setattr(choosing, "is_installed", lambda name: name == "ncnn")
-    assert 'pip install "cv-superpoint[torch]"' in choose(**ask).reason
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [
-        ({"backend": "tensorflow"}, "backend must be 'auto' or one of ncnn, openvino"),
-        ({"precision": "int4"}, "precision must be 'auto' or one of float32"),
-        ({"backend": "ncnn", "device": "cuda"}, "runs on 'cpu' only"),
-        ({"backend": "torch", "precision": "float16"}, "use 'float32' or 'bfloat16'"),
-        ({"backend": "onnxruntime", "device": "fpga"}, "device must be 'auto', 'cpu'"),
-        ({"backend": "torch", "device": "toaster"}, "device must be 'auto' or a torch device"),
-        ({"backend": "openvino", "precision": "bfloat16"}, "neither AMX nor AVX512-BF16"),
-        ({"threads": 0}, "threads must be positive"),
-    ],
-)
-def test_what_cannot_be_had_is_told(
-    ask: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cv_superpoint.backends import openvino
-
-    monkeypatch.setattr(openvino, "has_bfloat16", lambda: False)
-    with pytest.raises(ValueError, match=message):
-        SuperPointFeature2D.create(**{"device": "cpu", **ask})
-
-
-def test_describe_says_what_runs_and_why() -> None:
-    text = SuperPointFeature2D.create(device="cpu", threads=1).describe()
-    assert "ncnn" in text
-    assert "1 threads" in text
-    assert "least processor time" in text
-    assert "openvino" in SuperPointFeature2D.create(backend="openvino").describe()
-    assert choose_device("auto").type in ("cuda", "mps", "cpu")
-
-
 # The model cache.
 
 
@@ -340,106 +258,3 @@ def test_threads_share_a_detector_and_have_their_own(name: str) -> None:
         for thread in threads:
             thread.join()
     assert problems == []
-
-
-# Without the packages of the extras.
-
-WITHOUT = """
-import importlib.abc, sys
-class Blocker(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Blocker())
-"""
-
-
-def run_without(blocked: set[str], script: str) -> subprocess.CompletedProcess[str]:
-    code = WITHOUT.format(blocked=blocked) + script
-    environment = {**os.environ, cache.ENVIRONMENT: ""}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-
-
-@pytest.mark.parametrize("name", ["auto", "ncnn", "openvino", "onnxruntime"])
-def test_cpu_backends_need_no_torch(name: str, tmp_path: Path) -> None:
-    image = PHOTOGRAPH[:104, :128]
-    expected = SuperPointFeature2D.create(50, 0.01, device="cpu", backend="torch").extract(image)
-    np.save(tmp_path / "image.npy", image)
-    script = f"""
-import numpy as np, cv_superpoint
-image = np.load({str(tmp_path / "image.npy")!r})
-detector = cv_superpoint.SuperPointFeature2D.create(50, 0.01, backend={name!r})
-features = detector.extract(image)
-np.savez({str(tmp_path / "found.npz")!r}, k=features.keypoints, d=features.descriptors)
-assert "torch" not in sys.modules
-"""
-    done = run_without({"torch"}, script)
-    assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "found.npz")
-    np.testing.assert_allclose(found["k"], expected.keypoints, atol=1e-3)
-    np.testing.assert_allclose(found["d"], expected.descriptors, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("package", "name", "remedy"),
-    [
-        ("torch", "torch", 'pip install "cv-superpoint[torch]"'),
-        ("openvino", "openvino", 'pip install "cv-superpoint[cpu]"'),
-        ("onnxruntime", "onnxruntime", 'pip install "cv-superpoint[onnx]"'),
-        ("onnx", "onnxruntime", 'pip install "cv-superpoint[onnx]"'),
-        ("ncnn", "ncnn", "pip install ncnn"),
-    ],
-)
-def test_a_missing_package_is_named_with_its_extra(package: str, name: str, remedy: str) -> None:
-    script = f"""
-import cv_superpoint
-try:
-    cv_superpoint.SuperPointFeature2D.create(backend={name!r})
-except ImportError as error:
-    print(error)
-"""
-    done = run_without({package}, script)
-    assert remedy in done.stdout, done.stderr
-    assert repr(package) in done.stdout
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP tells how it waits")
-def test_ncnn_waits_without_spinning_and_leaves_the_environment_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Threads that spin while they wait halve the speed as soon as another wants the cores."""
-    monkeypatch.setenv("OMP_DISPLAY_ENV", "TRUE")  # makes the library print what it read
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    script = """
-import os
-from cv_superpoint import SuperPointFeature2D
-SuperPointFeature2D.create(device="cpu")
-assert "OMP_WAIT_POLICY" not in os.environ
-"""
-    done = run_without({"torch"}, script)
-    assert done.returncode == 0, done.stderr
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
-
-
-def test_what_needs_torch_says_so(tmp_path: Path) -> None:
-    torch.save({}, tmp_path / "x.pth")
-    script = f"""
-import cv_superpoint
-for call in (
-    lambda: cv_superpoint.SuperPoint,
-    lambda: cv_superpoint.SuperPointFeature2D.create(weights={str(tmp_path / "x.pth")!r}),
-    lambda: cv_superpoint.SuperPointFeature2D.create(device="cuda"),
-):
-    try:
-        call()
-    except (ImportError, ValueError) as error:
-        print(error)
-"""
-    done = run_without({"torch"}, script)
-    assert done.stdout.count('pip install "cv-superpoint[torch]"') == 3, done.stdout + done.stderr
