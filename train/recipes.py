@@ -79,9 +79,9 @@ def smoke() -> RunConfig:
 
 
 def default() -> RunConfig:
-    """About seven hours on two CPU cores."""
+    """About ten hours on two CPU cores."""
     return RunConfig(
-        rounds=3,
+        rounds=4,
         magicpoint=MagicPointConfig(
             loop=LoopConfig(
                 minutes=38,
@@ -97,11 +97,11 @@ def default() -> RunConfig:
             views=16,
             most_points=1000,
             points_per_image=350,
-            minutes=25,
+            minutes=30,
         ),
         joint=JointConfig(
             loop=LoopConfig(
-                minutes=100,
+                minutes=110,
                 batch_size=4,
                 learning_rate=8e-4,
                 flat=0.15,
@@ -125,8 +125,9 @@ def default() -> RunConfig:
                     translation=0.08,
                 ),
                 photometric=PhotometricConfig(probability=0.4),
+                drawings=0.15,
             ),
-            reprojection_weight=1.0,
+            reprojection_weight=2.0,
             spread_weight=0.05,
             keypoint_threshold=0.03,
         ),
@@ -143,7 +144,7 @@ def gpu() -> RunConfig:
         loop=loop,
         data=PairConfig(size=(240, 320)),
         validation=ValidationConfig(pairs=24),
-        reprojection_weight=0.5,
+        reprojection_weight=1.0,
         spread_weight=0.05,
         keypoints=400,
     )
@@ -161,7 +162,7 @@ def gpu() -> RunConfig:
             joint,
             loop=replace(loop, minutes=5, batch_size=16, learning_rate=3e-4),
             data=replace(joint.data, size=(320, 432)),
-            reprojection_weight=1.0,
+            reprojection_weight=2.0,
             keypoints=600,
         ),
     )
@@ -184,6 +185,8 @@ def finetune() -> RunConfig:
                 average=0.99,
                 freeze_stem_from=1.0,
             ),
+            # All of the few steps are for the new photographs.
+            data=replace(base.joint.data, drawings=0.0),
         ),
     )
 
@@ -204,8 +207,8 @@ def rotation() -> RunConfig:
                 data,
                 mild=replace(data.mild, any_angle=0.25),
                 strong=replace(data.strong, any_angle=1.0, scale=(0.4, 1.5)),
+                drawings=0.0,
             ),
-            reprojection_weight=2.0,
         ),
     )
 
