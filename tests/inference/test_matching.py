@@ -170,7 +170,7 @@ def test_a_turned_photograph_maps_exactly_back(
     assert result.features1.image_size == turned.shape
 
 
-@pytest.mark.parametrize("degrees", [70, 120, 200])
+@pytest.mark.parametrize("degrees", [90, 120, 200])
 def test_the_rotation_set_matches_what_is_turned(degrees: int) -> None:
     image = skimage.data.camera()[100:420, 100:420]
     turn = np.vstack([cv2.getRotationMatrix2D((159.5, 159.5), degrees, 1), [0, 0, 1]])

@@ -61,7 +61,7 @@ def test_what_is_shown(network: Network, coffee: Any) -> None:
 
 
 def test_options_have_an_effect(network: Network, coffee: Any) -> None:
-    small = np.ascontiguousarray(coffee[80:200, 100:260])
+    small = np.ascontiguousarray(coffee[40:240, 80:320])
     other, truth = second_view(small)
     base = Settings(threshold=0.005, max_keypoints=100)
     plain = row(analyse(small, other, base, network, truth), "SuperPoint")
