@@ -6,8 +6,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPENCV4 := $(VENV)/opencv-4.14
 # cv2 of another version before the environment's own on the path: one torch serves both.
 WITH_OPENCV4 := PYTHONPATH=$(OPENCV4)
-# Two processes: many tests wait for subprocesses or have work for one core only.
-SHARED := --numprocesses 2 --dist worksteal
 
 .PHONY: demo test check test-opencv5 test-opencv4 bench docs package clean
 
@@ -22,13 +20,14 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Two processes gain a fifth here, where training waits for subprocesses, and nothing below.
 test-opencv5: $(VENV)/.test
 	$(BIN)/python -c "import cv2; assert cv2.__version__.startswith('5.'), cv2.__version__"
-	$(BIN)/python -m pytest $(SHARED)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-opencv4: $(VENV)/.test
 	$(WITH_OPENCV4) $(BIN)/python -c "import cv2; assert cv2.__version__.startswith('4.14'), cv2.__version__"
-	$(WITH_OPENCV4) $(BIN)/python -m pytest $(SHARED) tests/inference tests/interop tests/test_examples.py
+	$(WITH_OPENCV4) $(BIN)/python -m pytest tests/inference tests/interop tests/test_examples.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks speed
