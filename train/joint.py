@@ -21,6 +21,7 @@ from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.keypoints import SoftKeypoints, soft_keypoints
 from train.loop import Batch, LoopConfig
 from train.losses import (
+    agreement_loss,
     dense_hinge_loss,
     detector_loss,
     dual_softmax_loss,
@@ -50,7 +51,8 @@ class JointConfig:
         descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
         reprojection_weight: Of the distance between corresponding keypoints, in pixels.
         spread_weight: Of the spread of their 5 x 5 windows, in pixels squared.
-        keypoints: Strongest keypoints of an image that these two terms look at.
+        agreement_weight: Of the difference between what both images say about a keypoint, in nats.
+        keypoints: Strongest keypoints of an image that these three terms look at.
         keypoint_threshold: Smallest probability of such a keypoint.
         temperature: Where the learned temperature of the dual softmax starts.
         largest_scale: Bound of the inverse temperature.
@@ -70,6 +72,7 @@ class JointConfig:
     descriptor_weight: float = 0.3
     reprojection_weight: float = 0.0
     spread_weight: float = 0.0
+    agreement_weight: float = 0.0
     keypoints: int = 200
     keypoint_threshold: float = 0.02
     temperature: float = 0.07
@@ -144,13 +147,15 @@ class Joint:
             )
         total = config.detector_weight * detector + config.descriptor_weight * descriptor
         parts = {"detector": detector, "descriptor": descriptor, "scale": scale}
-        if config.reprojection_weight or config.spread_weight:
+        if config.reprojection_weight or config.spread_weight or config.agreement_weight:
             found = soft_keypoints(logits, valid, config.keypoints, config.keypoint_threshold)
             first = SoftKeypoints(*(value.chunk(2)[0] for value in found))
             second = SoftKeypoints(*(value.chunk(2)[1] for value in found))
             distance, spread = reprojection_loss(first, second, batch["homography"])
+            agreement = agreement_loss(first, second, batch["homography"])
             total = total + config.reprojection_weight * distance + config.spread_weight * spread
-            parts |= {"reprojection": distance, "spread": spread}
+            total = total + config.agreement_weight * agreement
+            parts |= {"reprojection": distance, "spread": spread, "agreement": agreement}
         return total, parts
 
     def validate(self, network: TrainingNetwork) -> dict[str, float]:

@@ -12,6 +12,8 @@ from cv_superpoint.network import CELL_SIZE, logits_to_heatmap
 from cv_superpoint.torch_decode import local_maxima, soft_argmax
 
 NMS_RADIUS = 4
+NEARBY = 3
+"""Pixels within which a keypoint of another view is the same one."""
 
 
 class SoftKeypoints(NamedTuple):
@@ -21,11 +23,14 @@ class SoftKeypoints(NamedTuple):
         points: (B, K, 2) as (x, y) pixels: probability-weighted means, with gradients.
         spread: (B, K) variance of the 5 x 5 window around its mean, pixels squared.
         valid: (B, K) boolean, which of them are keypoints.
+        nearby: (B, H, W) probability of a keypoint within ``NEARBY`` pixels (Chebyshev) of each
+            pixel; 0 where keypoints do not count.
     """
 
     points: Tensor
     spread: Tensor
     valid: Tensor
+    nearby: Tensor
 
 
 def soft_keypoints(
@@ -48,15 +53,17 @@ def soft_keypoints(
     height, width = heat.shape[1:]
     with torch.no_grad():
         pixels = valid.repeat_interleave(CELL_SIZE, 1).repeat_interleave(CELL_SIZE, 2)
+        pixels[:, :border] = pixels[:, height - border :] = False
+        pixels[:, :, :border] = pixels[:, :, width - border :] = False
         maxima = local_maxima(heat, threshold, NMS_RADIUS) & pixels
-        maxima[:, :border] = maxima[:, height - border :] = False
-        maxima[:, :, :border] = maxima[:, :, width - border :] = False
         scores = torch.where(maxima, heat, 0).flatten(1)
         best, index = scores.topk(min(count, scores.shape[1]), dim=1)
         rows, columns = index // width, index % width
     shift, spread = soft_argmax(heat, rows, columns)
     points = torch.stack([columns, rows], dim=2) + shift
-    return SoftKeypoints(points, spread, best > 0)
+    window = 2 * NEARBY + 1
+    nearby = F.avg_pool2d(heat[:, None], window, stride=1, padding=NEARBY)[:, 0] * window**2
+    return SoftKeypoints(points, spread, best > 0, nearby * pixels)
 
 
 def warp(homography: Tensor, points: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ What differs, and why:
     - ``reprojection_loss``: not in the paper. Pseudo-labels are a pixel uncertain; two views of
       one point are not, so they may correct each other (as in ALIKE, Zhao et al. 2022, section
       III.D). It needs no labels, only the homography.
+    - ``agreement_loss``: not in the paper. Whether a corner is above the threshold in both images
+      is what repeatability measures, so both views learn the mean of what they say about it.
 """
 
 from __future__ import annotations
@@ -160,3 +162,55 @@ def reprojection_loss(
     pairs = mean_over_ranks(torch.tensor(float(len(batch)), device=homography.device))
     pairs = pairs.clamp(min=1)
     return (forward + backward).sum() / (2 * pairs), spread.sum() / (2 * pairs)
+
+
+def agreement_loss(
+    keypoints0: SoftKeypoints, keypoints1: SoftKeypoints, homography: Tensor
+) -> Tensor:
+    """How differently two images judge the keypoints of either.
+
+    At each keypoint of an image, the probability of a keypoint near it is compared with the
+    probability near the same place of the other image. The target of both is their mean, without
+    gradient.
+
+    Args:
+        keypoints0: Of image 0.
+        keypoints1: Of image 1.
+        homography: (B, 3, 3), maps points of image 0 to image 1.
+
+    Returns:
+        Mean divergence of the two probabilities from their mean (nats, 0 if they are equal) over
+        the keypoints whose place counts in the other image, a scalar; 0 when there are none.
+    """
+    back = torch.linalg.inv(homography.double()).float()
+    total = homography.new_zeros(())
+    count = homography.new_zeros(())
+    for own, other, matrix in (
+        (keypoints0, keypoints1, homography),
+        (keypoints1, keypoints0, back),
+    ):
+        points = own.points.detach()
+        here, counts_here = _at(own.nearby, points)
+        there, counts_there = _at(other.nearby, warp(matrix, points))
+        mean = ((here + there) / 2).detach()
+        both = _divergence(mean, here) + _divergence(mean, there)
+        kept = own.valid & counts_here & counts_there
+        total = total + (both * kept).sum()
+        count = count + kept.sum()
+    return total / mean_over_ranks(count).clamp(min=1)
+
+
+def _divergence(target: Tensor, probability: Tensor) -> Tensor:
+    """Of Bernoulli distributions (Kullback and Leibler), nats."""
+    yes = target * (target / probability).log()
+    return yes + (1 - target) * ((1 - target) / (1 - probability)).log()
+
+
+def _at(nearby: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (B, K) of (B, H, W) maps at the pixels nearest to points, and which of them count."""
+    height, width = nearby.shape[1:]
+    x, y = points.clamp(-1e6, 1e6).round().long().unbind(dim=2)
+    within = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    values = nearby.flatten(1).gather(1, index)
+    return values.clamp(1e-4, 1 - 1e-4), within & (values > 0)

@@ -38,15 +38,19 @@ def test_every_parameter_that_learns_gets_a_gradient(task: Joint) -> None:
     assert without == []
 
 
-def test_reprojection_is_a_term_of_the_loss(task: Joint) -> None:
+def test_what_needs_no_labels_is_part_of_the_loss(task: Joint) -> None:
     batch = default_collate([task.dataset()[i] for i in range(2)])
     task.config = replace(task.config, keypoint_threshold=0.0)
     without, _ = task.loss(batch)
-    task.config = replace(task.config, reprojection_weight=0.5, spread_weight=0.1)
+    task.config = replace(
+        task.config, reprojection_weight=0.5, spread_weight=0.1, agreement_weight=0.5
+    )
     total, parts = task.loss(batch)
     assert parts["reprojection"] > 0
+    assert parts["agreement"] > 0
     # The statistics of the normalisations moved in between, but not what the batch gives.
     expected = without + 0.5 * parts["reprojection"] + 0.1 * parts["spread"]
+    expected = expected + 0.5 * parts["agreement"]
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
 
 

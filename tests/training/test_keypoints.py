@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from cv_superpoint import decode
 from train.keypoints import NMS_RADIUS, SoftKeypoints, soft_keypoints, warp
-from train.losses import reprojection_loss
+from train.losses import agreement_loss, reprojection_loss
 
 
 def keypoints(points: list[tuple[float, float]], size: int = 4) -> SoftKeypoints:
     padded = torch.zeros(1, size, 2)
     padded[0, : len(points)] = torch.tensor(points)
     valid = torch.arange(size)[None] < len(points)
-    return SoftKeypoints(padded.requires_grad_(), torch.ones(1, size), valid)
+    return SoftKeypoints(padded.requires_grad_(), torch.ones(1, size), valid, torch.zeros(1, 1, 1))
 
 
 @settings(deadline=None, max_examples=20)
@@ -90,6 +90,51 @@ def test_without_pairs_there_is_no_loss() -> None:
         keypoints([(10, 10)]), keypoints([(30, 30)]), torch.eye(3)[None]
     )
     assert float(distance.detach()) == float(spread.detach()) == 0
+
+
+def spotted(points: list[tuple[int, int, float]]) -> torch.Tensor:
+    """Logits (1, 65, 8, 8) of a detector that gives pixels (x, y) a probability."""
+    cells = torch.full((1, 65, 8, 8), 1e-5)
+    for x, y, probability in points:
+        cells[0, y % 8 * 8 + x % 8, y // 8, x // 8] = probability
+    cells[:, 64] = 1 - cells[:, :64].sum(dim=1)
+    return cells.log().requires_grad_()
+
+
+def agreement(first: torch.Tensor, second: torch.Tensor, x: float = 0.0) -> torch.Tensor:
+    shift = torch.eye(3)[None].clone()
+    shift[0, 0, 2] = x
+    everywhere = torch.ones(1, 8, 8, dtype=torch.bool)
+    found = [soft_keypoints(logits, everywhere, 10, 0.05) for logits in (first, second)]
+    return agreement_loss(found[0], found[1], shift)
+
+
+def test_views_that_say_the_same_agree() -> None:
+    first, second = spotted([(20, 20, 0.6), (40, 30, 0.2)]), spotted([(26, 20, 0.6), (46, 30, 0.2)])
+    assert float(agreement(first, second, 6).detach()) == pytest.approx(0, abs=1e-4)
+    assert float(agreement(first, second, 0).detach()) > 0.2
+
+
+def test_a_corner_on_a_grid_point_is_as_likely_as_one_between_four_pixels() -> None:
+    whole = spotted([(20, 20, 0.8)])
+    quarters = spotted([(x, y, 0.2) for x in (20, 21) for y in (20, 21)])
+    assert float(agreement(whole, quarters).detach()) < 1e-3
+
+
+def test_views_meet_in_the_middle() -> None:
+    first, second = spotted([(20, 20, 0.6)]), spotted([(20, 20, 0.2)])
+    agreement(first, second).backward()
+    assert first.grad is not None
+    assert second.grad is not None
+    channel = 20 % 8 * 8 + 20 % 8
+    assert first.grad[0, channel, 2, 2] > 0  # goes down
+    assert second.grad[0, channel, 2, 2] < 0
+
+
+def test_what_the_other_image_does_not_show_cannot_disagree() -> None:
+    first, second = spotted([(20, 20, 0.6)]), spotted([])
+    assert float(agreement(first, second).detach()) > 0.1
+    assert float(agreement(first, second, 500).detach()) == 0
 
 
 def test_points_behind_the_camera_are_far_away() -> None:
