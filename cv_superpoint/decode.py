@@ -98,6 +98,52 @@ def local_maxima(
     return rows, columns
 
 
+def keypoints(
+    heatmap: Floats,
+    threshold: float,
+    nms_radius: int,
+    score_radius: int,
+    window_maximum: Callable[[NDArray[Any], int], NDArray[Any]] = sliding_maximum,
+) -> tuple[Indices, Indices, Floats]:
+    """Local maxima whose score exceeds the threshold.
+
+    The score of a maximum is the sum of the probabilities around it: how likely it is that there
+    is a keypoint within ``score_radius``. A corner on a pixel and one between four pixels, each of
+    which has a quarter of its probability, then have the same score, so that a small shift of the
+    image does not take a keypoint away. A maximum is also higher than the mean of a window that
+    just reaches the threshold; where ``nms_radius`` is not smaller than ``score_radius``, it
+    always is.
+
+    Args:
+        heatmap: (H, W) float32, not negative.
+        threshold: Of the score.
+        nms_radius: As ``radius`` of :func:`local_maxima`.
+        score_radius: Pixels (Chebyshev); 0 scores a maximum by its own probability, as the paper.
+        window_maximum: As for :func:`local_maxima`.
+
+    Returns:
+        Rows, columns and scores, each (N,), in raster order.
+    """
+    share = threshold / (2 * score_radius + 1) ** 2
+    rows, columns = local_maxima(heatmap, share, nms_radius, window_maximum)
+    scores = heatmap[rows, columns]
+    if score_radius:
+        scores = _around(heatmap, rows, columns, score_radius).sum(axis=(1, 2))
+        above = scores > threshold
+        rows, columns, scores = rows[above], columns[above], scores[above]
+    return rows, columns, scores
+
+
+def _around(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -> Floats:
+    """(N, 2 radius + 1, 2 radius + 1) values around pixels; 0 outside the heatmap."""
+    offsets = np.arange(2 * radius + 1)
+    padded = np.pad(heatmap, radius)
+    patches: Floats = padded[
+        rows[:, None, None] + offsets[None, :, None], columns[:, None, None] + offsets
+    ]
+    return patches
+
+
 def strongest(scores: Floats, count: int) -> Indices:
     """Indices of the ``count`` highest scores, descending; -1 for all. Ties keep their order."""
     order = np.argsort(-scores, kind="stable")
@@ -116,10 +162,7 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
     if len(rows) == 0:
         return np.empty((0, 2), np.float32)
     offsets = np.arange(-SUBPIXEL_RADIUS, SUBPIXEL_RADIUS + 1)
-    padded = np.pad(heatmap, SUBPIXEL_RADIUS)
-    patch_rows = rows[:, None, None] + offsets[None, :, None] + SUBPIXEL_RADIUS
-    patch_columns = columns[:, None, None] + offsets[None, None, :] + SUBPIXEL_RADIUS
-    patches = padded[patch_rows, patch_columns]
+    patches = _around(heatmap, rows, columns, SUBPIXEL_RADIUS)
     total = patches.sum(axis=(1, 2))
     shift = np.stack(
         [

@@ -34,8 +34,10 @@ class DetectorConfig:
 
     Attributes:
         max_keypoints: Keep the strongest; -1 keeps all above the threshold.
-        score_threshold: Probability in [0, 1) that a keypoint has to exceed.
+        score_threshold: In [0, 1), that a keypoint's score has to exceed.
         nms_radius: No two keypoints of a level lie within this Chebyshev distance, in pixels.
+        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
+            distance, in pixels of its level; 0 takes the probability of its pixel.
         border_margin: No keypoint lies closer to the image's border, in pixels.
         subpixel: Refine positions below the pixel.
         scales: Sizes of the pyramid's levels relative to the image; one set comes back.
@@ -46,6 +48,7 @@ class DetectorConfig:
     max_keypoints: int = -1
     score_threshold: float = 0.015
     nms_radius: int = 4
+    score_radius: int = 0
     border_margin: int = 4
     subpixel: bool = True
     scales: tuple[float, ...] = (1.0,)
@@ -58,10 +61,10 @@ class DetectorConfig:
             )
         if not 0 <= self.score_threshold < 1:
             raise FeatureError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
-        if self.nms_radius < 0 or self.border_margin < 0:
+        if self.nms_radius < 0 or self.score_radius < 0 or self.border_margin < 0:
             raise FeatureError(
-                "nms_radius and border_margin must not be negative, "
-                f"got {self.nms_radius} and {self.border_margin}"
+                "nms_radius, score_radius and border_margin must not be negative, "
+                f"got {self.nms_radius}, {self.score_radius} and {self.border_margin}"
             )
         if not self.scales or not all(0.01 <= scale <= 8 for scale in self.scales):
             raise FeatureError(f"scales must be one or more in [0.01, 8], got {self.scales}")
@@ -227,6 +230,7 @@ class Detector:
                     count=config.max_keypoints,
                     threshold=config.score_threshold,
                     radius=config.nms_radius,
+                    score_radius=config.score_radius,
                     margin=config.border_margin,
                     subpixel=config.subpixel,
                 )
@@ -264,7 +268,9 @@ class Detector:
             batches.setdefault(padded_size(level.size), []).append(level)
         for size, group in batches.items():
             tiles = make_tiles(
-                size, tile_size=self.config.tile_size, nms_radius=self.config.nms_radius
+                size,
+                tile_size=self.config.tile_size,
+                reach=max(self.config.nms_radius, self.config.score_radius),
             )
             step = self.backend.batch if len(tiles) == 1 else 1
             for start in range(0, len(group), step):
@@ -290,25 +296,29 @@ class Detector:
         heatmap = decode.logits_to_heatmap(logits)
         # Without the padding: it neither gives keypoints nor suppresses any.
         heatmap = heatmap[: height - tile.top, : width - tile.left]
-        rows, columns = decode.local_maxima(
-            heatmap, config.score_threshold, config.nms_radius, window_maximum
+        rows, columns, scores = decode.keypoints(
+            heatmap,
+            config.score_threshold,
+            config.nms_radius,
+            config.score_radius,
+            window_maximum,
         )
         margin = config.border_margin
         x, y = columns + tile.left, rows + tile.top
         keep = (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
         keep &= tile.owns(np.stack([x, y], axis=1))
-        rows, columns = rows[keep], columns[keep]
+        rows, columns, scores = rows[keep], columns[keep], scores[keep]
         if mask is not None:
             seen = self._positions(level, tile, heatmap, rows, columns)[1]
             x, y = np.rint(seen).astype(np.intp).T
             keep = mask[y, x]
-            rows, columns = rows[keep], columns[keep]
-        best = decode.strongest(heatmap[rows, columns], config.max_keypoints)
-        rows, columns = rows[best], columns[best]
+            rows, columns, scores = rows[keep], columns[keep], scores[keep]
+        best = decode.strongest(scores, config.max_keypoints)
+        rows, columns, scores = rows[best], columns[best], scores[best]
         local, points = self._positions(level, tile, heatmap, rows, columns)
         return Features(
             keypoints=points,
-            scores=heatmap[rows, columns],
+            scores=scores,
             descriptors=decode.sample_descriptors(dense, local),
             sizes=np.full(len(rows), CELL_DIAMETER / config.scales[level.octave], np.float32),
             octaves=np.full(len(rows), level.octave, np.int32),

@@ -36,7 +36,8 @@ class SuperPointFeature2D:
 
     Args:
         maxKeypoints: Keep the strongest; -1 keeps all above the threshold.
-        scoreThreshold: Probability a keypoint must exceed; None takes what the weights recommend.
+        scoreThreshold: Score a keypoint must exceed, in [0, 1); None takes what the weights
+            recommend.
         nmsRadius: No two keypoints lie within this Chebyshev distance, in pixels.
         borderMargin: No keypoint lies closer to the image's border, in pixels.
         subpixel: Refine positions below the pixel.
@@ -47,6 +48,9 @@ class SuperPointFeature2D:
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
         scales: Pyramid levels relative to the image, merged into one set; see
             docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` the level's index.
+        scoreRadius: A keypoint's score is the sum of the probabilities within this Chebyshev
+            distance, in pixels; 0 takes the probability of its pixel, as the paper; None takes
+            what the weights recommend. Another one needs a ``scoreThreshold`` of its own.
         threads: For a network on the CPU; None takes the cores that the process may use.
 
     Raises:
@@ -56,7 +60,7 @@ class SuperPointFeature2D:
 
     Convention:
         Keypoints are (x, y) in pixels of the image passed, (0, 0) the centre of its top-left
-        pixel. They are sorted by descending ``response``, a probability; ``angle`` and
+        pixel. They are sorted by descending ``response``, the score; ``angle`` and
         ``class_id`` are -1; ``size`` is the diameter of the network's cell, 8 pixels.
     """
 
@@ -73,6 +77,7 @@ class SuperPointFeature2D:
         backend: str = "auto",
         *,
         scales: Sequence[float] = (1.0,),
+        scoreRadius: int | None = None,
         threads: int | None = None,
     ) -> None:
         self._runtime = {"device": device, "precision": precision, "backend": backend}
@@ -80,12 +85,12 @@ class SuperPointFeature2D:
             raise FeatureError(f"threads must be positive, or None for all cores, got {threads}")
         self._threads = threads
         self._load(weights)
+        scoreThreshold, scoreRadius = self._weights.scoring(scoreThreshold, scoreRadius)
         config = DetectorConfig(
             max_keypoints=maxKeypoints,
-            score_threshold=(
-                self._weights.score_threshold if scoreThreshold is None else scoreThreshold
-            ),
+            score_threshold=scoreThreshold,
             nms_radius=nmsRadius,
+            score_radius=scoreRadius,
             border_margin=borderMargin,
             subpixel=subpixel,
             scales=tuple(scales),
@@ -106,6 +111,7 @@ class SuperPointFeature2D:
         backend: str = "auto",
         *,
         scales: Sequence[float] = (1.0,),
+        scoreRadius: int | None = None,
         threads: int | None = None,
     ) -> SuperPointFeature2D:
         """As the constructor, in OpenCV's manner."""
@@ -120,6 +126,7 @@ class SuperPointFeature2D:
             precision,
             backend,
             scales=scales,
+            scoreRadius=scoreRadius,
             threads=threads,
         )
 
@@ -305,13 +312,25 @@ class SuperPointFeature2D:
         self._set(max_keypoints=maxKeypoints)
 
     def getScoreThreshold(self) -> float:
-        """Probability that a keypoint must exceed."""
+        """Score that a keypoint must exceed."""
         return self._detector.config.score_threshold
 
     def setScoreThreshold(self, scoreThreshold: float | None) -> None:
-        """Set :meth:`getScoreThreshold`; None takes what the weights recommend."""
-        recommended = self._weights.score_threshold
-        self._set(score_threshold=recommended if scoreThreshold is None else scoreThreshold)
+        """Set :meth:`getScoreThreshold`; None takes what the weights recommend.
+
+        Raises:
+            FeatureError: If they recommend one for another :meth:`getScoreRadius` only.
+        """
+        threshold, _ = self._weights.scoring(scoreThreshold, self.getScoreRadius())
+        self._set(score_threshold=threshold)
+
+    def getScoreRadius(self) -> int:
+        """Pixels around a keypoint whose probabilities make its score; 0 for its own alone."""
+        return self._detector.config.score_radius
+
+    def setScoreRadius(self, scoreRadius: int) -> None:
+        """Set :meth:`getScoreRadius`; the threshold stays, and should be set with it."""
+        self._set(score_radius=scoreRadius)
 
     def getNmsRadius(self) -> int:
         """Radius of the non-maximum suppression, in pixels."""

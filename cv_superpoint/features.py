@@ -22,7 +22,8 @@ class Features:
     Attributes:
         keypoints: (N, 2) float32, (x, y) in pixels of the image that was passed;
             (0, 0) is the centre of its top-left pixel.
-        scores: (N,) float32, probabilities, descending.
+        scores: (N,) float32, descending: the probability of a keypoint, as ``scoreRadius`` of
+            ``SuperPointFeature2D`` defines it.
         descriptors: (N, D) float32, rows of unit length.
         sizes: (N,) float32, diameters in pixels of the image: 8 divided by the scale of the
             pyramid level that a keypoint was found at.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cv_superpoint.decode import LARGEST_SHIFT
 from cv_superpoint.network import CELL_SIZE, SuperPointNet, logits_to_heatmap, sample_descriptors
-from cv_superpoint.torch_decode import local_maxima, soft_argmax
+from cv_superpoint.torch_decode import keypoint_scores, soft_argmax
 from cv_superpoint.weights import load_weights
 
 
@@ -21,7 +21,7 @@ class TensorFeatures:
 
     Attributes:
         keypoints: (N, 2), (x, y) in pixels, (0, 0) the centre of the top-left pixel.
-        scores: (N,) probabilities, descending.
+        scores: (N,), descending, see ``score_radius`` of :class:`SuperPoint`.
         descriptors: (N, D), rows of unit length.
     """
 
@@ -40,8 +40,10 @@ class SuperPoint(nn.Module):
     Args:
         net: The network.
         max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
-        score_threshold: Probability that a keypoint has to exceed.
+        score_threshold: In [0, 1), that a keypoint's score has to exceed.
         nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
+            distance, in pixels; 0 takes the probability of its pixel, as the paper.
         border_margin: No keypoint lies closer to the border, in pixels.
         subpixel: Refine positions below the pixel.
     """
@@ -53,6 +55,7 @@ class SuperPoint(nn.Module):
         max_keypoints: int = -1,
         score_threshold: float = 0.015,
         nms_radius: int = 4,
+        score_radius: int = 0,
         border_margin: int = 4,
         subpixel: bool = True,
     ) -> None:
@@ -61,6 +64,7 @@ class SuperPoint(nn.Module):
         self.max_keypoints = max_keypoints
         self.score_threshold = score_threshold
         self.nms_radius = nms_radius
+        self.score_radius = score_radius
         self.border_margin = border_margin
         self.subpixel = subpixel
 
@@ -72,6 +76,7 @@ class SuperPoint(nn.Module):
         max_keypoints: int = -1,
         score_threshold: float | None = None,
         nms_radius: int = 4,
+        score_radius: int | None = None,
         border_margin: int = 4,
         subpixel: bool = True,
     ) -> SuperPoint:
@@ -82,18 +87,23 @@ class SuperPoint(nn.Module):
             max_keypoints: See the class.
             score_threshold: See the class; None takes what the weights recommend.
             nms_radius: See the class.
+            score_radius: See the class; None takes what the weights recommend. Another one needs
+                a ``score_threshold`` of its own.
             border_margin: See the class.
             subpixel: See the class.
 
         Raises:
             WeightsError: If the weights cannot be loaded.
+            FeatureError: If there is no threshold for the ``score_radius``.
         """
         loaded = load_weights(weights)
+        score_threshold, score_radius = loaded.scoring(score_threshold, score_radius)
         return cls(
             loaded.net,
             max_keypoints=max_keypoints,
-            score_threshold=loaded.score_threshold if score_threshold is None else score_threshold,
+            score_threshold=score_threshold,
             nms_radius=nms_radius,
+            score_radius=score_radius,
             border_margin=border_margin,
             subpixel=subpixel,
         ).eval()
@@ -120,12 +130,15 @@ class SuperPoint(nn.Module):
 
     def _decode(self, heatmap: Tensor, dense: Tensor) -> TensorFeatures:
         height, width = heatmap.shape
-        found = local_maxima(heatmap.detach()[None], self.score_threshold, self.nms_radius)[0]
+        maps = keypoint_scores(
+            heatmap[None], self.score_threshold, self.nms_radius, self.score_radius
+        )
+        found, scores = maps[0][0], maps[1][0]
         margin = self.border_margin
         found[:margin] = found[max(height - margin, 0) :] = False
         found[:, :margin] = found[:, max(width - margin, 0) :] = False
         rows, columns = torch.nonzero(found, as_tuple=True)
-        best = torch.argsort(heatmap[rows, columns].detach(), descending=True, stable=True)
+        best = torch.argsort(scores[rows, columns].detach(), descending=True, stable=True)
         if self.max_keypoints >= 0:
             best = best[: self.max_keypoints]
         rows, columns = rows[best], columns[best]
@@ -135,6 +148,6 @@ class SuperPoint(nn.Module):
             points = points + shift[0].clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
         return TensorFeatures(
             keypoints=points,
-            scores=heatmap[rows, columns],
+            scores=scores[rows, columns],
             descriptors=sample_descriptors(dense, points[None])[0],
         )

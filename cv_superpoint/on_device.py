@@ -25,6 +25,7 @@ class DecodingBackend(Protocol):
         count: int,
         threshold: float,
         radius: int,
+        score_radius: int,
         subpixel: bool,
     ) -> tuple[Floats, Floats, Floats]:
         """Keypoints of images of one size.
@@ -33,8 +34,9 @@ class DecodingBackend(Protocol):
             images: (B, H', W', C) uint8, padded to multiples of 8.
             allowed: (B, H, W), the pixels of the images themselves where keypoints may be.
             count: Rows of each output.
-            threshold: Probability that a keypoint has to exceed.
+            threshold: Score that a keypoint has to exceed.
             radius: Of the suppression, in pixels.
+            score_radius: Of the window that a score is the sum of, in pixels.
             subpixel: Refine positions below the pixel.
 
         Returns:
@@ -52,6 +54,7 @@ def extract_on_device(
     count: int,
     threshold: float,
     radius: int,
+    score_radius: int,
     margin: int,
     subpixel: bool,
 ) -> list[Features]:
@@ -64,6 +67,7 @@ def extract_on_device(
         count: Keypoints at most, of each image.
         threshold: See :class:`cv_superpoint.detector.DetectorConfig`, here and below.
         radius: Its ``nms_radius``.
+        score_radius: Its ``score_radius``.
         margin: Its ``border_margin``.
         subpixel: Its ``subpixel``.
     """
@@ -81,6 +85,7 @@ def extract_on_device(
         count=min(count, height * width),
         threshold=threshold,
         radius=radius,
+        score_radius=score_radius,
         subpixel=subpixel,
     )
     found = []

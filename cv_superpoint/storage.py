@@ -60,6 +60,7 @@ def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: Loaded
     file.write("maxKeypoints", config.max_keypoints)
     file.write("scoreThreshold", config.score_threshold)
     file.write("nmsRadius", config.nms_radius)
+    file.write("scoreRadius", config.score_radius)
     file.write("borderMargin", config.border_margin)
     file.write("subpixel", int(config.subpixel))
     file.write("tileSize", config.tile_size)
@@ -110,6 +111,7 @@ def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
         max_keypoints=integer("maxKeypoints"),
         score_threshold=node.getNode("scoreThreshold").real(),
         nms_radius=integer("nmsRadius"),
+        score_radius=integer("scoreRadius"),
         border_margin=integer("borderMargin"),
         subpixel=bool(integer("subpixel")),
         scales=tuple(scales.at(index).real() for index in range(scales.size())),

@@ -52,7 +52,7 @@ def _cuts(length: int, tile_size: int) -> list[int]:
     return [*range(0, length, step), length]
 
 
-def make_tiles(size: tuple[int, int], *, tile_size: int, nms_radius: int) -> list[Tile]:
+def make_tiles(size: tuple[int, int], *, tile_size: int, reach: int) -> list[Tile]:
     """Tiles of a padded image; a single one if it has at most ``tile_size ** 2`` pixels.
 
     A tile reaches past its core by what the core's heatmap, suppression, sub-pixel positions
@@ -61,12 +61,12 @@ def make_tiles(size: tuple[int, int], *, tile_size: int, nms_radius: int) -> lis
     Args:
         size: (height, width), multiples of 8.
         tile_size: Longest side of a core, a multiple of 8.
-        nms_radius: Of the non-maximum suppression, in pixels.
+        reach: Pixels around a keypoint that its suppression and its score depend on.
     """
     height, width = size
     if height * width <= tile_size**2:
         return [Tile(top=0, left=0, bottom=height, right=width, core=(0, 0, height, width))]
-    around = max(nms_radius, SUBPIXEL_RADIUS, CELL_SIZE)
+    around = max(reach, SUBPIXEL_RADIUS, CELL_SIZE)
     halo = RECEPTIVE_MARGIN + math.ceil(around / CELL_SIZE) * CELL_SIZE
     rows, columns = _cuts(height, tile_size), _cuts(width, tile_size)
     return [

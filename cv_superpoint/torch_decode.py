@@ -35,6 +35,31 @@ def local_maxima(heatmap: Tensor, threshold: float, radius: int) -> Tensor:
     return found & (rank == _window_maximum(rank, radius))
 
 
+def keypoint_scores(
+    heatmap: Tensor, threshold: float, nms_radius: int, score_radius: int
+) -> tuple[Tensor, Tensor]:
+    """What :func:`cv_superpoint.decode.keypoints` finds, as maps.
+
+    Args:
+        heatmap: (B, H, W) probabilities.
+        threshold: Of the score.
+        nms_radius: As ``radius`` of :func:`local_maxima`.
+        score_radius: Pixels.
+
+    Returns:
+        Which pixels are keypoints, (B, H, W) bool, and the scores (B, H, W) of all pixels, with
+        gradients.
+    """
+    share = threshold / (2 * score_radius + 1) ** 2
+    found = local_maxima(heatmap.detach(), share, nms_radius)
+    if score_radius == 0:
+        return found, heatmap
+    scores = F.avg_pool2d(
+        heatmap[:, None], 2 * score_radius + 1, stride=1, padding=score_radius, divisor_override=1
+    )[:, 0]
+    return found & (scores.detach() > threshold), scores
+
+
 def _window_maximum(maps: Tensor, radius: int) -> Tensor:
     # One axis after the other: 2 (2 r + 1) comparisons for each pixel instead of their square.
     window, maps = 2 * radius + 1, maps[:, None]

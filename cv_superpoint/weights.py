@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .architecture import Convolution, NetworkConfig, convolutions
 from .checkpoint_files import WeightsError, parse_file, read_file, write_file
 from .checkpoint_network import read_network
-from .errors import require
+from .errors import FeatureError, require
 
 if TYPE_CHECKING:
     from .network import SuperPointNet
@@ -47,7 +47,9 @@ class LoadedWeights:
         path: The file.
         sha256: Of the file, hexadecimal.
         layout: Name of the checkpoint's layout.
-        score_threshold: Recommended keypoint probability.
+        score_threshold: Recommended threshold of a keypoint's score.
+        score_radius: Of the window, in pixels, whose sum of probabilities that score is; 0 is the
+            pixel alone, as in the paper.
         recipe: Training recipe, if recorded.
         commit: Commit of this repository that trained it, if recorded.
         licence: Of a bundled set; None where the file's own licence applies.
@@ -62,10 +64,25 @@ class LoadedWeights:
     sha256: str
     layout: str
     score_threshold: float
+    score_radius: int = 0
     recipe: str | None = None
     commit: str | None = None
     licence: str | None = None
     precisions: tuple[str, ...] = ("float32",)
+
+    def scoring(self, threshold: float | None, radius: int | None) -> tuple[float, int]:
+        """Threshold and radius of the score, None replaced by what the weights recommend.
+
+        Raises:
+            FeatureError: If a threshold is to be recommended for another radius than theirs.
+        """
+        radius = self.score_radius if radius is None else radius
+        if threshold is None and radius != self.score_radius:
+            raise FeatureError(
+                f"weights {self.name!r} recommend a score threshold for the score radius "
+                f"{self.score_radius} only; give a threshold for the radius {radius} too"
+            )
+        return self.score_threshold if threshold is None else threshold, radius
 
     @property
     def net(self) -> SuperPointNet:
@@ -142,6 +159,7 @@ def save_weights(
     path: str | os.PathLike[str],
     *,
     score_threshold: float | None = None,
+    score_radius: int = 0,
     recipe: str | None = None,
     commit: str | None = None,
 ) -> str:
@@ -152,7 +170,8 @@ def save_weights(
     Args:
         net: A trained network.
         path: Target, ending in ``.safetensors``; replaced in one step if it exists.
-        score_threshold: Recommended keypoint probability.
+        score_threshold: Recommended threshold of a keypoint's score.
+        score_radius: Of the window that the score is the sum of, in pixels.
         recipe: Training recipe.
         commit: Commit of the training code.
 
@@ -160,7 +179,8 @@ def save_weights(
         The file's sha256, hexadecimal.
 
     Raises:
-        ValueError: If ``path`` has another ending or ``score_threshold`` is not in [0, 1].
+        ValueError: If ``path`` has another ending, ``score_threshold`` is not in [0, 1] or
+            ``score_radius`` is negative.
     """
     import torch
 
@@ -168,7 +188,13 @@ def save_weights(
 
     # The same checks as on loading, so that no file is written that cannot be read.
     fields = _clean_fields(
-        {"score_threshold": score_threshold, "recipe": recipe, "commit": commit}, str(path)
+        {
+            "score_threshold": score_threshold,
+            "score_radius": score_radius,
+            "recipe": recipe,
+            "commit": commit,
+        },
+        str(path),
     )
     if net.config.norm == "before_relu":
         with torch.random.fork_rng(devices=[]):  # construction draws initial weights
@@ -268,6 +294,10 @@ def _clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     ):
         raise WeightsError(f"{source}: score_threshold must be in [0, 1], got {threshold!r}")
     fields: dict[str, Any] = {} if threshold is None else {"score_threshold": float(threshold)}
+    radius = record.get("score_radius", 0)
+    if not isinstance(radius, int) or radius < 0:
+        raise WeightsError(f"{source}: score_radius must be 0 or a count of pixels, got {radius!r}")
+    fields["score_radius"] = radius
     for key in ("recipe", "commit"):
         if record.get(key) is not None:
             fields[key] = str(record[key])

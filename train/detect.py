@@ -14,10 +14,12 @@ from train.model import TrainingNetwork
 
 NMS_RADIUS = 4
 BORDER = 4
+SCORE_RADIUS = 2
+"""What trained weights recommend; the sub-pixel window of the same size holds all of a corner."""
 
 
 class Detections(NamedTuple):
-    """(N, 2) sub-pixel points (x, y), (N,) probabilities and (N, D) descriptors, best first."""
+    """(N, 2) sub-pixel points (x, y), (N,) scores and (N, D) descriptors, best first."""
 
     points: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
@@ -25,16 +27,20 @@ class Detections(NamedTuple):
 
 
 def points_of_heatmap(
-    heatmap: npt.NDArray[np.float32], threshold: float, count: int, border: int = BORDER
+    heatmap: npt.NDArray[np.float32],
+    threshold: float,
+    count: int,
+    border: int = BORDER,
+    score_radius: int = SCORE_RADIUS,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Points (N, 2) and scores (N,) of a heatmap (H, W): NMS, border, the strongest, sub-pixel."""
-    rows, columns = decode.local_maxima(heatmap, threshold, NMS_RADIUS)
+    rows, columns, scores = decode.keypoints(heatmap, threshold, NMS_RADIUS, score_radius)
     h, w = heatmap.shape
     kept = (rows >= border) & (columns >= border) & (rows < h - border) & (columns < w - border)
-    rows, columns = rows[kept], columns[kept]
-    order = decode.strongest(heatmap[rows, columns], count)
+    rows, columns, scores = rows[kept], columns[kept], scores[kept]
+    order = decode.strongest(scores, count)
     rows, columns = rows[order], columns[order]
-    return decode.refine(heatmap, rows, columns), heatmap[rows, columns]
+    return decode.refine(heatmap, rows, columns), scores[order]
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from cv_superpoint.weights import save_weights
 from train import checkpoint
 from train.adapt import median_threshold
 from train.data.images import ImageConfig, load_image, to_tensor
-from train.detect import detect
+from train.detect import SCORE_RADIUS, detect
 from train.model import TrainingNetwork
 
 CALIBRATION_IMAGES = 48
@@ -68,6 +68,7 @@ def export(
         "score_threshold": threshold,
         "score_threshold_gives": f"a median of {KEYPOINTS} keypoints per photograph, shorter side "
         f"{sizes.shorter_side}, NMS radius 4",
+        "score_radius": SCORE_RADIUS,
         "stages": _history(stage.parent),
         "photographs": len(images),
         "labelled_photographs": len(list(stage.parent.glob("labels/*/*.npy"))),
@@ -76,11 +77,12 @@ def export(
         "recipe": recipe,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The threshold travels in the file, so that weights="path" finds it.
+    # Threshold and radius travel in the file, so that weights="path" finds them.
     save_weights(
         network.net,
         target,
         score_threshold=threshold,
+        score_radius=SCORE_RADIUS,
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
     )

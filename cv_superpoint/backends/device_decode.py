@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cv_superpoint.decode import LARGEST_SHIFT
 from cv_superpoint.network import logits_to_heatmap, sample_descriptors
-from cv_superpoint.torch_decode import local_maxima, soft_argmax
+from cv_superpoint.torch_decode import keypoint_scores, soft_argmax
 
 NO_KEYPOINT = -1.0
 """Score of a row without a keypoint."""
@@ -25,6 +25,7 @@ def decode_on_device(
     count: int,
     threshold: float,
     radius: int,
+    score_radius: int,
     subpixel: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keypoints of a batch, strongest first, always ``count`` rows of them.
@@ -35,8 +36,9 @@ def decode_on_device(
         allowed: (B, H, W) bool, H <= 8 h and W <= 8 w: False outside the image's border margin
             and mask. It says where keypoints may be, not which pixels suppress others.
         count: Rows, at most H W.
-        threshold: Probability that a keypoint has to exceed.
+        threshold: Score that a keypoint has to exceed.
         radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        score_radius: A score is the sum of the probabilities within this distance, in pixels.
         subpixel: Refine positions below the pixel.
 
     Returns:
@@ -45,7 +47,8 @@ def decode_on_device(
     """
     height, width = allowed.shape[1:]
     heatmap = logits_to_heatmap(logits.float())[:, :height, :width]
-    scores = torch.where(local_maxima(heatmap, threshold, radius) & allowed, heatmap, NO_KEYPOINT)
+    found, scores = keypoint_scores(heatmap, threshold, radius, score_radius)
+    scores = torch.where(found & allowed, scores, NO_KEYPOINT)
     # A stable sort keeps equal scores in raster order, which topk does not promise.
     values, order = torch.sort(scores.flatten(1), dim=1, descending=True, stable=True)
     values, order = values[:, :count], order[:, :count]

@@ -99,6 +99,7 @@ class TorchBackend:
         count: int,
         threshold: float,
         radius: int,
+        score_radius: int,
         subpixel: bool,
     ) -> tuple[Floats, Floats, Floats]:
         """See :meth:`cv_superpoint.on_device.DecodingBackend.run_decoded`.
@@ -116,6 +117,7 @@ class TorchBackend:
                 count=count,
                 threshold=threshold,
                 radius=radius,
+                score_radius=score_radius,
                 subpixel=subpixel,
             )
             return torch.cat([points, scores[..., None], rows], dim=2)
@@ -124,7 +126,7 @@ class TorchBackend:
         if self._device.type == "cuda":
             with torch.cuda.device(self._device):
                 pinned = inputs[0].pin_memory(), inputs[1].pin_memory()
-                key = (count, threshold, radius, subpixel)
+                key = (count, threshold, radius, score_radius, subpixel)
                 packed = self._graphs.run(key, work, pinned)
         else:
             packed = work(*(tensor.to(self._device) for tensor in inputs)).cpu()

@@ -45,6 +45,7 @@ class Convert:
                 loaded.net,
                 self.target,
                 score_threshold=loaded.score_threshold,
+                score_radius=loaded.score_radius,
                 recipe=loaded.recipe,
                 commit=loaded.commit,
             )

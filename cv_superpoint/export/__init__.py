@@ -34,6 +34,7 @@ def export_onnx(
     max_keypoints: int = 1024,
     score_threshold: float | None = None,
     nms_radius: int = 4,
+    score_radius: int | None = None,
     border_margin: int = 4,
     subpixel: bool = True,
 ) -> Path:
@@ -58,8 +59,11 @@ def export_onnx(
         size: (height, width) of the image, multiples of 8 ("disk": of 16).
         batch: Images in one call ("full").
         max_keypoints: Rows of every output.
-        score_threshold: Probability a keypoint must exceed; None takes what the weights recommend.
+        score_threshold: Score a keypoint must exceed; None takes what the weights recommend.
         nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
+            distance, in pixels; None takes what the weights recommend. Another one needs a
+            ``score_threshold`` of its own.
         border_margin: No keypoint lies closer to the border, in pixels.
         subpixel: Refine positions below the pixel ("full").
 
@@ -68,7 +72,8 @@ def export_onnx(
 
     Raises:
         ImportError: If the package ``onnx`` is not installed.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or there is no threshold for the
+            ``score_radius``.
         WeightsError: If the weights cannot be loaded.
     """
     target = Path(path)
@@ -84,12 +89,14 @@ def export_onnx(
     if layout == "heads":
         model = heads_model(loaded)
     else:
+        score_threshold, score_radius = loaded.scoring(score_threshold, score_radius)
         config = DecodeConfig(
             size=size,
             batch=batch,
             max_keypoints=max_keypoints,
-            score_threshold=loaded.score_threshold if score_threshold is None else score_threshold,
+            score_threshold=score_threshold,
             nms_radius=nms_radius,
+            score_radius=score_radius,
             border_margin=border_margin,
             subpixel=subpixel and layout == "full",
         )

@@ -30,8 +30,10 @@ class DecodeConfig:
         size: (height, width) of the input, multiples of 8.
         batch: Images in one call.
         max_keypoints: Rows of every output; TensorRT allows at most 3840.
-        score_threshold: Probability that a keypoint has to exceed.
+        score_threshold: In [0, 1), that a keypoint's score has to exceed.
         nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
+            distance, in pixels.
         border_margin: No keypoint lies closer to the border, in pixels.
         subpixel: Refine positions below the pixel.
     """
@@ -41,6 +43,7 @@ class DecodeConfig:
     max_keypoints: int = 1024
     score_threshold: float = 0.015
     nms_radius: int = 4
+    score_radius: int = 0
     border_margin: int = 4
     subpixel: bool = True
 
@@ -58,10 +61,11 @@ class DecodeConfig:
                 f"max_keypoints must be 1 to {height * width} for this size (a graph of fixed "
                 f"shapes cannot keep all), got {self.max_keypoints}"
             )
-        if self.batch < 1 or self.nms_radius < 0 or self.border_margin < 0:
+        if self.batch < 1 or min(self.nms_radius, self.score_radius, self.border_margin) < 0:
             raise ValueError(
-                "batch must be positive, nms_radius and border_margin not negative, got "
-                f"{self.batch}, {self.nms_radius} and {self.border_margin}"
+                "batch must be positive, nms_radius, score_radius and border_margin not negative, "
+                f"got {self.batch}, {self.nms_radius}, {self.score_radius} and "
+                f"{self.border_margin}"
             )
         if not 0 <= self.score_threshold < 1:
             raise ValueError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
@@ -82,12 +86,13 @@ def heatmap(graph: Graph, logits: str) -> str:
 
 
 def maxima(graph: Graph, heat: str, config: DecodeConfig) -> str:
-    """Scores (B, 1, H, W) of what :func:`cv_superpoint.decode.local_maxima` finds; else -1."""
+    """Scores (B, 1, H, W) of what :func:`cv_superpoint.decode.keypoints` finds; else -1."""
     height, width = config.size
     none = graph.constant(NO_KEYPOINT)
     # Conditions follow one another as Where: OpenCV 4 has neither And nor Not.
-    above = graph.add("Greater", heat, graph.constant(config.score_threshold))
-    scores = graph.add("Where", above, heat, none)
+    # A peak that has not its share of the threshold is none, and suppresses no equal one.
+    share = config.score_threshold / (2 * config.score_radius + 1) ** 2
+    scores = graph.add("Where", graph.add("Greater", heat, graph.constant(share)), heat, none)
     if config.nms_radius:
         highest = _window_maximum(graph, heat, config.nms_radius)
         scores = graph.add("Where", graph.add("Less", heat, highest), none, scores)
@@ -98,6 +103,11 @@ def maxima(graph: Graph, heat: str, config: DecodeConfig) -> str:
         rank = graph.add("Where", found, graph.constant(order), zero)
         first = _window_maximum(graph, rank, config.nms_radius)
         scores = graph.add("Where", graph.add("Less", rank, first), none, scores)
+    if config.score_radius:
+        found = graph.add("Greater", scores, graph.constant(0.0))
+        sums = _window_sum(graph, heat, config.score_radius)
+        above = graph.add("Greater", sums, graph.constant(config.score_threshold))
+        scores = graph.add("Where", found, graph.add("Where", above, sums, none), none)
     margin = config.border_margin
     inside = np.zeros((1, 1, height, width), np.float32)
     inside[:, :, margin : height - margin, margin : width - margin] = 1
@@ -110,6 +120,12 @@ def _window_maximum(graph: Graph, x: str, radius: int) -> str:
     return str(
         graph.add("MaxPool", x, kernel_shape=[window, window], strides=[1, 1], pads=[radius] * 4)
     )
+
+
+def _window_sum(graph: Graph, x: str, radius: int) -> str:
+    window = 2 * radius + 1
+    ones = graph.constant(np.ones((1, 1, window, window), np.float32))
+    return str(graph.add("Conv", x, ones, kernel_shape=[window, window], pads=[radius] * 4))
 
 
 def strongest(graph: Graph, scores: str, config: DecodeConfig) -> tuple[str, str]:

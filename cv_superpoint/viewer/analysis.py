@@ -131,6 +131,7 @@ class Network:
         loaded = load_weights(weights)
         choice = choose(backend="auto", device=device, precision="auto", measured=loaded.precisions)
         self.threshold = loaded.score_threshold
+        self._score_radius = loaded.score_radius
         self._config = loaded.config
         self._backend = make_backend(loaded, choice)
 
@@ -140,6 +141,7 @@ class Network:
             max_keypoints=settings.max_keypoints,
             score_threshold=settings.threshold,
             nms_radius=settings.nms_radius,
+            score_radius=self._score_radius,
             subpixel=settings.subpixel,
             scales=(1.0, 0.5) if settings.pyramid else (1.0,),
         )

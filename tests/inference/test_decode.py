@@ -52,6 +52,48 @@ def test_maxima_equal_brute_force_with_ties(
         assert found == brute_force_maxima(heatmap, 0.1, radius)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    nms_radius=st.integers(0, 5),
+    data=st.data(),
+)
+def test_scores_are_sums_of_windows(
+    seed: int, size: tuple[int, int], nms_radius: int, data: st.DataObject
+) -> None:
+    """No keypoint is lost for the low peak that a wide one has."""
+    score_radius = data.draw(st.integers(0, nms_radius))
+    threshold = data.draw(st.sampled_from([0.0, 0.3, 0.9]))
+    rng = np.random.default_rng(seed)
+    heatmap = (0.4 * rng.random(size) ** 4).astype(np.float32)
+    rows, columns, scores = decode.keypoints(heatmap, threshold, nms_radius, score_radius)
+    expected = {}
+    for y, x in brute_force_maxima(heatmap, 0, nms_radius):
+        top, left = max(0, y - score_radius), max(0, x - score_radius)
+        window = heatmap[top : y + score_radius + 1, left : x + score_radius + 1]
+        total = window.sum(dtype=np.float64)
+        if total > threshold:
+            expected[y, x] = total
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == list(expected)
+    np.testing.assert_allclose(scores, list(expected.values()), rtol=1e-5)
+    found, maps = torch_decode.keypoint_scores(
+        torch.from_numpy(heatmap)[None], threshold, nms_radius, score_radius
+    )
+    np.testing.assert_array_equal(found[0].nonzero(), np.stack([rows, columns], axis=1))
+    np.testing.assert_allclose(maps[0][found[0]], scores, rtol=1e-5)
+
+
+def test_a_corner_between_pixels_scores_as_one_on_a_pixel() -> None:
+    heatmap = np.zeros((20, 40), np.float32)
+    heatmap[10, 10] = 0.8
+    heatmap[10:12, 30:32] = 0.2
+    _, columns, scores = decode.keypoints(heatmap, 0.5, 4, 2)
+    np.testing.assert_array_equal(columns, [10, 30])
+    np.testing.assert_allclose(scores, 0.8, rtol=1e-6)
+    assert decode.keypoints(heatmap, 0.5, 4, 0)[1].tolist() == [10]
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), flat=st.booleans(), radius=st.integers(0, 5))
 def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> None:
@@ -76,12 +118,19 @@ def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> Non
     seed=st.integers(0, 2**32 - 1),
     levels=st.sampled_from([1, 2, 5, 1000]),
     radius=st.integers(0, 5),
+    score_radius=st.integers(0, 2),
     margin=st.integers(0, 4),
     subpixel=st.booleans(),
     cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
 )
 def test_the_device_decodes_as_the_host(
-    seed: int, levels: int, radius: int, margin: int, subpixel: bool, cut: tuple[int, int]
+    seed: int,
+    levels: int,
+    radius: int,
+    score_radius: int,
+    margin: int,
+    subpixel: bool,
+    cut: tuple[int, int],
 ) -> None:
     """On integer logits many pixels tie; both must break every tie alike."""
     rng = np.random.default_rng(seed)
@@ -98,21 +147,27 @@ def test_the_device_decodes_as_the_host(
         count=50,
         threshold=0.01,
         radius=radius,
+        score_radius=score_radius,
         subpixel=subpixel,
     )
     heatmaps = network.logits_to_heatmap(torch.from_numpy(logits)).numpy()
     for index in range(2):
         points, scores, rows_of = (part[index].numpy() for part in found)
         heatmap = np.ascontiguousarray(heatmaps[index, :height, :width])
-        rows, columns = decode.local_maxima(heatmap, 0.01, radius, window_maximum)
+        # Sums of equal windows may differ by their rounding: the device's own break the ties.
+        sums = torch_decode.keypoint_scores(
+            torch.from_numpy(heatmap)[None], 0.01, radius, score_radius
+        )[1][0].numpy()
+        rows, columns, own = decode.keypoints(heatmap, 0.01, radius, score_radius, window_maximum)
+        np.testing.assert_allclose(own, sums[rows, columns], rtol=1e-5)
         keep = allowed[index, rows, columns]
         rows, columns = rows[keep], columns[keep]
-        best = decode.strongest(heatmap[rows, columns], 50)
+        best = decode.strongest(sums[rows, columns], 50)
         rows, columns = rows[best], columns[best]
         kept = scores > 0
         assert kept.sum() == len(best)
         assert np.all(scores[len(best) :] == NO_KEYPOINT)
-        np.testing.assert_array_equal(scores[kept], heatmap[rows, columns])
+        np.testing.assert_array_equal(scores[kept], sums[rows, columns])
         expected = np.stack([columns, rows], axis=1).astype(np.float32)
         if subpixel:
             expected = decode.refine(heatmap, rows, columns)

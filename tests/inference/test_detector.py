@@ -83,7 +83,7 @@ def test_shifting_by_a_cell_shifts_the_keypoints(detector: SuperPointFeature2D) 
 )
 def test_cores_cover_the_image_once(height: int, width: int, tile: int, radius: int) -> None:
     size = (8 * height, 8 * width)
-    tiles = make_tiles(size, tile_size=8 * tile, nms_radius=radius)
+    tiles = make_tiles(size, tile_size=8 * tile, reach=radius)
     covered = np.zeros(size, int)
     for piece in tiles:
         top, left, bottom, right = piece.core

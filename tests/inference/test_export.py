@@ -103,31 +103,39 @@ def test_disk_is_a_feature2d_of_opencv(files: dict[str, Path]) -> None:
     seed=st.integers(0, 2**32 - 1),
     levels=st.sampled_from([1, 2, 4, 1000]),
     radius=st.integers(0, 5),
+    score_radius=st.integers(0, 2),
     margin=st.integers(0, 5),
     batch=st.integers(1, 2),
 )
 def test_decoding_in_the_graph_equals_ours_with_ties(
-    seed: int, levels: int, radius: int, margin: int, batch: int
+    seed: int, levels: int, radius: int, score_radius: int, margin: int, batch: int
 ) -> None:
     rng = np.random.default_rng(seed)
     heatmaps = (rng.integers(0, levels + 1, (batch, 1, 24, 40)) / levels).astype(np.float32)
     dense = rng.normal(size=(batch, 16, 3, 5)).astype(np.float32)
     config = DecodeConfig(
-        size=(24, 40), batch=batch, max_keypoints=40, nms_radius=radius, border_margin=margin
+        size=(24, 40),
+        batch=batch,
+        max_keypoints=40,
+        nms_radius=radius,
+        score_radius=score_radius,
+        border_margin=margin,
     )
     found = _decode(heatmaps, dense, config)
     for index, (keypoints, scores, descriptors) in enumerate(zip(*found, strict=True)):
         heatmap = heatmaps[index, 0]
-        rows, columns = decode.local_maxima(heatmap, config.score_threshold, radius)
+        rows, columns, sums = decode.keypoints(
+            heatmap, config.score_threshold, radius, score_radius
+        )
         keep = (rows >= margin) & (rows < 24 - margin)
         keep &= (columns >= margin) & (columns < 40 - margin)
-        rows, columns = rows[keep], columns[keep]
-        best = decode.strongest(heatmap[rows, columns], config.max_keypoints)
+        rows, columns, sums = rows[keep], columns[keep], sums[keep]
+        best = decode.strongest(sums, config.max_keypoints)
         points = decode.refine(heatmap, rows[best], columns[best])
         rows_of = decode.sample_descriptors(dense[index].transpose(1, 2, 0).copy(), points)
         kept = scores > 0
         assert kept.sum() == len(best)
-        np.testing.assert_array_equal(scores[kept], heatmap[rows[best], columns[best]])
+        np.testing.assert_allclose(scores[kept], sums[best], rtol=1e-5)
         np.testing.assert_allclose(keypoints[kept], points, atol=1e-5)
         np.testing.assert_allclose(descriptors[kept], rows_of, atol=1e-5)
 

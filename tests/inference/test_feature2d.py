@@ -101,7 +101,12 @@ def test_provided_keypoints(detector: SuperPointFeature2D, grey: np.ndarray) -> 
 @pytest.mark.parametrize("suffix", [".yml", ".json", ".xml", ".yml.gz"])
 def test_parameters_survive_a_file(tmp_path: Any, grey: np.ndarray, suffix: str) -> None:
     saved = make(
-        maxKeypoints=33, scoreThreshold=0.02, nmsRadius=3, subpixel=False, scales=(1.0, 0.5)
+        maxKeypoints=33,
+        scoreThreshold=0.02,
+        nmsRadius=3,
+        subpixel=False,
+        scales=(1.0, 0.5),
+        scoreRadius=1,
     )
     path = str(tmp_path / f"detector{suffix}")
     saved.save(path)
@@ -142,6 +147,7 @@ def test_every_parameter_has_a_getter_and_a_setter(grey: np.ndarray) -> None:
         "MaxKeypoints": 5,
         "ScoreThreshold": 0.25,
         "NmsRadius": 7,
+        "ScoreRadius": 1,
         "BorderMargin": 11,
         "Subpixel": False,
         "Scales": (1.0, 0.5),
@@ -151,6 +157,9 @@ def test_every_parameter_has_a_getter_and_a_setter(grey: np.ndarray) -> None:
         assert getattr(detector, f"get{name}")() != value
         getattr(detector, f"set{name}")(value)
         assert getattr(detector, f"get{name}")() == value
+    with pytest.raises(FeatureError, match="threshold for the radius 1 too"):
+        detector.setScoreThreshold(None)
+    detector.setScoreRadius(make().getScoreRadius())
     detector.setScoreThreshold(None)
     assert detector.getScoreThreshold() == make().getScoreThreshold()
     assert len(detector.detect(grey)) == 5
@@ -163,6 +172,8 @@ def test_every_parameter_has_a_getter_and_a_setter(grey: np.ndarray) -> None:
         ({"scoreThreshold": 1.5}, "score_threshold"),
         ({"scoreThreshold": float("nan")}, "score_threshold"),
         ({"nmsRadius": -1}, "nms_radius"),
+        ({"scoreRadius": -1, "scoreThreshold": 0.1}, "score_radius"),
+        ({"scoreRadius": 9}, "threshold for the radius 9 too"),
         ({"scales": ()}, "scales"),
         ({"scales": (1.0, 1.0)}, "scales"),
         ({"precision": "int4"}, "precision"),
