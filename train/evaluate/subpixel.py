@@ -40,26 +40,30 @@ class RefinedSuperPoint:
         grey = torch.from_numpy(np.ascontiguousarray(image)).float()[None, None] / 255
         maps = self.module.dense(grey.contiguous(memory_format=torch.channels_last))
         heatmap, dense = maps[0][0].numpy(), maps[1][0].permute(1, 2, 0).numpy()
-        rows, columns = self._maxima(heatmap)
+        rows, columns, scores = self._keypoints(heatmap)
         points = self.refine(heatmap, rows, columns)
         keypoints = make_keypoints(
             points,
-            heatmap[rows, columns],
+            scores,
             np.full(len(points), CELL_DIAMETER, np.float32),
             np.zeros(len(points), np.int32),
         )
         return keypoints, decode.sample_descriptors(np.ascontiguousarray(dense), points)
 
-    def _maxima(self, heatmap: decode.Floats) -> tuple[decode.Indices, decode.Indices]:
-        """Rows and columns of the keypoints that the package finds with its defaults."""
+    def _keypoints(
+        self, heatmap: decode.Floats
+    ) -> tuple[decode.Indices, decode.Indices, decode.Floats]:
+        """Rows, columns and scores of the keypoints that the package finds with its defaults."""
         module, (height, width) = self.module, heatmap.shape
-        rows, columns = decode.local_maxima(heatmap, module.score_threshold, module.nms_radius)
+        rows, columns, scores = decode.keypoints(
+            heatmap, module.score_threshold, module.nms_radius, module.score_radius
+        )
         margin = module.border_margin
         inside = (rows >= margin) & (rows < height - margin)
         inside &= (columns >= margin) & (columns < width - margin)
-        rows, columns = rows[inside], columns[inside]
-        best = decode.strongest(heatmap[rows, columns], self.max_keypoints)
-        return rows[best], columns[best]
+        rows, columns, scores = rows[inside], columns[inside], scores[inside]
+        best = decode.strongest(scores, self.max_keypoints)
+        return rows[best], columns[best], scores[best]
 
 
 def _neighbours(
