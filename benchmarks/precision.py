@@ -96,7 +96,9 @@ def finder(backend: Backend, weights: LoadedWeights, kept: dict[bytes, Detection
         backend,
         channels=weights.config.in_channels,
         descriptor_dim=weights.config.descriptor_dim,
-        config=DetectorConfig(score_threshold=weights.score_threshold),
+        config=DetectorConfig(
+            score_threshold=weights.score_threshold, score_radius=weights.score_radius
+        ),
     )
 
     def find(image: NDArray[Any]) -> Detections:

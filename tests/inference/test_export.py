@@ -101,7 +101,7 @@ def test_disk_is_a_feature2d_of_opencv(files: dict[str, Path]) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    levels=st.sampled_from([1, 2, 4, 1000]),
+    levels=st.sampled_from([1, 2, 4, 1024]),  # whose sums float32 holds exactly
     radius=st.integers(0, 5),
     score_radius=st.integers(0, 2),
     margin=st.integers(0, 5),

@@ -22,14 +22,14 @@ def positions(keypoints: Any) -> np.ndarray:
     return np.array([keypoint.pt for keypoint in keypoints]).reshape(-1, 2)
 
 
-def test_keypoints_are_sorted_probabilities_with_the_documented_fields(
+def test_keypoints_are_sorted_by_score_with_the_documented_fields(
     detector: SuperPointFeature2D, grey: np.ndarray
 ) -> None:
     keypoints, descriptors = detector.detectAndCompute(grey)
     responses = np.array([keypoint.response for keypoint in keypoints])
     assert len(keypoints) > 50
     assert np.all(np.diff(responses) <= 0)
-    assert responses.max() <= 1
+    assert 0.5 < responses.max() < 1.5
     assert responses.min() > detector.getScoreThreshold()
     assert {(k.size, k.angle, k.octave, k.class_id) for k in keypoints} == {(8.0, -1.0, 0, -1)}
     assert descriptors.shape == (len(keypoints), detector.descriptorSize())
