@@ -51,6 +51,10 @@ class Convert:
             )
         else:
             write_layout(loaded, self.target, _LAYOUTS[self.to])
+            output.say(
+                f"the layout {_LAYOUTS[self.to]} cannot record what these weights recommend: "
+                f"score threshold {loaded.score_threshold}, score radius {loaded.score_radius}"
+            )
         output.say(f"{self.source}: layout {loaded.layout}")
         output.say(f"wrote {self.target} in the layout {_LAYOUTS.get(self.to, self.to)}")
         output.result({"source": loaded.layout, "target": str(self.target), "layout": self.to})

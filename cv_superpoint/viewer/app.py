@@ -75,7 +75,7 @@ def make_app(
             second = _picture(gr, "Picture 2 (none: a turned view of picture 1)", "second", image1)
         with gr.Row():
             threshold = gr.Slider(
-                0.0, 0.3, network.threshold, step=0.005, label="Threshold", elem_id="threshold"
+                0.0, 0.95, network.threshold, step=0.005, label="Threshold", elem_id="threshold"
             )
             radius = gr.Slider(0, 16, 4, step=1, label="NMS radius, px", elem_id="radius")
             count = gr.Slider(10, 5000, 1000, step=10, label="Keypoints at most", elem_id="count")

@@ -192,9 +192,10 @@ def test_convert_there_and_back(tmp_path: Path, pictures: Path) -> None:
             main(["convert", str(tmp_path / source), str(tmp_path / target), "--to", layout]) == 0
         )
     image = read_picture(pictures / "folder/a.jpg")
-    expected = SuperPointFeature2D.create(scoreThreshold=0.01).extract(image)
+    options = {"scoreThreshold": 0.1, "scoreRadius": 2}
+    expected = SuperPointFeature2D.create(**options).extract(image)
     for name in ("theirs.pth", "hf.safetensors", "ours.safetensors"):
-        converted = SuperPointFeature2D.create(weights=tmp_path / name, scoreThreshold=0.01)
+        converted = SuperPointFeature2D.create(weights=tmp_path / name, **options)
         np.testing.assert_array_equal(converted.extract(image).keypoints, expected.keypoints)
 
 

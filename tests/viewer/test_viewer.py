@@ -69,7 +69,7 @@ def test_options_have_an_effect(network: Network, coffee: Any) -> None:
         {"matcher": "ratio"},
         {"nms_radius": 12},
         {"max_keypoints": 20},
-        {"threshold": 0.1},
+        {"threshold": 0.6},
         {"subpixel": False},
         {"pyramid": True},
         {"matcher": "guided"},
