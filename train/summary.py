@@ -11,11 +11,14 @@ import base64
 import html
 import logging
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
+
 from cv_superpoint.files import replace_file
+from train.command import run_command
 from train.curves import Point, draw_curve
 
 log = logging.getLogger(__name__)
@@ -180,17 +183,25 @@ def _description_section(run_dir: Path) -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    """``python -m train.summary RUN_DIR``."""
-    if len(sys.argv) != 2:
-        print("usage: python -m train.summary RUN_DIR", file=sys.stderr)
-        return 2
-    try:
-        print(write_report(Path(sys.argv[1])))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@dataclass(frozen=True)
+class SummaryConfig:
+    """Write report.html: every curve and picture of a run in one file.
+
+    Attributes:
+        run_dir: Folder of the run, which may still be going on.
+    """
+
+    run_dir: Positional[Path]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Write the report and print its path; see :func:`train.command.run_command`."""
+    return run_command(
+        SummaryConfig,
+        lambda options: print(write_report(options.run_dir)),
+        "python -m train.summary",
+        args,
+    )
 
 
 if __name__ == "__main__":
