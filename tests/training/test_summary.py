@@ -88,6 +88,8 @@ def test_command_and_its_error(run_dir: Path, tmp_path: Path) -> None:
     empty = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
     assert empty.returncode == 2
     assert "nothing to report" in empty.stderr
+    with pytest.raises(ValueError, match="nothing to report"):
+        write_report(tmp_path)
 
 
 def _points(chart: str) -> list[list[tuple[float, float]]]:
