@@ -50,9 +50,9 @@ class PerfectDetector:
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_a_perfect_detector_is_perfect_on_a_translation(shifted_pair, name):
-    pair, protocol, detector = shifted_pair, PROTOCOLS[name], PerfectDetector()
-    detector.tell_pair(pair, protocol)
-    (result,) = evaluate_pairs([pair], partial(detect, detector), protocol)
+    protocol, detector = PROTOCOLS[name], PerfectDetector()
+    detector.tell_pair(shifted_pair, protocol)
+    (result,) = evaluate_pairs([shifted_pair], partial(detect, detector), protocol)
     # The greedy suppression of `paper` picks the same points in both views, but at the borders.
     assert result.repeatability > 0.97 if name == "paper" else result.repeatability == 1
     assert result.localisation_error == pytest.approx(0, abs=0.02)
@@ -64,9 +64,9 @@ def test_a_perfect_detector_is_perfect_on_a_translation(shifted_pair, name):
 
 
 def test_repeatability_and_accuracy_of_the_summary(shifted_pair):
-    pair, protocol, detector = shifted_pair, PROTOCOLS["plain"], PerfectDetector()
-    detector.tell_pair(pair, protocol)
-    results = list(evaluate_pairs([pair], partial(detect, detector), protocol))
+    protocol, detector = PROTOCOLS["plain"], PerfectDetector()
+    detector.tell_pair(shifted_pair, protocol)
+    results = list(evaluate_pairs([shifted_pair], partial(detect, detector), protocol))
     summary = summarise(results)
     assert set(summary) == {"all"}
     assert summary["all"]["accuracy_1"].value == 1
@@ -96,9 +96,8 @@ def test_a_detector_that_finds_nothing_scores_nothing(shifted_pair):
 
 def test_the_paper_counts_only_the_shared_view(shifted_pair):
     detector = detectors.build_detector("orb", quota=1000)
-    pair = shifted_pair
     step = PROTOCOLS["paper"].passes[1]
-    (image0, image1), h_0to1 = fit_pair(pair, step.fit)
+    (image0, image1), h_0to1 = fit_pair(shifted_pair, step.fit)
     found0, found1 = detect(detector, image0), detect(detector, image1)
     sizes = (image0.shape, image1.shape)
     counted = measure(found0, found1, h_0to1, sizes, step)["keypoints"]
@@ -108,9 +107,9 @@ def test_the_paper_counts_only_the_shared_view(shifted_pair):
 
 def test_matches_of_another_matcher_can_be_measured(shifted_pair):
     detector = detectors.build_detector("sift", quota=1000)
-    pair, step = shifted_pair, PROTOCOLS["plain"].passes[0]
-    found0, found1 = (detect(detector, image) for image in pair.images)
-    sizes = (pair.images[0].shape, pair.images[1].shape)
+    step = PROTOCOLS["plain"].passes[0]
+    found0, found1 = (detect(detector, image) for image in shifted_pair.images)
+    sizes = (shifted_pair.images[0].shape, shifted_pair.images[1].shape)
     distances = metrics.pixel_distances(
         metrics.warp_points(found0.points, shifted_pair.h_0to1), found1.points
     )
