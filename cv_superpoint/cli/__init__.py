@@ -18,10 +18,11 @@ import tyro
 from cv_superpoint.cli.convert import Convert
 from cv_superpoint.cli.detect import Detect
 from cv_superpoint.cli.doctor import Doctor
+from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.export import Export
 from cv_superpoint.cli.extract import Extract
 from cv_superpoint.cli.match import Match
-from cv_superpoint.cli.output import FAILED, STOPPED, Output, one_line
+from cv_superpoint.cli.output import FAILED, STOPPED, Output
 from cv_superpoint.cli.stitch import Stitch
 from cv_superpoint.cli.track import Track
 from cv_superpoint.cli.train import Train
@@ -53,8 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         output.fail("stopped")
         return STOPPED
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        output.fail(one_line(error))
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        output.fail(line)
         return FAILED
     return code
 

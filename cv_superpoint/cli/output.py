@@ -51,9 +51,3 @@ class Output:
 
         # Not the default console: standard output may go into a file.
         yield from track(items, what, total=total, console=Console(stderr=True), transient=True)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message without line breaks; its class where it has none."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
