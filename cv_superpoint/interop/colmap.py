@@ -8,9 +8,10 @@ Convention:
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,26 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import require
 from cv_superpoint.features import Features
-from cv_superpoint.interop.hloc import Matches, StoreError
+from cv_superpoint.interop.checks import (
+    Matches,
+    Pair,
+    StoreError,
+    check_features,
+    merge_directions,
+)
 
 ORIGIN = np.float32(0.5)
 """COLMAP's coordinates of the centre of the top-left pixel."""
 FOCAL_LENGTH = 1.2
 """Guess for unknown cameras, in units of the longer side: COLMAP's own default."""
+_IN_A_LIST = re.compile(r"(?!#)\S+").fullmatch
+"""Names that COLMAP's lists of pairs, two names with a space between, can hold."""
 
 
 def write_database(
     path: str | os.PathLike[str],
     features: Mapping[str, Features],
-    matches: Mapping[tuple[str, str], Matches],
+    matches: Mapping[Pair, Matches],
     *,
     cameras: Mapping[str, Any] | None = None,
 ) -> None:
@@ -43,71 +52,147 @@ def write_database(
     Args:
         path: Such as ``database.db``.
         features: By image name, the path relative to the image folder.
-        matches: By pair of image names: (M, 2) row numbers.
-        cameras: ``pycolmap.Camera`` by image name, in COLMAP's coordinates; for others a
-            SIMPLE_RADIAL camera is guessed, as COLMAP does.
+        matches: By pair of image names: (M, 2) row numbers. COLMAP keeps a pair once: what is
+            given as (a, b) and as (b, a) is put together, equal matches once.
+        cameras: ``pycolmap.Camera`` by image name, in COLMAP's coordinates, for images that the
+            database does not know; for others a SIMPLE_RADIAL camera is guessed, as COLMAP does.
 
     Raises:
-        StoreError: If the database is of a newer COLMAP, locked, no database, or has keypoints
-            of one of the images.
+        StoreError: If features are not finite, matches name keypoints that are not there, or a
+            camera is of another size than the features' image; if the database is of a newer
+            COLMAP, locked, no database, or has keypoints of one of the images.
         ImportError: If pycolmap is not installed.
     """
     pycolmap = require("pycolmap", "sfm")
-    unknown = {name for pair in matches for name in pair} - set(features)
-    if unknown:
-        raise StoreError(f"there are matches, but no features, of {', '.join(sorted(unknown))}")
+    for name, each in features.items():
+        check_features(name, each)
+    merged = merge_directions(matches, features)
     with _replacing(Path(path)) as part, _opened(part) as database:
         ids = {
             name: _write_image(pycolmap, database, name, each, (cameras or {}).get(name))
             for name, each in features.items()
         }
-        for (name0, name1), rows in matches.items():
-            database.write_matches(ids[name0], ids[name1], np.asarray(rows, np.uint32))
+        for (name0, name1), rows in merged.items():
+            if database.exists_matches(ids[name0], ids[name1]):
+                raise StoreError(
+                    f"the database already has matches of {name0!r} and {name1!r}; write to "
+                    "another file, or remove them with pycolmap's Database.delete_matches"
+                )
+            database.write_matches(ids[name0], ids[name1], rows.astype(np.uint32))
 
 
-def verify_database(
-    path: str | os.PathLike[str], pairs: Mapping[tuple[str, str], Any] | list[tuple[str, str]]
-) -> None:
-    """COLMAP's geometric verification of pairs whose matches were written; names without spaces.
+def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None:
+    """COLMAP's geometric verification of pairs whose matches were written.
+
+    Args:
+        path: Of the database.
+        pairs: Image names; a mapping by pairs will do.
 
     Raises:
-        StoreError: If the database is not there.
+        StoreError: If there is no such database, image or pair of matches.
+        ImportError: If pycolmap is not installed.
     """
+    require("pycolmap", "sfm")
+    path, pairs = Path(path), list(pairs)
+    _check_pairs(path, pairs)
+    if all(_IN_A_LIST(name) for pair in pairs for name in pair):
+        _verify(path, pairs)
+        return
+    with _replacing(path) as part:
+        aliases = _rename_images(part)
+        _verify(part, [(aliases[one], aliases[other]) for one, other in pairs])
+        _rename_images(part, {alias: name for name, alias in aliases.items()})
+
+
+def read_keypoints(path: str | os.PathLike[str], name: str) -> NDArray[np.float32]:
+    """(N, 2) keypoints of an image in our coordinates: (0, 0) the centre of the first pixel.
+
+    Raises:
+        StoreError: If there is no such database or image, or it has no keypoints.
+        ImportError: If pycolmap is not installed.
+    """
+    _check(Path(path))
+    with _opened(Path(path)) as database:
+        image = _image(database, path, name)
+        if not database.exists_keypoints(image.image_id):
+            raise StoreError(f"{path} has no keypoints of {name!r}")
+        points: NDArray[np.float32] = database.read_keypoints(image.image_id)[:, :2] - ORIGIN
+        return points
+
+
+def _image(database: Any, path: str | os.PathLike[str], name: str) -> Any:
+    image = database.read_image_with_name(name)
+    if image is None:
+        raise StoreError(f"{path} has no image {name!r}")
+    return image
+
+
+def _check_pairs(path: Path, pairs: list[Pair]) -> None:
+    """COLMAP passes over what it does not find."""
+    _check(path)
+    with _opened(path) as database:
+        for one, other in pairs:
+            ids = [_image(database, path, name).image_id for name in (one, other)]
+            if ids[0] == ids[1] or not database.exists_matches(*ids):
+                raise StoreError(f"{path} has no matches of {one!r} and {other!r}")
+
+
+def _verify(path: Path, pairs: list[Pair]) -> None:
     pycolmap = require("pycolmap", "sfm")
-    if not Path(path).exists():
-        raise StoreError(f"there is no database {path}")
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "pairs.txt"
         listed.write_text("".join(f"{one} {other}\n" for one, other in pairs), encoding="utf-8")
         pycolmap.verify_matches(path, listed)
 
 
-def read_keypoints(path: str | os.PathLike[str], name: str) -> NDArray[np.float32]:
-    """(N, 2) keypoints of an image in our coordinates: (0, 0) the centre of the first pixel."""
-    with _opened(Path(path)) as database:
-        image = database.read_image_with_name(name)
-        if image is None:
-            raise StoreError(f"{path} has no image {name!r}")
-        points: NDArray[np.float32] = database.read_keypoints(image.image_id)[:, :2] - ORIGIN
-        return points
+def _rename_images(path: Path, names: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give the images other names, numbers without any; returns the new names by the old ones."""
+    with closing(sqlite3.connect(path)) as database, database:
+        known = database.execute("SELECT image_id, name FROM images").fetchall()
+        renamed = {name: str(number) if names is None else names[name] for number, name in known}
+        # Through names that nobody has: they are unique at any moment.
+        database.execute("UPDATE images SET name = 'renamed/' || image_id")
+        for number, name in known:
+            values = renamed[name], number
+            database.execute("UPDATE images SET name = ? WHERE image_id = ?", values)
+    return renamed
 
 
 def _write_image(pycolmap: Any, database: Any, name: str, features: Features, camera: Any) -> int:
     known = database.read_image_with_name(name)
+    if known is not None:
+        camera = database.read_camera(known.camera_id)
+    if camera is not None:
+        _check_camera(name, camera, features.image_size)
     if known is None:
         number = _add_image(pycolmap, database, name, features, camera)
     else:
         number = int(known.image_id)
-    if database.exists_keypoints(number):
-        raise StoreError(
-            f"the database already has keypoints of {name!r}; write to another file, or remove "
-            "them with pycolmap's Database.clear_keypoints"
-        )
+    for kind in ("keypoints", "descriptors"):
+        if getattr(database, f"exists_{kind}")(number):
+            raise StoreError(
+                f"the database already has {kind} of {name!r}; write to another file, or remove "
+                f"them with pycolmap's Database.clear_{kind}"
+            )
     database.write_keypoints(number, features.keypoints + ORIGIN)
     rows = np.ascontiguousarray(features.descriptors, np.float32).view(np.uint8)
-    kind = pycolmap.FeatureExtractorType.UNDEFINED
-    database.write_descriptors(number, pycolmap.FeatureDescriptors(kind, rows))
+    undefined = pycolmap.FeatureExtractorType.UNDEFINED
+    database.write_descriptors(number, pycolmap.FeatureDescriptors(undefined, rows))
     return number
+
+
+def _check_camera(name: str, camera: Any, image_size: tuple[int, int]) -> None:
+    height, width = image_size
+    size = int(camera.width), int(camera.height)
+    if size == (width, height):
+        return
+    remedy = "extract from the picture at the camera's size"
+    if size == (height, width):
+        remedy = "COLMAP does not turn pictures by their EXIF: extract without turning them"
+    raise StoreError(
+        f"the camera of {name!r} is {size[0]} x {size[1]} (width x height), its features are of a "
+        f"picture of {width} x {height}; {remedy}, or give a camera of the features' size"
+    )
 
 
 def _add_image(pycolmap: Any, database: Any, name: str, features: Features, camera: Any) -> int:
@@ -139,6 +224,9 @@ def _opened(path: Path) -> Iterator[Any]:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A copy of the database, or a new one, that takes its place when all is written."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else "is to be in a folder that is not there"
+        raise StoreError(f"{path} {what}; name a file in a folder that is")
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     try:
@@ -150,22 +238,36 @@ def _replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def _check(path: Path) -> None:
+    """That a database can be read; pycolmap makes missing ones and waits for locked ones."""
+    if not path.is_file():
+        raise StoreError(f"there is no database {path}")
+    with _readable(path):
+        pass
+
+
 def _copy(path: Path, part: Path) -> None:
     """As SQLite copies, with what is still in its write-ahead log."""
+    with _readable(path) as source:
+        source.execute("BEGIN IMMEDIATE")
+        source.rollback()
+        with closing(sqlite3.connect(part)) as target:
+            source.backup(target)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[sqlite3.Connection]:
     newest = _version_of_a_new_database()
     try:
         with closing(sqlite3.connect(path, timeout=1)) as source:
-            source.execute("BEGIN IMMEDIATE")
-            source.rollback()
             version = source.execute("PRAGMA user_version").fetchone()[0]
             if version > newest:
                 raise StoreError(
                     f"{path} was made by a newer COLMAP (version {version}, this pycolmap writes "
                     f"{newest}); upgrade with: pip install --upgrade pycolmap"
                 )
-            with closing(sqlite3.connect(part)) as target:
-                source.backup(target)
-    except sqlite3.DatabaseError as error:
+            yield source
+    except sqlite3.Error as error:
         remedy = "close the program that uses it" if "locked" in str(error) else "name another file"
         raise StoreError(f"cannot open the database {path}: {error}; {remedy}") from error
 

@@ -14,19 +14,24 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cv_superpoint.errors import require
 from cv_superpoint.features import CELL_DIAMETER, Features
+from cv_superpoint.interop.checks import (
+    Matches,
+    Pair,
+    check_features,
+    check_matches,
+    check_name,
+)
+from cv_superpoint.interop.checks import StoreError as StoreError
 
-Matches: TypeAlias = NDArray[np.integer[Any]]
-
-
-class StoreError(ValueError):
-    """A file of features or matches cannot be read or written; the message tells the remedy."""
+_FEATURES = {"keypoints", "descriptors", "scores", "image_size"}
+_MATCHES = {"matches0", "matching_scores0"}
 
 
 def write_features(
@@ -43,7 +48,8 @@ def write_features(
         descriptor_dtype: float16 halves the file; hloc reads both.
 
     Raises:
-        StoreError: If the file cannot be written.
+        StoreError: If the file cannot be written, a name is given twice or cannot stand beside
+            another, or features are not finite.
     """
     items = features.items() if isinstance(features, Mapping) else features
     with _replacing(path) as file:
@@ -54,8 +60,13 @@ def write_features(
 def put_features(
     file: Any, name: str, features: Features, descriptor_dtype: DTypeLike = np.float32
 ) -> None:
-    """Add the group of one image to an open ``h5py.File``."""
-    group = file.create_group(name)
+    """Add the group of one image to an open ``h5py.File``.
+
+    Raises:
+        StoreError: As of :func:`write_features`.
+    """
+    check_features(name, features)
+    group = _new_group(file, name, _FEATURES, f"image {name!r}")
     height, width = features.image_size
     group.create_dataset("keypoints", data=features.keypoints.astype(np.float32, copy=False))
     descriptors = features.descriptors.T.astype(descriptor_dtype, order="C")
@@ -74,7 +85,7 @@ def read_features(path: str | os.PathLike[str], name: str) -> Features:
         if name not in file:
             raise StoreError(f"{path} has no image {name!r}; it has {_some(image_names(path))}")
         group = file[name]
-        missing = {"keypoints", "descriptors", "scores", "image_size"} - set(group)
+        missing = _FEATURES - set(group)
         if missing:
             raise StoreError(f"{path}: {name!r} lacks {', '.join(sorted(missing))}")
         keypoints = group["keypoints"][()].astype(np.float32)
@@ -104,7 +115,7 @@ def image_names(path: str | os.PathLike[str]) -> list[str]:
 
 def write_matches(
     path: str | os.PathLike[str],
-    matches: Mapping[tuple[str, str], tuple[Matches, NDArray[np.floating[Any]], int]],
+    matches: Mapping[Pair, tuple[Matches, NDArray[np.floating[Any]], int]],
 ) -> None:
     """Write a match file, replacing one that is there in one step.
 
@@ -112,16 +123,29 @@ def write_matches(
         path: Such as ``matches.h5``.
         matches: By pair of image names: (M, 2) row numbers, (M,) scores, and the number of
             keypoints of the first image.
+
+    Raises:
+        StoreError: If the file cannot be written, two pairs have one name in hloc's layout, or
+            the rows are none of a keypoint's one match.
     """
     with _replacing(path) as file:
-        for (name0, name1), (rows, scores, count) in matches.items():
+        written: dict[str, Pair] = {}
+        for pair, (given, given_scores, count) in matches.items():
+            name = pair_name(*pair)
+            if name in written:
+                raise StoreError(
+                    f"the pairs {written[name]} and {pair} are both {name!r} in hloc's layout, "
+                    "which writes '-' for '/'; rename a folder or an image"
+                )
+            written[name] = pair
+            rows, scores = _one_to_one(pair, given, given_scores, count)
             # hloc keeps int16; where that is too small a wider type reads the same.
             kind = np.int16 if len(rows) == 0 or rows.max() < 2**15 else np.int32
             matches0 = np.full(count, -1, kind)
             matches0[rows[:, 0]] = rows[:, 1]
             scores0 = np.zeros(count, np.float32)
             scores0[rows[:, 0]] = scores
-            group = file.create_group(pair_name(name0, name1))
+            group = _new_group(file, name, _MATCHES, f"pair {pair}")
             group.create_dataset("matches0", data=matches0)
             group.create_dataset("matching_scores0", data=scores0)
 
@@ -146,7 +170,48 @@ def read_matches(
 
 def pair_name(name0: str, name1: str) -> str:
     """The group of a pair: hloc writes "-" for the "/" of folders."""
+    for name in (name0, name1):
+        check_name(name)
     return f"{name0.replace('/', '-')}/{name1.replace('/', '-')}"
+
+
+def _one_to_one(
+    pair: Pair, given: Any, given_scores: Any, count: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Checked rows and scores; the layout has room for one match of each first keypoint."""
+    rows = check_matches(pair, given, (count, np.iinfo(np.int32).max))
+    scores = np.asarray(given_scores, np.float32)
+    if scores.shape != (len(rows),) or not np.isfinite(scores).all():
+        raise StoreError(
+            f"matches of {pair[0]!r} and {pair[1]!r} need a finite score each: {len(rows)} rows, "
+            f"scores {scores.shape}"
+        )
+    numbers, counts = np.unique(rows[:, 0], return_counts=True)
+    if (counts > 1).any():
+        raise StoreError(
+            f"matches of {pair[0]!r} and {pair[1]!r} name keypoint {numbers[counts > 1][0]} of the "
+            "first more than once, and hloc's layout keeps one; keep the best of them"
+        )
+    return rows, scores
+
+
+def _new_group(file: Any, name: str, datasets: set[str], what: str) -> Any:
+    """The group of a name; it may be there as the folder of another."""
+    if not name.strip("/."):
+        raise StoreError(f"{what} cannot be stored: in HDF5 it is the file itself; rename it")
+    try:
+        group = file.require_group(name)
+    except (TypeError, ValueError) as error:
+        taken = name.rpartition("/")[2] in datasets
+        why = f"{name.rpartition('/')[0]!r} has data of this name" if taken else str(error)
+        raise StoreError(f"{what} cannot be stored: {why}; rename it") from error
+    there = sorted(datasets & set(group))
+    if there and all(hasattr(group[each], "dtype") for each in there):
+        raise StoreError(f"{what} is in the file already; give it once, or write to another file")
+    if there:
+        inner = f"{name}/{there[0]}"
+        raise StoreError(f"{what} and {inner!r} cannot be in one file; rename one of them")
+    return group
 
 
 @contextmanager

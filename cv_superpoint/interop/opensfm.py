@@ -7,6 +7,7 @@ Convention:
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features
+from cv_superpoint.files import replace_file
 from cv_superpoint.image import check_image
+from cv_superpoint.interop.checks import check_features
 
 VERSION = 1
 """Of the layout: with it, OpenSfM takes the sizes as they are."""
@@ -31,8 +34,10 @@ def write_features(path: str | os.PathLike[str], features: Features, image: Any)
 
     Raises:
         FeatureError: If the image is of another size than the features were made of.
+        StoreError: If the features are not finite.
     """
     image = check_image(image)
+    check_features(Path(path).name, features)
     if image.shape[:2] != features.image_size:
         raise FeatureError(
             f"image must have the size that the features were made of, {features.image_size} as "
@@ -51,12 +56,12 @@ def write_features(path: str | os.PathLike[str], features: Features, image: Any)
     x, y = np.rint(features.keypoints).astype(np.intp).T
     colours = image.reshape(height, width, -1)[y, x]
     rgb = np.repeat(colours, 3, axis=1) if colours.shape[1] == 1 else colours[:, 2::-1]
-    part = target.with_name(f"{target.name}.part.npz")
+    content = io.BytesIO()
     np.savez_compressed(
-        part,
+        content,
         points=points,
         descriptors=features.descriptors,
         colors=rgb,
         OPENSFM_FEATURES_VERSION=VERSION,
     )
-    os.replace(part, target)
+    replace_file(target, content.getvalue())
