@@ -1,4 +1,4 @@
-"""The one exception class of the OpenCV face, and what a missing package says."""
+"""Exception classes, and what a missing package says."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class FeatureError(cv2.error, ValueError):
         self.err = self.msg = message
         self.func = self.file = ""
         self.line = -1
+
+
+class PictureError(ValueError):
+    """A picture cannot be read; the message names the file and tells the remedy."""
 
 
 def require(package: str, extra: str) -> Any:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 
-from cv_superpoint.files import replace_file
+from cv_superpoint.errors import PictureError
+from cv_superpoint.files import write_file
+from cv_superpoint.files.entries import read_file
+from cv_superpoint.files.formats import is_text, mark_png, why_unreadable
 from cv_superpoint.image import ByteArray
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+Made = Literal["drawing", "panorama"]
 
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A marker inside a JPEG scan that is neither a stuffed byte nor a restart."""
-
-
-class PictureError(ValueError):
-    """A picture cannot be read; the message names the file and tells the remedy."""
 
 
 def read_picture(
@@ -36,10 +35,7 @@ def read_picture(
     Raises:
         PictureError: If it is missing, no picture, or cut short.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise PictureError(f"{path}: cannot be read ({error.strerror or error})") from error
+    data = read_file(path)
     if is_cut_short(data):
         raise PictureError(f"{path}: the file is cut short; copy it again")
     flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
@@ -50,7 +46,7 @@ def read_picture(
     except cv2.error as error:
         raise PictureError(f"{path}: OpenCV refuses it ({error.err})") from error
     if image is None:
-        raise PictureError(f"{path}: not a picture that OpenCV can read")
+        raise PictureError(f"{path}: {why_unreadable(data)}")
     return image.astype(np.uint8, copy=False)
 
 
@@ -90,62 +86,33 @@ def is_cut_short(data: bytes) -> bool:
     return not data[position:].startswith(b"\xff\xd9")
 
 
-def list_pictures(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, str]]:
-    """Files and the pictures in folders, with their names relative to the folder named.
-
-    Args:
-        paths: Files, taken whatever their ending, and folders, searched with their subfolders.
-
-    Returns:
-        Path and name with "/" of each; a folder's are sorted.
-
-    Raises:
-        PictureError: If there is no such file or folder, or a folder without pictures.
-    """
-    found: list[tuple[Path, str]] = []
-    for each in map(Path, paths):
-        if not each.is_dir():
-            if not each.exists():
-                raise PictureError(f"{each}: there is no such file or folder")
-            found.append((each, each.name))
-            continue
-        inside = sorted(
-            (name.relative_to(each).as_posix(), name)
-            for name in each.rglob("*")
-            if name.suffix.lower() in SUFFIXES and name.is_file()
-        )
-        if not inside:
-            raise PictureError(f"{each}: there is no picture in this folder")
-        found += [(path, name) for name, path in inside]
-    return found
-
-
-def write_picture(path: str | os.PathLike[str], picture: ByteArray) -> None:
+def write_picture(
+    path: str | os.PathLike[str], picture: ByteArray, *, made: Made | None = None
+) -> None:
     """Write a picture in the format of its ending, in one step, making its folder.
 
+    Args:
+        path: Target.
+        picture: (H, W), or (H, W, 3) BGR, uint8.
+        made: What our command made it as: a PNG file says so, and is then no photograph to later
+            runs over its folder.
+
     Raises:
-        PictureError: If the ending is unknown or the file cannot be written.
+        PictureError: If the ending is unknown or the format cannot hold the picture.
+        WriteError: If the file cannot be written.
     """
     target = Path(path)
+    suffix = target.suffix if is_text(target.suffix) else ""
     try:
-        done, data = cv2.imencode(target.suffix or ".", picture)
+        done, encoded = cv2.imencode(suffix or ".", picture)
     except cv2.error:
         done = False
     if not done:
-        raise PictureError(f"{target}: no picture format that OpenCV writes; try {target.stem}.png")
-    write_bytes(target, data.tobytes())
-
-
-def write_bytes(target: Path, data: bytes) -> None:
-    """Write a file in one step, making its folder.
-
-    Raises:
-        PictureError: If it cannot be written.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, data)
-    except OSError as error:
-        raise PictureError(
-            f"{target}: cannot be written ({error.strerror or error}); is there room on the disk?"
-        ) from error
+        if suffix and cv2.haveImageWriter(suffix):
+            height, width = picture.shape[:2]
+            why = f"OpenCV cannot write {width} x {height} pixels in the format of its name"
+        else:
+            why = "no picture format that OpenCV writes"
+        raise PictureError(f"{target}: {why}; try {target.stem}.png")
+    data = encoded.tobytes()
+    write_file(target, mark_png(data, made) if made and target.suffix.lower() == ".png" else data)

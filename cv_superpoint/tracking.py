@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.features import Features
+from cv_superpoint.files.entries import A_PIPE, look
+from cv_superpoint.files.formats import is_text
+from cv_superpoint.files.writing import make_folder, replacing
 from cv_superpoint.image import ByteArray
 from cv_superpoint.nearest import mutual_nearest
 
@@ -90,11 +95,20 @@ class Video:
     """
 
     def __init__(self, source: str) -> None:
-        is_camera = source.isdigit()
+        _check_name(source)
+        address = urlsplit(source)
+        is_camera, is_address = source.isdigit(), bool(address.scheme and address.netloc)
+        if look(source) == A_PIPE:
+            raise VideoError(f"{source}: a pipe; save what comes from it as a file")
         self._capture = cv2.VideoCapture(int(source)) if is_camera else cv2.VideoCapture(source)
         if not self._capture.isOpened():
             if is_camera:
                 why = "there is no such camera, or another program uses it"
+            elif is_address:
+                source = f"{address.scheme}://{address.hostname}"  # without a password
+                why = (
+                    f"does not answer, or not with a video; see that a player shows it by {source}"
+                )
             elif not Path(source).exists():
                 why = "there is no such file"
             else:
@@ -118,30 +132,57 @@ class Video:
 class VideoFile:
     """A video written frame by frame: Motion JPEG for .avi, MPEG-4 for .mp4; neither needs a codec.
 
+    The file appears, or takes the place of an older one, when it is closed.
+
     Args:
         path: Ending in ``.avi`` or ``.mp4``.
         rate: Frames per second.
+
+    Raises:
+        VideoError: If it cannot be written.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
+        _check_name(path)
         codes = {".avi": "MJPG", ".mp4": "mp4v"}
         if path.suffix.lower() not in codes:
             raise VideoError(f"{path}: the name of a video ends in .avi or .mp4")
         self._path, self._rate = path, rate
         self._code = cv2.VideoWriter.fourcc(*codes[path.suffix.lower()])
         self._writer: cv2.VideoWriter | None = None
+        self._frames = 0
+        self._replacing = ExitStack()
 
     def write(self, frame: ByteArray) -> None:
         """Append a frame; all have the size of the first."""
         if self._writer is None:
             size = frame.shape[1], frame.shape[0]
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = cv2.VideoWriter(str(self._path), self._code, self._rate, size)
+            make_folder(self._path.parent)
+            self._part = self._replacing.enter_context(replacing(self._path, self._path.suffix))
+            self._writer = cv2.VideoWriter(str(self._part), self._code, self._rate, size)
             if not self._writer.isOpened():
-                raise VideoError(f"{self._path}: cannot be written; is the folder there?")
+                with self._replacing:
+                    raise VideoError(f"{self._path}: cannot be written; may you write there?")
         self._writer.write(frame)
+        self._frames += 1
 
     def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
+        """Finish the file; without a frame there is none."""
+        if self._writer is None or not self._writer.isOpened():
+            return
+        with self._replacing:
             self._writer.release()
+            # The writer says nothing of a disk that fills up.
+            written = cv2.VideoCapture(str(self._part))
+            count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+            written.release()
+            if count < self._frames:
+                raise VideoError(
+                    f"{self._path}: {count} of {self._frames} frames could be written; make room "
+                    "on the disk"
+                )
+
+
+def _check_name(name: str | Path) -> None:
+    if not is_text(name):
+        raise VideoError(f"{name}: OpenCV takes names of videos in UTF-8 only; rename it")

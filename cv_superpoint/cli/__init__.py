@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.cli.convert import Convert
 from cv_superpoint.cli.detect import Detect
 from cv_superpoint.cli.doctor import Doctor
@@ -22,7 +23,7 @@ from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.export import Export
 from cv_superpoint.cli.extract import Extract
 from cv_superpoint.cli.match import Match
-from cv_superpoint.cli.output import FAILED, STOPPED, Output
+from cv_superpoint.cli.output import DONE, FAILED, STOPPED, Output, settle
 from cv_superpoint.cli.stitch import Stitch
 from cv_superpoint.cli.track import Track
 from cv_superpoint.cli.train import Train
@@ -45,9 +46,19 @@ _COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["train"]:
-        return _train(given[1:])
-    command = _parse(given)
+    try:
+        if given[:1] == ["train"]:
+            return _train(given[1:])
+        try:
+            command = _parse(given)
+        except BrokenPipeError:  # of the help, as in --help | head
+            return DONE
+        return _run(command)
+    finally:
+        settle()
+
+
+def _run(command: Any) -> int:
     output = Output(json=getattr(command, "json", False))
     try:
         code: int = command.run(output)
@@ -83,7 +94,7 @@ def _parse(arguments: list[str]) -> Any:
     union: Any = reduce(or_, kinds)
     return tyro.cli(
         union,
-        args=arguments,
+        args=positionals_first(arguments, _COMMANDS),
         prog="cv-superpoint",
         description="SuperPoint keypoints and descriptors: detect, match, track, stitch, extract.",
         config=(tyro.conf.OmitArgPrefixes,),

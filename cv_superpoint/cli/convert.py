@@ -37,9 +37,11 @@ class Convert:
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
+        from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.weights import load_weights, save_weights
 
         loaded = load_weights(self.source)
+        keep_inputs([loaded.path], [self.target])
         if self.to == "cv_superpoint":
             save_weights(
                 loaded.net,
@@ -65,7 +67,7 @@ def write_layout(weights: LoadedWeights, target: Path, name: str) -> None:
     """Write a network without normalisation layers under another release's names."""
     from cv_superpoint.checkpoint_layouts import LAYOUTS
     from cv_superpoint.errors import require
-    from cv_superpoint.reading import write_bytes
+    from cv_superpoint.files import write_file
 
     if weights.config.norm != "none":
         raise ValueError(
@@ -77,9 +79,9 @@ def write_layout(weights: LoadedWeights, target: Path, name: str) -> None:
     (layout,) = (each for each in LAYOUTS if each.name == name)
     arrays = {theirs: weights.tensors[ours] for ours, theirs in layout.keys().items()}
     if target.suffix == ".safetensors":
-        write_bytes(target, require("safetensors.numpy", "").save(arrays))
+        write_file(target, require("safetensors.numpy", "").save(arrays))
         return
     torch = require("torch", "torch")
     data = io.BytesIO()
     torch.save({key: torch.from_numpy(array.copy()) for key, array in arrays.items()}, data)
-    write_bytes(target, data.getvalue())
+    write_file(target, data.getvalue())

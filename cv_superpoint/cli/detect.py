@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +13,12 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.options import DetectorOptions
-from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output, shown
 
 if TYPE_CHECKING:
     from cv_superpoint.features import Features
+
+OVERLAY = ".keypoints.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,46 +43,64 @@ class Detect:
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
-        from cv_superpoint.reading import PictureError, list_pictures, picture_or_why
+        from cv_superpoint.errors import PictureError
+        from cv_superpoint.files.guard import keep_inputs
+        from cv_superpoint.files.listing import list_pictures
+        from cv_superpoint.files.writing import WriteError, make_folder
+        from cv_superpoint.reading import picture_or_why
 
-        found = list_pictures(self.images)
+        listing = list_pictures(self.images, output=self.out)
+        found = listing.pictures
         if not found:
             raise PictureError("name at least one picture or folder")
-        names = [name for _, name in found]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(name for _, name in found)
+        twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise PictureError(
                 f"{', '.join(twice)}: more than one picture has this name, and their results "
                 "would be one file; name a folder that holds them all"
             )
+        keep_inputs([path for path, _ in found], self._results(name for _, name in found))
+        make_folder(self.out)
         detector = self.detector.create()
         records: list[dict[str, Any]] = []
-        broken: list[dict[str, str]] = []
+        broken = [{"image": str(each.path), "why": str(each)} for each in listing.left_out]
         for path, name in output.progress(found, len(found), "detect"):
             image = picture_or_why(path)
             if isinstance(image, PictureError):
                 broken.append({"image": str(path), "why": str(image)})
                 continue
             features = detector.extract(image)
-            self._write(name, image, features)
+            try:
+                self._write(name, image, features)
+            except WriteError as error:
+                if not error.is_about_the_name:
+                    raise
+                broken.append({"image": str(path), "why": str(error)})
+                continue
             records.append({"image": str(path), "keypoints": len(features)})
-            output.say(f"{path}: {len(features)} keypoints")
-        for each in broken:
-            output.warn(f"left out: {each['why']}")
+            output.say(f"{shown(str(path))}: {len(features)} keypoints")
+        output.left_out((each["why"] for each in broken), listing.own)
         output.result({"out": str(self.out), "images": records, "broken": broken})
-        output.say(f"wrote {self.out} ({len(records)} of {len(found)} pictures)")
+        output.say(f"wrote {self.out} ({len(records)} of {len(records) + len(broken)} pictures)")
         return DONE if not broken else PARTLY if records else FAILED
+
+    def _results(self, names: Iterable[str]) -> Iterator[Path]:
+        for name in names:
+            yield from (self.out / f"{name}{ending}" for ending in (".csv", ".npz", OVERLAY))
 
     def _write(self, name: str, image: Any, features: Features) -> None:
         from cv_superpoint.drawing import draw_keypoints
-        from cv_superpoint.reading import write_bytes, write_picture
+        from cv_superpoint.files.writing import write_file
+        from cv_superpoint.reading import write_picture
 
         if self.format != "npz":
-            write_bytes(self.out / f"{name}.csv", as_csv(features))
+            write_file(self.out / f"{name}.csv", as_csv(features))
         if self.format != "csv":
-            write_bytes(self.out / f"{name}.npz", as_npz(features))
+            write_file(self.out / f"{name}.npz", as_npz(features))
         if self.overlay:
-            write_picture(self.out / f"{name}.keypoints.png", draw_keypoints(image, features))
+            picture = draw_keypoints(image, features)
+            write_picture(self.out / f"{name}{OVERLAY}", picture, made="drawing")
 
 
 def as_csv(features: Features) -> bytes:

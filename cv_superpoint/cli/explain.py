@@ -7,21 +7,8 @@ import re
 
 import cv2
 
-_REMEDIES = {
-    errno.ENOENT: "make its folder first",
-    errno.ENOTDIR: "a file stands where a folder is needed; name another place",
-    errno.EISDIR: "it is a folder; name a file in it",
-    errno.EEXIST: "name another place",
-    errno.EACCES: "name a place that you may read and write",
-    errno.EPERM: "name a place that you may read and write",
-    errno.EROFS: "name a place that you may read and write",
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room in your quota",
-    errno.EFBIG: "the file is larger than the system allows; write less, or raise the limit",
-    errno.ENAMETOOLONG: "take a shorter name",
-    errno.EMFILE: "raise the number of open files: ulimit -n",
-    errno.ENOMEM: "take smaller pictures, or fewer at a time",
-}
+from cv_superpoint.files.remedies import REMEDIES
+
 _PARTIAL = re.compile(r"(\.\d+)*\.part(\.\w+)?$")
 """The ending of a file that takes its real name only when it is whole."""
 _OPENCV = re.compile(r"error: \((-?\d+):[^)]*\) (.*) in function '(.*)'", re.DOTALL)
@@ -42,7 +29,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, cv2.error):
         return _opencv(error)
     if isinstance(error, MemoryError):
-        return f"memory does not suffice ({one_line(error)}); {_REMEDIES[errno.ENOMEM]}"
+        return f"memory does not suffice ({one_line(error)}); {REMEDIES[errno.ENOMEM]}"
     if isinstance(error, OSError):
         return _system(error)
     if isinstance(error, RuntimeError):
@@ -63,7 +50,7 @@ def _system(error: OSError) -> str:
     # Of a rename, the second name is the one that the user gave.
     name = error.filename2 or error.filename
     where = "" if name is None else f"{_PARTIAL.sub('', str(name))}: "
-    remedy = _REMEDIES.get(error.errno)
+    remedy = REMEDIES.get(error.errno)
     return f"{where}{said}" + (f"; {remedy}" if remedy else "")
 
 
@@ -74,5 +61,5 @@ def _opencv(error: cv2.error) -> str:
         return f"OpenCV stops with {one_line(error)!r}; other pictures or options may do"
     code, said, function = found.groups()
     said = " ".join(said.split())
-    remedy = _REMEDIES[errno.ENOMEM] if code == _NO_MEMORY else "other pictures or options may do"
+    remedy = REMEDIES[errno.ENOMEM] if code == _NO_MEMORY else "other pictures or options may do"
     return f"OpenCV stops in {function} ({said}); {remedy}"

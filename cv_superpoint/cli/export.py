@@ -39,9 +39,13 @@ class Export:
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
         from cv_superpoint.export import export_onnx
+        from cv_superpoint.files.guard import keep_inputs
+        from cv_superpoint.weights import load_weights
 
+        weights = load_weights(self.weights)
+        keep_inputs([weights.path], [self.target])
         path = export_onnx(
-            self.weights,
+            weights,
             self.target,
             self.layout,
             size=self.size,

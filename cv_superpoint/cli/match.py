@@ -52,9 +52,13 @@ class Match:
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
         from cv_superpoint.drawing import draw_matches, draw_overlay
+        from cv_superpoint.files import write_file
+        from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.matching import match_pair
-        from cv_superpoint.reading import read_picture, write_bytes, write_picture
+        from cv_superpoint.reading import read_picture, write_picture
 
+        results = (self.out / name for name in ("matches.png", "matches.csv", "overlay.png"))
+        keep_inputs((self.image0, self.image1), results)
         images = read_picture(self.image0), read_picture(self.image1)
         result = match_pair(
             *images,
@@ -71,11 +75,11 @@ class Match:
         picture = draw_matches(
             *images, result.points0, result.points1, inliers=inliers, outliers=True
         )
-        write_picture(self.out / "matches.png", picture)
-        write_bytes(self.out / "matches.csv", as_csv(result, inliers))
+        write_picture(self.out / "matches.png", picture, made="drawing")
+        write_file(self.out / "matches.csv", as_csv(result, inliers))
         if result.homography is not None:
             overlay = draw_overlay(*images, result.homography)
-            write_picture(self.out / "overlay.png", overlay)
+            write_picture(self.out / "overlay.png", overlay, made="drawing")
         counts = len(result.features0), len(result.features1)
         output.say(f"keypoints {counts[0]} and {counts[1]}")
         turn = f", picture 1 turned by {result.rotation} degrees" if result.rotation else ""

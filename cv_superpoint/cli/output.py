@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
 
 DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
+
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, halves of characters, ends of lines."""
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of what follows, and so change how a name reads."""
 
 
 class Output:
@@ -25,25 +32,33 @@ class Output:
     def say(self, text: str) -> None:
         """A line for people."""
         if not self.json:
-            print(text, flush=True)
+            _print(text, sys.stdout)
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        _print(f"warning: {shown(text)}", sys.stderr)
 
     def result(self, record: dict[str, Any]) -> None:
         """The object for machines."""
         if self.json:
-            print(json.dumps(record), flush=True)
+            _print(json.dumps(record), sys.stdout)
 
     def fail(self, text: str) -> None:
         """An error in one line."""
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        _print(f"error: {shown(text)}", sys.stderr)
         self.result({"error": text})
+
+    def left_out(self, pictures: Iterable[object], own: Sequence[object] = ()) -> None:
+        """A line for each picture that is not read, and one for what is no input at all."""
+        for each in pictures:
+            self.warn(f"left out: {each}")
+        if own:
+            more = f" and {len(own) - 1} more" if len(own) > 1 else ""
+            self.say(f"passed over what cv-superpoint wrote itself: {shown(str(own[0]))}{more}")
 
     def progress(self, items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
         """The items, with a bar on a terminal's standard error."""
-        if self.json or not sys.stderr.isatty():
+        if self.json or not is_terminal():
             yield from items
             return
         from rich.console import Console
@@ -51,3 +66,58 @@ class Output:
 
         # Not the default console: standard output may go into a file.
         yield from track(items, what, total=total, console=Console(stderr=True), transient=True)
+
+
+def is_terminal() -> bool:
+    """Whether standard error is a terminal, on which a bar may move."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def shown(text: str) -> str:
+    r"""Text in one line: what would move the cursor, or is no character, as an escape like \x1b.
+
+    Names of files may hold any byte but 0 and "/".
+    """
+    return "".join(_escaped(each) if _is_unfit(each) else each for each in text)
+
+
+def _is_unfit(character: str) -> bool:
+    return unicodedata.category(character) in _UNFIT or character in _DIRECTIONS
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print a line; one that nobody reads, as after ``| head``, is no error."""
+    if stream is None:  # closed before we started
+        return
+    encoding = stream.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:
+        mute(stream)
+
+
+def settle() -> None:
+    """Write what Python still holds of both streams; without a reader it goes to nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                mute(stream)
+
+
+def mute(stream: TextIO) -> None:
+    """Send a stream whose reader has gone to nowhere: else Python complains when it ends."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # no stream of the system, as in tests
+        pass

@@ -31,16 +31,22 @@ class Stitch:
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
+        from cv_superpoint.errors import PictureError
+        from cv_superpoint.files.guard import keep_inputs
+        from cv_superpoint.files.listing import DRAWINGS, list_pictures
         from cv_superpoint.interop.stitching import stitch
-        from cv_superpoint.reading import PictureError, list_pictures, picture_or_why, write_picture
+        from cv_superpoint.reading import picture_or_why, write_picture
 
-        read = [picture_or_why(path) for path, _ in list_pictures(self.images)]
+        without = DRAWINGS | {"panorama"}
+        listing = list_pictures(self.images, output=self.out, without=without)
+        keep_inputs([path for path, _ in listing.pictures], [self.out])
+        read = [picture_or_why(path) for path, _ in listing.pictures]
         pictures = [each for each in read if not isinstance(each, PictureError)]
-        broken = [str(each) for each in read if isinstance(each, PictureError)]
-        for each in broken:
-            output.warn(f"left out: {each}")
+        broken = [str(each) for each in listing.left_out]
+        broken += [str(each) for each in read if isinstance(each, PictureError)]
+        output.left_out(broken, listing.own)
         panorama = stitch(pictures, self.detector.create(), megapixels=self.megapixels)
-        write_picture(self.out, panorama.image)
+        write_picture(self.out, panorama.image, made="panorama")
         height, width = panorama.image.shape[:2]
         for pair in panorama.pairs:
             if pair.inliers:

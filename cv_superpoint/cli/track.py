@@ -37,8 +37,10 @@ class Track:
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
+        from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.tracking import Tracker, Video, VideoFile
 
+        keep_inputs([self.video.removeprefix("file://").removeprefix("file:")], [self.out])
         video = Video(self.video)
         wanted = video.expected if self.frames is None else self.frames
         detector = self.detector.create()

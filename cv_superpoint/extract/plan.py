@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cv_superpoint.files import write_file
 from cv_superpoint.options import DetectorOptions
-from cv_superpoint.reading import write_bytes
 
 Format = Literal["hdf5", "parquet"]
 ENDINGS: dict[Format, str] = {"hdf5": ".h5", "parquet": ".parquet"}
@@ -135,7 +135,7 @@ def _check_record(
         "options": json.loads(json.dumps(options)),
     }
     if not path.exists() or not started:
-        write_bytes(path, json.dumps(record, indent=1).encode())
+        write_file(path, json.dumps(record, indent=1).encode())
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from cv_superpoint.extract.cluster import run_on_ray
 from cv_superpoint.extract.plan import ExtractConfig, ExtractError, Format, Plan, make_plan
 from cv_superpoint.extract.store import merge, read_notes
 from cv_superpoint.extract.work import Worker
-from cv_superpoint.reading import list_pictures
+from cv_superpoint.files.listing import list_pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def extract_folder(
         raise ExtractError(f"{output}: name a file ending in .h5, or a folder for Parquet shards")
     # Asked before the work, not at its first shard.
     require(*(("h5py", "sfm") if format == "hdf5" else ("pyarrow", "ray")))
-    names = [name for _, name in list_pictures([images])]
+    names = [name for _, name in list_pictures([images]).pictures]
     folder = output.with_name(f"{output.name}.parts") if format == "hdf5" else output
     plan = make_plan(images, names, folder, format, config)
     missing = plan.missing()

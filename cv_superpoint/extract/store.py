@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cv_superpoint.errors import require
+from cv_superpoint.errors import PictureError, require
 from cv_superpoint.extract.plan import ExtractError, Plan, Shard
 from cv_superpoint.features import Features
+from cv_superpoint.files import write_file
 from cv_superpoint.interop.hloc import StoreError, opened, put_features
-from cv_superpoint.reading import PictureError, write_bytes
 
 Rows = Sequence[tuple[str, Features]]
 
@@ -43,7 +43,7 @@ def write_shard(
             "keypoints": sum(len(features) for _, features in rows),
             "broken": list(broken),
         }
-        write_bytes(shard.notes, json.dumps(notes).encode())
+        write_file(shard.notes, json.dumps(notes).encode())
         os.replace(part, shard.path)
     except (OSError, RuntimeError, StoreError, PictureError) as error:
         text = " ".join(str(error).split())
@@ -86,7 +86,7 @@ def merge(plan: Plan, target: Path, tick: Callable[[], None]) -> None:
             file.attrs["images"] = sum(len(shard.names) for shard in plan.shards) - len(broken)
         if broken:
             listed = "".join(f"{name}\t{why}\n" for name, why in broken)
-            write_bytes(target.with_name(f"{target.name}.broken.txt"), listed.encode())
+            write_file(target.with_name(f"{target.name}.broken.txt"), listed.encode())
         os.replace(part, target)
     except (OSError, RuntimeError, StoreError, PictureError, KeyError) as error:
         text = " ".join(str(error).split())

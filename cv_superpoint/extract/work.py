@@ -18,11 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cv_superpoint.errors import PictureError
 from cv_superpoint.extract.plan import ExtractConfig, ExtractError, Shard
 from cv_superpoint.extract.store import write_shard
 from cv_superpoint.features import Features
 from cv_superpoint.image import ByteArray, padded_size
-from cv_superpoint.reading import PictureError, read_picture
+from cv_superpoint.reading import read_picture
 from cv_superpoint.weights import load_weights
 
 BATCH_PIXELS = 32 * 480 * 640
