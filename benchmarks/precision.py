@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks import report
 from benchmarks.measure import photographs
+from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import Backend, choose, choosing, make_backend
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.errors import require
@@ -99,6 +100,7 @@ def finder(backend: Backend, weights: LoadedWeights, kept: dict[bytes, Detection
         config=DetectorConfig(
             score_threshold=weights.score_threshold, score_radius=weights.score_radius
         ),
+        margin=receptive_margin(weights.config),
     )
 
     def find(image: NDArray[Any]) -> Detections:

@@ -25,7 +25,7 @@ from cv_superpoint.image import (
     window_maximum,
 )
 from cv_superpoint.on_device import DecodingBackend, extract_on_device
-from cv_superpoint.tiles import Tile, make_tiles
+from cv_superpoint.tiles import RECEPTIVE_MARGIN, Tile, make_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +120,23 @@ class Detector:
         channels: Channels of the network's input, 1 or 3.
         descriptor_dim: Length of a descriptor.
         config: What to keep.
+        margin: Pixels beyond a cell that the network's outputs depend on.
     """
 
     def __init__(
-        self, backend: Backend, *, channels: int, descriptor_dim: int, config: DetectorConfig
+        self,
+        backend: Backend,
+        *,
+        channels: int,
+        descriptor_dim: int,
+        config: DetectorConfig,
+        margin: int = RECEPTIVE_MARGIN,
     ) -> None:
         self.backend = backend
         self.channels = channels
         self.descriptor_dim = descriptor_dim
         self.config = config
+        self.margin = margin
 
     def extract(self, image: Any, mask: Any = None) -> Features:
         """Keypoints and descriptors of one image.
@@ -271,6 +279,7 @@ class Detector:
                 size,
                 tile_size=self.config.tile_size,
                 reach=max(self.config.nms_radius, self.config.score_radius),
+                margin=self.margin,
             )
             step = self.backend.batch if len(tiles) == 1 else 1
             for start in range(0, len(group), step):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint import storage
+from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.call_forms import REQUIRED, check_count, give, one_of, to_host
 from cv_superpoint.detector import Detector, DetectorConfig
@@ -142,6 +143,7 @@ class SuperPointFeature2D:
             channels=network.in_channels,
             descriptor_dim=network.descriptor_dim,
             config=config,
+            margin=receptive_margin(network),
         )
 
     # ---- the twelve methods of cv2.Feature2D ----

@@ -48,6 +48,7 @@ def stream(
         channels=detector.channels,
         descriptor_dim=detector.descriptor_dim,
         config=detector.config,
+        margin=detector.margin,
     )
     return _in_order(lambda image: in_turn.extract(to_array(image)), images, ahead)
 

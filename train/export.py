@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cv_superpoint.network import SuperPointNet, fold_batchnorm
+from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import save_weights
 from train import checkpoint
 from train.adapt import median_threshold
@@ -25,10 +25,19 @@ KEYPOINTS = 160
 
 def network_of(path: Path) -> TrainingNetwork:
     """The network of a checkpoint, in evaluation mode."""
-    weights = checkpoint.weights_of(checkpoint.load(path))
-    network = TrainingNetwork(0, weights["net.encoder.0.conv.weight"].shape[1])
+    state = checkpoint.load(path)
+    weights = checkpoint.weights_of(state)
+    network = TrainingNetwork(0, architecture_of(state))
     network.load_state_dict(weights)
     return network.eval()
+
+
+def architecture_of(state: dict[str, Any]) -> NetworkConfig:
+    """The architecture of a checkpoint; the paper's, normalised, where it records none."""
+    if "architecture" in state:
+        return NetworkConfig(**state["architecture"])
+    channels = state["network"]["net.encoder.0.conv.weight"].shape[1]
+    return NetworkConfig(in_channels=channels, norm="before_relu")
 
 
 def folded_network(path: Path) -> SuperPointNet:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from skimage import data
 
-from cv_superpoint.network import SuperPointNet, fold_batchnorm
+from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import load_weights
-from train.model import STEM_LAYERS, TrainingNetwork, unfold_batchnorm
+from train.model import TrainingNetwork, unfold_batchnorm
 
 
 def photographs() -> torch.Tensor:
@@ -44,10 +44,10 @@ def test_frozen_stem_does_not_learn_and_the_rest_does() -> None:
     network(photographs())[0].square().mean().backward()
     learning = [k for k, block in enumerate(network.net.encoder) for p in block.parameters()
                 if p.grad is not None and bool((p.grad != 0).any())]  # fmt: skip
-    assert min(learning) == STEM_LAYERS
+    assert min(learning) == len(network.stem) == 2
 
 
 def test_colour_network_takes_three_channels() -> None:
-    network = TrainingNetwork(0, in_channels=3).eval()
+    network = TrainingNetwork(0, NetworkConfig(in_channels=3, norm="before_relu")).eval()
     logits, _ = network(torch.zeros(1, 3, 16, 24, dtype=torch.uint8))
     assert logits.shape == (1, 65, 2, 3)
