@@ -77,6 +77,45 @@ def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
     assert torch.corrcoef(torch.stack([tuned.flatten(), before.flatten()]))[0, 1] > 0.95
 
 
+def test_training_goes_on_without_normalisation(tmp_path: Path) -> None:
+    """In float32: one step at no rate exports the weights that it started from."""
+    cv2.imwrite(str(tmp_path / "a.png"), data.camera()[::2, ::2])
+    cv2.imwrite(str(tmp_path / "b.png"), data.coins())
+    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--images", str(tmp_path)]
+    arguments += ["--start", "superpoint", "--joint.norm", "none", "--joint.loop.steps", "1"]
+    arguments += ["--joint.loop.learning-rate", "0", "--joint.loop.precision", "float32"]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, known.images, known.start)
+    run.adapt()
+    run.joint()
+    learned = folded_network(tmp_path / "run" / "joint.pt").state_dict()
+    for name, tensor in load_weights("superpoint").net.state_dict().items():
+        torch.testing.assert_close(learned[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in ("astronaut", "camera", "chelsea"):
+        cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)()[::2, ::2])
+    run_dir = tmp_path / "run"
+    arguments = ["--recipe", "lite", "--run-dir", str(run_dir), "--images", str(photographs)]
+    arguments += ["--held-out", "1", "--adapt.views", "2", "--joint.data.size", "64", "80"]
+    arguments += ["--joint.loop.steps", "2", "--joint.loop.batch-size", "2"]
+    arguments += ["--joint.loop.workers", "0", "--joint.validation.pairs", "1"]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, known.images, known.start)
+    run.adapt()
+    run.joint()
+    run.export()
+    assert not (run_dir / "magicpoint.pt").exists()
+    loaded = load_weights(run_dir / "superpoint.safetensors")
+    assert loaded.config == config.network
+    logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
+    assert logits.isfinite().all()
+    assert dense.shape == (1, 64, 8, 10)
+
+
 def test_time_is_shared_among_the_stages() -> None:
     _, config = parse(["--minutes", "60"])
     stages = [config.magicpoint.loop.minutes, config.adapt.minutes, config.joint.loop.minutes]
