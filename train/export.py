@@ -95,7 +95,9 @@ def export(
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
     )
-    target.with_suffix(".json").write_text(json.dumps(description, indent=2, default=str) + "\n")
+    target.with_suffix(".json").write_text(
+        json.dumps(description, indent=2, default=str) + "\n", encoding="utf-8"
+    )
 
 
 def _history(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -113,7 +115,10 @@ def _history(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def _commit() -> str:
-    """The commit of the code, or "unknown" outside a checkout."""
+    """The commit of the code, or "unknown" outside a checkout and where there is no git."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return result.stdout.strip() or "unknown"

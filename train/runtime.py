@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 import torch
 
@@ -59,7 +60,11 @@ def wants_bfloat16(precision: str, device: torch.device) -> bool:
         return precision == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities()
+    return multiplies_bfloat16(torch.cpu.get_capabilities())
+
+
+def multiplies_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a CPU with these ``torch.cpu.get_capabilities`` multiplies in bfloat16."""
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pinned import FLOAT32
 
 from benchmarks import report
 from benchmarks.contenders import THRESHOLD, contenders, our_variants, ours
@@ -35,7 +36,7 @@ def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None
     for size in [(480, 640), (120, 160), (1000, 300)]:
         assert [image.shape for image in photographs(None, size, 2)] == [size, size]
     cv2.imwrite(str(tmp_path / "a.png"), photographs(None, (50, 90), 1)[0])
-    (tmp_path / "b.txt").write_text("no picture")
+    (tmp_path / "b.txt").write_text("no picture", encoding="utf-8")
     assert [image.shape for image in photographs(tmp_path, (40, 40), 5)] == [(40, 40)]
     with pytest.raises(ValueError, match="no photographs"):
         photographs(tmp_path / "nowhere", (40, 40), 1)
@@ -44,7 +45,7 @@ def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None
 def test_peers_do_the_same_work(photograph: np.ndarray) -> None:
     """The same weights give the same keypoints, up to what each implementation rounds."""
     weights = load_weights()
-    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, device="cpu")
+    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **FLOAT32)
     expected = {tuple(point) for point in mine.extract(photograph).keypoints.tolist()}
     assert len(expected) == COUNT
     points, _, descriptors = plain_call(weights, "cpu", THRESHOLD, COUNT)(photograph)
@@ -84,9 +85,11 @@ def test_calls_alternate() -> None:
 
 def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n")
+    page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n", encoding="utf-8")
     report.replace_block(page, "x", "new")
-    assert page.read_text() == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
+    assert (
+        page.read_text(encoding="utf-8") == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
+    )
     with pytest.raises(ValueError, match="markers"):
         report.replace_block(page, "y", "new")
 
@@ -139,7 +142,7 @@ def test_precisions_are_compared_on_the_same_pairs(
 
     cv2.imwrite(str(tmp_path / "a.png"), photographs(None, (240, 320), 1)[0])
     precision(images=tmp_path, calibration=tmp_path, pairs_per_image=1, output=tmp_path)
-    measured = json.loads((tmp_path / "precision_cpu.json").read_text())
+    measured = json.loads((tmp_path / "precision_cpu.json").read_text(encoding="utf-8"))
     assert measured["float32"]["within 1 px"] == measured["float32"]["cosine"] == 1
     assert 0.9 < measured["bfloat16"]["within 1 px"] < 1
     assert measured["bfloat16"]["cosine"] > 0.999

@@ -49,6 +49,6 @@ def test_pictures_that_cannot_be_written(tmp_path: Path) -> None:
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(PictureError, match="no picture format that OpenCV writes"):
         write_picture(tmp_path / "a.xyz", picture)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(WriteError, match="Not a directory"):
         write_picture(tmp_path / "file" / "a.png", picture)

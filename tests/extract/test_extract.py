@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import skimage.data
+from pinned import FLOAT32
+from processes import needs_proc, processes
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.extract import ExtractConfig, ExtractError, extract_folder, work
@@ -25,7 +27,8 @@ from cv_superpoint.extract.run import RayOptions
 from cv_superpoint.interop import hloc
 from cv_superpoint.reading import read_picture
 
-CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, threads=1)
+NETWORK = {**FLOAT32, "threads": 1}
+CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, **NETWORK)
 BROKEN = ("d/cut.jpg", "z.png")
 
 
@@ -75,7 +78,7 @@ def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
 
 
 def test_the_file_holds_what_the_detector_finds(folder: Path, undisturbed: Path) -> None:
-    detector = SuperPointFeature2D.create(60, 0.0, threads=1)
+    detector = SuperPointFeature2D.create(60, 0.0, **NETWORK)
     assert len(hloc.image_names(undisturbed)) == 10
     for name in ("0.jpg", "d/1.png", "8.jpg"):
         image = read_picture(folder / name, grey=True, upright=False)
@@ -84,7 +87,7 @@ def test_the_file_holds_what_the_detector_finds(folder: Path, undisturbed: Path)
         assert stored.image_size == image.shape
         np.testing.assert_allclose(stored.keypoints, expected.keypoints, atol=1e-3)
         np.testing.assert_allclose(stored.descriptors, expected.descriptors, atol=1e-4)
-    listed = undisturbed.with_name("features.h5.broken.txt").read_text()
+    listed = undisturbed.with_name("features.h5.broken.txt").read_text(encoding="utf-8")
     assert [line.split("\t")[0] for line in listed.splitlines()] == list(BROKEN)
     assert "cut short" in listed
     assert sorted(each.name for each in undisturbed.parent.iterdir()) == [
@@ -197,13 +200,13 @@ def test_parquet_shards_hold_the_same(folder: Path, undisturbed: Path, tmp_path:
 
 
 def test_shrunk_pictures_keep_their_coordinates(folder: Path, tmp_path: Path) -> None:
-    config = ExtractConfig(max_keypoints=30, threshold=0.0, longest_side=64, half=True, threads=1)
+    config = ExtractConfig(max_keypoints=30, threshold=0.0, longest_side=64, half=True, **NETWORK)
     extract_folder(folder, tmp_path / "f.h5", config, processes=0)
     stored = hloc.read_features(tmp_path / "f.h5", "8.jpg")
     image = read_picture(folder / "8.jpg", grey=True)
     assert stored.image_size == image.shape == (96, 131)
     small = cv2.resize(image, (64, 47), interpolation=cv2.INTER_AREA)
-    expected = SuperPointFeature2D.create(30, 0.0, threads=1).extract(small)
+    expected = SuperPointFeature2D.create(30, 0.0, **NETWORK).extract(small)
     x = (expected.keypoints[:, 0] + 0.5) * 131 / 64 - 0.5
     np.testing.assert_allclose(stored.keypoints[:, 0], x, atol=0.01)
     with h5py.File(tmp_path / "f.h5") as file:
@@ -213,14 +216,7 @@ def test_shrunk_pictures_keep_their_coordinates(folder: Path, tmp_path: Path) ->
 
 def ray_workers() -> list[int]:
     """Process numbers of Ray's actors that were started by this process."""
-    parents: dict[int, tuple[int, str]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (entry / "stat").read_text()
-            command = (entry / "cmdline").read_text()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1]), command
+    parents = processes()
 
     def is_ours(number: int) -> bool:
         while number in parents:
@@ -236,6 +232,7 @@ def ray_workers() -> list[int]:
     ]
 
 
+@needs_proc
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_finds_the_same_though_a_worker_is_killed(
     folder: Path, undisturbed: Path, tmp_path: Path
@@ -282,7 +279,7 @@ def test_other_options_do_not_mix(folder: Path, tmp_path: Path) -> None:
     (other / "0.jpg").unlink()
     with pytest.raises(ExtractError, match="there were 12 images, now 11"):
         extract_folder(other, output, CONFIG, processes=0)
-    (output / "run.json").write_text("{")
+    (output / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(ExtractError, match="is damaged; delete the folder"):
         extract_folder(folder, output, CONFIG, processes=0)
 

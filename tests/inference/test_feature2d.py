@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from pinned import FLOAT32
 
 from cv_superpoint import FeatureError, SuperPointFeature2D, WeightsError
 
 
 def make(**parameters: Any) -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(device="cpu", **parameters)
+    return SuperPointFeature2D.create(**FLOAT32, **parameters)
 
 
 def positions(keypoints: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from pinned import FLOAT32
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
@@ -48,8 +49,8 @@ def strongest(name: str, photograph: str, **options: Any) -> dict[str, np.ndarra
 @pytest.mark.parametrize("name", available_weights())
 @pytest.mark.parametrize("backend", ["ncnn", "openvino", "onnxruntime", "torch", CUDA])
 def test_release_gives_what_was_recorded(backend: str, name: str, photograph: str) -> None:
-    options = {"device": "cuda"} if backend == "cuda" else {"backend": backend, "device": "cpu"}
-    found = strongest(name, photograph, precision="float32", **options)
+    where = {"device": "cuda"} if backend == "cuda" else {"backend": backend}
+    found = strongest(name, photograph, **{**FLOAT32, **where})
     with np.load(GOLDEN / f"{name}.npz") as file:
         assert str(file["sha256"]) == load_weights(name).sha256, "record the new weights' results"
         golden = {key: file[f"{photograph}_{key}"] for key in found}
@@ -72,7 +73,7 @@ def record() -> None:
     for name in available_weights():
         arrays = {"sha256": np.array(load_weights(name).sha256)}
         for photograph in PHOTOGRAPHS:
-            found = strongest(name, photograph, backend="torch", device="cpu", precision="float32")
+            found = strongest(name, photograph, backend="torch", **FLOAT32)
             arrays |= {f"{photograph}_{key}": value for key, value in found.items()}
         np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)  # type: ignore[arg-type]
 

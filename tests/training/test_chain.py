@@ -10,7 +10,7 @@ from skimage import data
 from cv_superpoint.weights import load_weights
 from train import checkpoint
 from train.__main__ import parse, run_stage
-from train.export import folded_network
+from train.export import _commit, folded_network
 from train.run import Run
 from train.runtime import CPU_ENVIRONMENT, missing_settings
 
@@ -31,15 +31,17 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(dense.norm(dim=1), torch.ones(1, 8, 10))
-    description = json.loads((tmp_path / "run" / "superpoint.json").read_text())
+    description = json.loads((tmp_path / "run" / "superpoint.json").read_text(encoding="utf-8"))
     assert description["stages"]["joint"]["finished"]
     assert description["stages"]["magicpoint"]["steps"] == 3
     assert description["stage"] == "refine"
     assert loaded.score_threshold == description["score_threshold"]
     assert description["recipe"]["joint"]["descriptor_weight"] == 0.3
-    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    results = json.loads(
+        (tmp_path / "run" / "evaluation" / "results.json").read_text(encoding="utf-8")
+    )
     assert set(results["detectors"]) == {"superpoint", "sift", "orb"}
-    report = (tmp_path / "run" / "report.html").read_text()
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(stage in report for stage in ("magicpoint", "joint", "refine"))
 
 
@@ -62,6 +64,7 @@ def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "b.png"), data.coins())
     arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--images", str(tmp_path)]
     arguments += ["--start", "superpoint", "--joint.loop.steps", "1"]
+    arguments += ["--joint.loop.precision", "float32"]
     known, config = parse(arguments)
     run = Run(config, known.run_dir, known.images, known.start)
     run.adapt()
@@ -114,6 +117,11 @@ def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path)
     logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert logits.isfinite().all()
     assert dense.shape == (1, 64, 8, 10)
+
+
+def test_weights_can_be_exported_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert _commit() == "unknown"
 
 
 def test_time_is_shared_among_the_stages() -> None:
