@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,15 @@ def test_doctor() -> None:
     assert report["milliseconds"] > 1
     assert "superpoint" in report["weights"]
     assert report["chosen"] == SuperPointFeature2D.create(threads=1).describe()
+
+
+@pytest.mark.parametrize("program", ["cv_superpoint", "train"])
+def test_help_is_shown_in_any_encoding(program: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", program, "--help" if program != "train" else "--help-fields"]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "weights" in done.stdout
 
 
 def test_train_reaches_the_training() -> None:

@@ -1,5 +1,6 @@
 """Evaluation sets, named detectors, the cache of predictions, and the command over them."""
 
+import io
 import json
 import sys
 
@@ -217,6 +218,15 @@ def test_the_command_writes_and_prints(hpatches, tmp_path, capsys):
     assert (out / "pairs.csv").read_text(encoding="utf-8").startswith("protocol,detector,name,")
     for picture in ("bars_all", "bars_viewpoint", "matches_sift_best", "matches_orb_worst"):
         assert cv2.imread(str(out / f"{picture}.png")) is not None
+
+
+def test_tables_are_printed_in_any_encoding(photographs, monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    arguments = ["--data", str(photographs), "--protocol", "warp", "--size", "120", "160"]
+    assert main([*arguments, "--detectors", "orb", "--resamples", "20"]) == 0
+    sys.stdout.flush()
+    assert b"\\u2013" in printed.getvalue()  # the dash of an interval
 
 
 def test_the_command_takes_any_factory(photographs, tmp_path, monkeypatch, capsys):
