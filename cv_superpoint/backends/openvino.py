@@ -14,6 +14,7 @@ from openvino import opset8
 
 from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, layers
 from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.weights import LoadedWeights
 
 GRAPH_VERSION = "2"
@@ -25,9 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16 (AMX or AVX512-BF16)."""
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "BF16" in capabilities
+    """Whether the CPU multiplies in bfloat16, and OpenVINO may use it."""
+    return CPU_BFLOAT16 in instructions()
 
 
 class OpenVinoBackend:
@@ -54,7 +54,8 @@ class OpenVinoBackend:
             )
         if precision == "bfloat16" and not has_bfloat16():
             raise ValueError(
-                "this CPU has neither AMX nor AVX512-BF16; use precision='float32' or 'auto'"
+                "this CPU has neither AMX nor AVX512-BF16, or ONEDNN_MAX_CPU_ISA forbids them; "
+                "use precision='float32' or 'auto'"
             )
         self.precision = precision
         self._model = _compile(weights, precision, threads)
