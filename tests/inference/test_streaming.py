@@ -69,7 +69,7 @@ def test_nothing_gives_nothing(detector: SuperPointFeature2D) -> None:
 
 
 def test_impossible_distance_is_refused(detector: SuperPointFeature2D) -> None:
-    with pytest.raises(FeatureError, match="ahead must be at least 1"):
+    with pytest.raises(FeatureError, match="ahead must be a whole number, at least 1, got 0"):
         detector.extractStream([], ahead=0)
 
 
