@@ -14,7 +14,8 @@ from cv_superpoint.completeness import is_cut_short, with_end
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files import write_file
 from cv_superpoint.files.entries import read_file
-from cv_superpoint.files.formats import is_text, mark_png, why_unreadable
+from cv_superpoint.files.formats import mark_png, why_unreadable
+from cv_superpoint.files.names import is_text
 from cv_superpoint.image import ByteArray
 from cv_superpoint.orientation import orientation, turn, without_orientation
 from cv_superpoint.pixels import decode, why_unread

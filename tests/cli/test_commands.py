@@ -123,9 +123,11 @@ def test_extract(pictures: Path, tmp_path: Path) -> None:
     assert done.stderr.count("warning: left out") == 2
     with h5py.File(tmp_path / "f.h5") as file:
         assert file["inside/b.png/descriptors"].shape[0] == 256
-    again = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", code=1)
-    assert again.stderr.startswith("error: ")
-    assert "is there already" in again.stderr
+    again = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", code=3)
+    assert "2 images were done before" in again.stdout
+    other = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", "-k", 7, code=1)
+    assert other.stderr.startswith("error: ")
+    assert "max_keypoints was 1000, is 7" in other.stderr
 
 
 @pytest.fixture(scope="module")
