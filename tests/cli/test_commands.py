@@ -125,7 +125,9 @@ def test_extract(pictures: Path, tmp_path: Path) -> None:
         assert file["inside/b.png/descriptors"].shape[0] == 256
     again = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", code=3)
     assert "2 images were done before" in again.stdout
-    other = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", "-k", 7, code=1)
+    other = run(
+        "extract", pictures / "folder", "-o", tmp_path / "f.h5", "--max-keypoints", 7, code=1
+    )
     assert other.stderr.startswith("error: ")
     assert "max_keypoints was 1000, is 7" in other.stderr
 
