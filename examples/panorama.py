@@ -3,8 +3,8 @@
 python examples/panorama.py                              three views cut from a photograph
 python examples/panorama.py left.jpg middle.jpg right.jpg    your own, overlapping by a third
 
-The pictures should come from one place, the camera turning. For documents and flat scenes see
-homography.py.
+The pictures should come from one place, the camera turning; --plane is for flat scenes, such as a
+wall or a page in pieces.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def _intrinsics(focal: float, width: int, height: int) -> Matrix:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Stitch a panorama.")
     parser.add_argument("pictures", nargs="*", help="two or three files; none: a photograph")
+    parser.add_argument("--plane", action="store_true", help="the scene is flat")
     parser.add_argument("--megapixels", type=float, default=1.0, help="larger ones are shrunk")
     parser.add_argument("--output", type=Path, default=Path("panorama.png"))
     parser.add_argument("--weights", help="bundled name or file; the default set if left out")
@@ -54,7 +55,8 @@ def main() -> int:
 
     detector = cv_superpoint.SuperPointFeature2D.create(maxKeypoints=1500, weights=args.weights)
     try:
-        panorama = stitch(images, detector, megapixels=args.megapixels)
+        model = "plane" if args.plane else "rotation"
+        panorama = stitch(images, detector, megapixels=args.megapixels, model=model)
     except StitchError as error:
         print(f"no panorama: {error}")
         return 1
@@ -65,7 +67,10 @@ def main() -> int:
             f"pictures {pair.first + 1} and {pair.second + 1}: {pair.matches} matches, "
             f"{pair.inliers} inliers, confidence {pair.confidence:.2f}"
         )
-    print("focal lengths " + ", ".join(f"{each:.0f}" for each in panorama.focal_lengths) + " px")
+    if panorama.focal_lengths:
+        print(
+            "focal lengths " + ", ".join(f"{each:.0f}" for each in panorama.focal_lengths) + " px"
+        )
     write(args.output, panorama.image)
     return 0
 

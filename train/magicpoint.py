@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cv_superpoint.network import NetworkConfig
 from train.data.images import to_tensor
 from train.data.synthetic import (
     SyntheticConfig,
@@ -49,17 +48,10 @@ class MagicPoint:
 
     name = "magicpoint"
 
-    def __init__(
-        self, config: MagicPointConfig, seed: int, network: NetworkConfig | None = None
-    ) -> None:
+    def __init__(self, config: MagicPointConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        network = replace(
-            network or NetworkConfig(),
-            in_channels=3 if config.data.colour else 1,
-            norm="before_relu",
-        )
-        self.network = TrainingNetwork(seed, network)
+        self.network = TrainingNetwork(seed, 3 if config.data.colour else 1)
         for name, parameter in self.network.net.named_parameters():
             parameter.requires_grad_(not name.startswith("descriptor"))
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, PARTLY, Output
 
+if TYPE_CHECKING:
+    from cv_superpoint.interop.stitching import Panorama
+
+_NAMED = 8
+"""Pictures of which an error tells the names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stitch:
-    """Put overlapping pictures, taken from one place, together to a panorama.
+    """Put overlapping pictures together to a panorama.
 
     Attributes:
         images: Two or more picture files, or a folder of them, overlapping by about a third.
         out: Picture to write.
+        model: rotation for a camera that turned in one place, plane for a flat scene (a wall, a
+            page, a map) from anywhere.
         megapixels: Larger pictures are shrunk to this.
         json: Print one JSON object instead of text.
     """
 
     images: Positional[tuple[Path, ...]]
     out: Annotated[Path, arg(aliases=["-o"])] = Path("panorama.png")
+    model: Literal["rotation", "plane"] = "rotation"
     megapixels: float = 1.0
     json: bool = False
     detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=1500))
@@ -34,31 +43,39 @@ class Stitch:
         from cv_superpoint.errors import PictureError
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.files.listing import DRAWINGS, list_pictures
-        from cv_superpoint.interop.stitching import stitch
         from cv_superpoint.reading import picture_or_why, write_picture
 
         without = DRAWINGS | {"panorama"}
         listing = list_pictures(self.images, output=self.out, without=without)
         keep_inputs([path for path, _ in listing.pictures], [self.out])
-        read = [picture_or_why(path) for path, _ in listing.pictures]
-        pictures = [each for each in read if not isinstance(each, PictureError)]
         broken = [str(each) for each in listing.left_out]
-        broken += [str(each) for each in read if isinstance(each, PictureError)]
+        pictures: dict[str, Any] = {}
+        for path, _ in listing.pictures:
+            picture = picture_or_why(path)
+            if isinstance(picture, PictureError):
+                broken.append(str(picture))
+            else:
+                pictures[str(path)] = picture
         output.left_out(broken, listing.own)
-        panorama = stitch(pictures, self.detector.create(), megapixels=self.megapixels)
+        panorama = self._stitch(pictures)
         write_picture(self.out, panorama.image, made="panorama")
         height, width = panorama.image.shape[:2]
+        names = list(pictures)
         for pair in panorama.pairs:
             if pair.inliers:
                 output.say(
-                    f"pictures {pair.first + 1} and {pair.second + 1}: {pair.inliers} of "
+                    f"{names[pair.first]} and {names[pair.second]}: {pair.inliers} of "
                     f"{pair.matches} matches agree"
                 )
+        for index in sorted(set(range(len(names))) - set(panorama.used)):
+            output.say(f"{names[index]}: shows the same as a picture before it")
         output.say(f"wrote {self.out} ({width} x {height})")
         output.result(
             {
                 "out": str(self.out),
                 "size": [height, width],
+                "pictures": names,
+                "used": panorama.used,
                 "keypoints": panorama.keypoints,
                 "pairs": [asdict(pair) for pair in panorama.pairs],
                 "focal_lengths": panorama.focal_lengths,
@@ -66,3 +83,19 @@ class Stitch:
             }
         )
         return PARTLY if broken else DONE
+
+    def _stitch(self, pictures: dict[str, Any]) -> Panorama:
+        from cv_superpoint.interop.stitching import StitchError, stitch
+
+        try:
+            return stitch(
+                list(pictures.values()),
+                self.detector.create(),
+                megapixels=self.megapixels,
+                model=self.model,
+            )
+        except StitchError as error:
+            numbered = [f"{index} is {name}" for index, name in enumerate(pictures, 1)]
+            more = [f"and {len(numbered) - _NAMED} more"] if len(numbered) > _NAMED else []
+            legend = ", ".join(numbered[:_NAMED] + more)
+            raise StitchError(f"{error} ({legend})" if legend else str(error)) from error

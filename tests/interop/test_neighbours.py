@@ -1,4 +1,4 @@
-"""OpenSfM's files, the stitching pipeline, pickling, and vismatch's calling form."""
+"""OpenSfM's files, pickling, and vismatch's calling form."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from made import made_features
-from pinned import FLOAT32
 
-from cv_superpoint import FeatureError, Features, MatchResult, SuperPointFeature2D
-from cv_superpoint.interop import opensfm, stitching
+from cv_superpoint import FeatureError, MatchResult, SuperPointFeature2D
+from cv_superpoint.interop import opensfm
 from cv_superpoint.interop.vismatch import PairMatcher
 
 # ---- OpenSfM ----
@@ -59,65 +56,6 @@ def test_opensfm_refuses(pair: MatchResult, stereo: Any, tmp_path: Path) -> None
         opensfm.write_features(tmp_path / "a.h5", pair.features0, stereo[0])
 
 
-# ---- stitching ----
-
-
-def test_image_features_reach_opencvs_matcher(pair: MatchResult, empty: Features) -> None:
-    ours = [
-        stitching.to_image_features(each, index)
-        for index, each in enumerate((pair.features0, pair.features1, empty))
-    ]
-    assert [each.img_idx for each in ours] == [0, 1, 2]
-    assert ours[0].img_size == (741, 500)
-    np.testing.assert_allclose(
-        cv2.KeyPoint.convert(ours[0].getKeypoints()), pair.features0.keypoints
-    )
-    np.testing.assert_array_equal(ours[0].descriptors.get(), pair.features0.descriptors)
-    matcher = cv2.detail.BestOf2NearestMatcher(False, 0.1)
-    found = matcher.apply(ours[0], ours[1])
-    rows = {(match.queryIdx, match.trainIdx) for match in found.getMatches()}
-    known = set(map(tuple, pair.matches[pair.inliers].tolist()))
-    assert len(rows & known) > 0.5 * len(known)
-
-
-@pytest.fixture(scope="module")
-def stitcher() -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(800, **FLOAT32)
-
-
-def test_a_photograph_is_put_together_again(stitcher: SuperPointFeature2D) -> None:
-    photograph = np.ascontiguousarray(skimage.data.coffee()[..., ::-1])
-    result = stitching.stitch([photograph[:, :360], photograph[:, 220:]], stitcher)
-    assert result.image.shape[1] > 500
-    assert len(result.keypoints) == len(result.focal_lengths) == 2
-    assert result.pairs[0].inliers > 20
-    # The middle of the photograph, from both pictures, is in the panorama.
-    middle = photograph[150:250, 250:350]
-    seen = cv2.matchTemplate(result.image, middle, cv2.TM_CCOEFF_NORMED)
-    assert seen.max() > 0.9
-
-
-def test_what_does_not_belong_together(stitcher: SuperPointFeature2D) -> None:
-    coffee = skimage.data.coffee()[..., ::-1]
-    cat = skimage.data.chelsea()
-    with pytest.raises(stitching.StitchError, match="two pictures or more, got 1"):
-        stitching.stitch([coffee], stitcher)
-    with pytest.raises(stitching.StitchError, match=r"belong together .*leave the others out"):
-        stitching.stitch([coffee, cat], stitcher, megapixels=0.05)
-    flat = np.full((100, 120), 127, np.uint8)
-    with pytest.raises(stitching.StitchError, match="belong together"):
-        stitching.stitch([flat, flat], stitcher)
-    with pytest.raises(FeatureError, match="megapixels must be"):
-        stitching.stitch([flat, flat], stitcher, megapixels=0)
-
-
-def test_pictures_are_shrunk() -> None:
-    image = np.zeros((1000, 2000, 3), np.uint8)
-    assert stitching.shrink(image, None) is image
-    assert stitching.shrink(image, 3) is image
-    assert stitching.shrink(image, 0.5).shape == (500, 1000, 3)
-
-
 # ---- pickling ----
 
 
@@ -154,7 +92,7 @@ def test_two_tensors_in_matched_points_out(stereo: Any) -> None:
         torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1) / 255
         for image in (left, left[16:, 24:])
     ]
-    matcher = PairMatcher(SuperPointFeature2D.create(200, **FLOAT32))
+    matcher = PairMatcher(SuperPointFeature2D.create(200, device="cpu"))
     answer = matcher(*tensors)
     assert answer["num_inliers"] == len(answer["inlier_kpts0"]) > 50
     np.testing.assert_allclose(answer["H"] / answer["H"][2, 2] @ [100, 100, 1], [76, 84, 1], atol=1)
@@ -168,7 +106,7 @@ def test_two_tensors_in_matched_points_out(stereo: Any) -> None:
 
 
 def test_vismatch_refuses_other_forms() -> None:
-    matcher = PairMatcher(SuperPointFeature2D.create(10, **FLOAT32))
+    matcher = PairMatcher(SuperPointFeature2D.create(10, device="cpu"))
     for wrong in (torch.zeros(1, 3, 8, 8), torch.zeros(8, 8, 3), torch.zeros(3, 8, 8).byte()):
         with pytest.raises(FeatureError, match=r"\(3, H, W\) float RGB"):
             matcher(wrong, torch.zeros(3, 8, 8))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from train.evaluate.datasets import ImagePair
 
 
 @pytest.fixture(autouse=True)
-def one_thread(thread_counts: None) -> None:
+def one_thread() -> Iterator[None]:
     """One thread for torch while a test runs: tiny networks train fastest, and disturb nothing."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,227 @@
+"""Which pictures belong together, and by which matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.features import Features
+
+# Untyped: OpenCV's stubs allow neither arrays for cv2.UMat nor None for what comes out.
+detail: Any = cv2.detail
+umat: Any = cv2.UMat
+
+Points = NDArray[np.float64]
+
+CONFIDENCE = 0.8
+"""Pairs below it are not neighbours; 1 is sure (OpenCV's measure of inliers against matches)."""
+MATCH_CONFIDENCE = 0.1
+"""The second nearest must be farther by this: a ratio of 0.9, where SIFT would take 0.7."""
+LARGEST_MISS = 0.005
+"""Median distance by which a link may miss its place, as a share of a picture's diagonal."""
+SAME_VIEW = 0.98
+"""Overlap, as intersection over union, from which on two pictures show the same."""
+
+
+class StitchError(ValueError):
+    """The pictures do not make a panorama; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairReport:
+    """What the matcher found between two pictures, counted from 0.
+
+    Attributes:
+        first: Index of one picture.
+        second: Of the other, larger.
+        matches: Between them.
+        inliers: Of these, those that agree with a homography.
+        confidence: ``inliers / (8 + 0.3 * matches)``, OpenCV's measure; 1 is sure.
+    """
+
+    first: int
+    second: int
+    matches: int
+    inliers: int
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Link:
+    """Two pictures that overlap.
+
+    Attributes:
+        first: Index of one picture.
+        second: Of the other, larger.
+        points0: (K, 2) inliers in pixels of the first.
+        points1: (K, 2) in pixels of the second, row by row.
+        homography: (3, 3) from the first to the second.
+    """
+
+    first: int
+    second: int
+    points0: Points
+    points1: Points
+    homography: NDArray[np.float64]
+
+
+def to_image_features(features: Features, index: int) -> Any:
+    """A ``cv2.detail.ImageFeatures``, which OpenCV's matchers and bundle adjusters take.
+
+    Args:
+        features: Of one picture.
+        index: Its place in the sequence of pictures.
+    """
+    # Made by C++ and then filled: in OpenCV 4 the descriptors of a detail.ImageFeatures() made in
+    # Python crash the interpreter (opencv/opencv#20979).
+    filled = detail.computeImageFeatures2(cv2.ORB.create(1), np.zeros((16, 16), np.uint8))
+    filled.img_idx = index
+    filled.img_size = features.image_size[1], features.image_size[0]
+    filled.keypoints = features.to_keypoints()
+    if len(features):
+        filled.descriptors = umat(features.descriptors)
+    return filled
+
+
+def match_all(features: Sequence[Features]) -> tuple[list[Any], Any]:
+    """OpenCV's features and its matches of every two of them, in both directions."""
+    converted = [to_image_features(each, index) for index, each in enumerate(features)]
+    matcher = detail.BestOf2NearestMatcher(False, MATCH_CONFIDENCE)
+    pairs = matcher.apply2(converted)
+    matcher.collectGarbage()
+    for pair in pairs:
+        # OpenCV sets it to 0 where nearly all agree, and then calls the pictures unrelated.
+        if pair.num_inliers:
+            pair.confidence = pair.num_inliers / (8 + 0.3 * len(pair.getMatches()))
+    return converted, pairs
+
+
+def report(pairs: Any) -> tuple[PairReport, ...]:
+    """What was found between each two pictures."""
+    return tuple(
+        PairReport(
+            first=pair.src_img_idx,
+            second=pair.dst_img_idx,
+            matches=len(pair.getMatches()),
+            inliers=pair.num_inliers,
+            confidence=pair.confidence,
+        )
+        for pair in pairs
+        if pair.src_img_idx < pair.dst_img_idx
+    )
+
+
+def find_links(features: Sequence[Features], pairs: Any) -> list[Link]:
+    """The pairs that OpenCV is sure of."""
+    links = []
+    for pair in pairs:
+        first, second = pair.src_img_idx, pair.dst_img_idx
+        if first >= second or pair.confidence < CONFIDENCE:
+            continue
+        agree = np.asarray(pair.getInliers()).reshape(-1) > 0
+        rows = np.array([(match.queryIdx, match.trainIdx) for match in pair.getMatches()])[agree]
+        points0 = features[first].keypoints[rows[:, 0]].astype(np.float64)
+        points1 = features[second].keypoints[rows[:, 1]].astype(np.float64)
+        homography = cv2.findHomography(points0, points1, 0)[0]
+        if homography is not None:
+            links.append(
+                Link(
+                    first=first,
+                    second=second,
+                    points0=points0,
+                    points1=points1,
+                    homography=homography,
+                )
+            )
+    return links
+
+
+def components(count: int, links: Iterable[Link]) -> list[list[int]]:
+    """Groups of the pictures 0 to ``count - 1`` that links join, the largest first."""
+    group = list(range(count))
+    for link in links:
+        one, other = group[link.first], group[link.second]
+        group = [one if each == other else each for each in group]
+    members = [
+        [index for index in range(count) if group[index] == which] for which in sorted(set(group))
+    ]
+    return sorted(members, key=len, reverse=True)
+
+
+def require_one_component(count: int, links: Iterable[Link], pairs: Any) -> None:
+    """That all pictures belong together.
+
+    Raises:
+        StitchError: If they do not; the message names those that do.
+    """
+    kept = components(count, links)[0]
+    if len(kept) == count:
+        return
+    found = ", ".join(
+        f"{each.first + 1} and {each.second + 1}: {each.inliers} of {each.matches} matches agree"
+        for each in report(pairs)
+    )
+    together = ", ".join(str(index + 1) for index in kept)
+    which = f"only pictures {together} belong" if len(kept) > 1 else "no two pictures belong"
+    raise StitchError(
+        f"{which} together ({found}); leave the others out, or take pictures that overlap more"
+    )
+
+
+def different_views(sizes: Sequence[tuple[int, int]], links: Sequence[Link]) -> list[int]:
+    """The pictures without those that show the same as one before them.
+
+    Args:
+        sizes: (height, width) of each picture.
+        links: Between them.
+
+    Raises:
+        StitchError: If all show the same.
+    """
+    same = [
+        link for link in links if _overlap(link, sizes[link.first], sizes[link.second]) > SAME_VIEW
+    ]
+    kept = sorted(group[0] for group in components(len(sizes), same))
+    if len(kept) == 1:
+        raise StitchError(
+            f"the {len(sizes)} pictures show the same view, so there is nothing to put together; "
+            "take pictures that overlap by a third, not in full"
+        )
+    return kept
+
+
+def _overlap(link: Link, size0: tuple[int, int], size1: tuple[int, int]) -> float:
+    """Intersection over union of the second picture and the first as the second would see it."""
+    placed = cv2.perspectiveTransform(outline(size0)[None], link.homography)[0]
+    other = outline(size1)
+    shared = cv2.intersectConvexConvex(placed.astype(np.float32), other.astype(np.float32))[0]
+    area = abs(cv2.contourArea(placed.astype(np.float32))) + size1[0] * size1[1]
+    return float(shared / (area - shared)) if area > shared else 1.0
+
+
+def outline(size: tuple[int, int]) -> Points:
+    """(4, 2) corners of a picture's area, half a pixel beyond the centres of its corner pixels."""
+    height, width = size
+    return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64) - 0.5
+
+
+def worst_link(
+    links: Iterable[Link], maps: dict[tuple[int, int], NDArray[np.float64]]
+) -> tuple[float, Link]:
+    """The link whose inliers a model misses most: median distance in pixels of its second picture.
+
+    Args:
+        links: One or more.
+        maps: (3, 3) homographies of the model by the pictures of a link.
+    """
+    missed = []
+    for link in links:
+        places = cv2.perspectiveTransform(link.points0[None], maps[link.first, link.second])[0]
+        distance = np.linalg.norm(places - link.points1, axis=1)
+        missed.append((float(np.median(np.nan_to_num(distance, nan=np.inf))), link))
+    return max(missed, key=lambda each: each[0])
