@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-OPENCV4 := $(VENV)/opencv-4.14
+# Absolute, because tests start scripts elsewhere.
+OPENCV4 := $(CURDIR)/$(VENV)/opencv-4.14
 # cv2 of another version before the environment's own on the path: one torch serves both.
-WITH_OPENCV4 := PYTHONPATH=$(OPENCV4)
+WITH_OPENCV4 := PYTHONPATH="$(OPENCV4)"
 
 .PHONY: demo test check test-opencv5 test-opencv4 bench docs package clean
 
@@ -54,5 +55,5 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt --editable ".[dev]"
-	$(PIP) --upgrade --no-deps --target $(OPENCV4) opencv-python==4.14.0.94
+	$(PIP) --upgrade --no-deps --target "$(OPENCV4)" opencv-python==4.14.0.94
 	touch $@

@@ -11,8 +11,6 @@ from benchmarks import report
 from benchmarks.measure import photographs as read_photographs
 from cv_superpoint.weights import load_weights
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-
 
 def speed(
     *,
@@ -60,10 +58,10 @@ def speed(
         (output / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         plot_speed(result, output / f"{name}.png")
     if page:
-        report.write_json(PAGE.parent / "performance" / f"{name}.json", result)
-        plot_speed(result, PAGE.parent / "performance" / f"{name}.png")
+        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", result)
+        plot_speed(result, report.PAGE.parent / "performance" / f"{name}.png")
         picture = f"![Whole call of each](performance/{name}.png)"
-        report.replace_block(PAGE, name, f"{text}\n\n{picture}")
+        report.replace_block(report.PAGE, name, f"{text}\n\n{picture}")
 
 
 def processes(
@@ -92,8 +90,8 @@ def processes(
     text = processes_markdown(measured)
     print(text)
     if page:
-        report.write_json(PAGE.parent / "performance" / "processes.json", measured)
-        report.replace_block(PAGE, "processes", text)
+        report.write_json(report.PAGE.parent / "performance" / "processes.json", measured)
+        report.replace_block(report.PAGE, "processes", text)
 
 
 def main() -> None:
@@ -102,6 +100,7 @@ def main() -> None:
     from benchmarks.precision import precision
     from benchmarks.soak import soak
     from benchmarks.throughput import throughput
+    from benchmarks.training import train
 
     commands: dict[str, Any] = {
         "speed": speed,
@@ -110,6 +109,7 @@ def main() -> None:
         "throughput": throughput,
         "growth": growth,
         "soak": soak,
+        "train": train,
     }
     tyro.extras.subcommand_cli_from_dict(commands)
 

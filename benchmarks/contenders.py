@@ -10,6 +10,7 @@ import cv2
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import choosing
+from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.weights import LoadedWeights
 
 THRESHOLD = 2e-4
@@ -25,11 +26,9 @@ def our_variants(device: str) -> list[tuple[str, str]]:
     if device != "cpu":
         return [("torch", precision) for precision in ("float32", "bfloat16", "float16")]
     variants = [(name, "float32") for name in choosing.BACKENDS if choosing.is_installed(name)]
-    if choosing.is_installed("openvino"):
-        from cv_superpoint.backends.openvino import has_bfloat16
-
-        if has_bfloat16():
-            variants += [("openvino", "bfloat16"), ("torch", "bfloat16")]
+    if CPU_BFLOAT16 in instructions():
+        names = [name for name in ("openvino", "torch") if choosing.is_installed(name)]
+        variants += [(name, "bfloat16") for name in names]
     return variants
 
 

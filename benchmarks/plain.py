@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, ENCODER
+from cv_superpoint.checkpoint_layouts import BLOCKS
 from cv_superpoint.weights import LoadedWeights
 
 Call = Callable[[NDArray[np.uint8]], Any]
@@ -19,7 +19,6 @@ _NAMES = (
     *("conv1a", "conv1b", "conv2a", "conv2b", "conv3a", "conv3b", "conv4a", "conv4b"),
     *("convPa", "convPb", "convDa", "convDb"),
 )
-_BLOCKS = (*ENCODER, *DETECTOR, *DESCRIPTOR)
 
 
 class PlainSuperPoint(nn.Module):
@@ -32,7 +31,7 @@ class PlainSuperPoint(nn.Module):
     def __init__(self, weights: LoadedWeights, *, threshold: float, count: int) -> None:
         super().__init__()
         self.threshold, self.count = threshold, count
-        for name, block in zip(_NAMES, _BLOCKS, strict=True):
+        for name, block in zip(_NAMES, BLOCKS, strict=True):
             kernel = torch.from_numpy(weights.tensors[f"{block}.conv.weight"].copy())
             c_out, c_in, size, _ = kernel.shape
             layer = nn.Conv2d(c_in, c_out, size, padding=size // 2)
@@ -90,7 +89,7 @@ def transformers_call(
     )
     state = {
         f"{name}.{field}": torch.from_numpy(weights.tensors[f"{block}.conv.{field}"].copy())
-        for name, block in zip(theirs, _BLOCKS, strict=True)
+        for name, block in zip(theirs, BLOCKS, strict=True)
         for field in ("weight", "bias")
     }
     config = SuperPointConfig(keypoint_threshold=threshold, max_keypoints=count)

@@ -13,12 +13,11 @@ import time; start = time.perf_counter()
 import json, sys
 import numpy as np
 from cv_superpoint import SuperPointFeature2D
-backend, path, count, threads, calls = sys.argv[1:]
+backend, precision, path, count, threads, calls = sys.argv[1:]
 image = np.load(path)
 imported = time.perf_counter()
 detector = SuperPointFeature2D.create(
-    int(count), 2e-4, backend=backend, device="cpu", threads=int(threads))
-created = time.perf_counter()
+    int(count), 2e-4, backend=backend, precision=precision, device="cpu", threads=int(threads))
 keypoints, _ = detector.detectAndCompute(image, None)
 done = time.perf_counter()
 for _ in range(int(calls)):
@@ -55,10 +54,10 @@ class Process:
 
 
 def fresh_process(
-    backend: str, image: Path, *, count: int, threads: int, calls: int = 5
+    backend: str, precision: str, image: Path, *, count: int, threads: int, calls: int = 5
 ) -> Process:
     """Run :data:`SCRIPT` in a new interpreter; on Linux, which tells a process its memory."""
-    arguments = [backend, str(image), str(count), str(threads), str(calls)]
+    arguments = [backend, precision, str(image), str(count), str(threads), str(calls)]
     command = [sys.executable, "-c", SCRIPT, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Process(**json.loads(done.stdout.splitlines()[-1]))

@@ -9,6 +9,9 @@ from typing import Any
 
 from cv_superpoint.files import replace_file
 
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+"""Where the tables of the benchmarks stand."""
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""

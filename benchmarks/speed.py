@@ -63,14 +63,13 @@ def measure_processes(
         path = Path(folder) / "image.npy"
         np.save(path, image)
         for backend, precision in our_variants("cpu"):
-            if precision == "float32":
-                runs = [
-                    fresh_process(backend, path, count=count, threads=threads)
-                    for _ in range(repeats + 1)
-                ]
-                # The first one fills the caches, the model's and the file system's.
-                ordered = sorted(runs[1:], key=lambda run: run.first)
-                found[backend] = asdict(ordered[(repeats - 1) // 2])
+            runs = [
+                fresh_process(backend, precision, path, count=count, threads=threads)
+                for _ in range(repeats + 1)
+            ]
+            # The first one fills the caches, the model's and the file system's.
+            ordered = sorted(runs[1:], key=lambda run: run.first)
+            found[f"{backend} {precision}"] = asdict(ordered[(repeats - 1) // 2])
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cv_superpoint.depth import to_uint8
 from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.feature2d import SuperPointFeature2D
 from cv_superpoint.features import Features
@@ -29,6 +30,7 @@ __all__ = [
     "guided_matches",
     "match_pair",
     "mutual_nearest",
+    "to_uint8",
 ]
 
 

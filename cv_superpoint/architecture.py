@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 CELL_SIZE = 8
 """Pixels on one side of a detector cell, and the stride of the dense descriptors."""
 
-POOLED = (2, 4, 6)
-"""Encoder convolutions that a 2 x 2 maximum pooling comes before (paper, section 3.1)."""
-
-ENCODER = tuple(f"encoder.{index}" for index in range(8))
 DETECTOR = ("detector_hidden", "detector_output")
 DESCRIPTOR = ("descriptor_hidden", "descriptor_output")
+IMAGE = "image"
+"""Name of the network's input among the inputs of its layers."""
 
 Norm = Literal["none", "before_relu", "after_relu"]
+Downsampling = Literal["pool", "stride"]
 Floats = NDArray[np.float32]
+
+_STAGES = {"pool": 4, "stride": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,14 @@ class NetworkConfig:
 
     Attributes:
         in_channels: 1 for grey images, 3 for colour.
-        channels: Channels of the four encoder stages (two convolutions each).
+        channels: Channels of each encoder stage.
+        depths: 3 x 3 convolutions of each encoder stage.
+        downsampling: How the encoder gets from pixels to cells, in three steps of two. "pool": four
+            stages with 2 x 2 maximum pooling between them (paper, section 3.1). "stride": three
+            stages whose first convolutions have a stride of 2, which spares the full resolution.
+        detector_skips: Whether the detector head also sees the maps of the stages before the last
+            one. Each is brought to cells by one convolution whose kernel is as large as its stride,
+            and added to the encoder's maps. A cell then knows what lies where inside it.
         head_channels: Channels of each head's hidden convolution.
         descriptor_dim: Length of a descriptor.
         norm: Where a batch normalisation sits: "before_relu" while training (it folds into the
@@ -43,7 +51,10 @@ class NetworkConfig:
     """
 
     in_channels: int = 1
-    channels: tuple[int, int, int, int] = (64, 64, 128, 128)
+    channels: tuple[int, ...] = (64, 64, 128, 128)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    downsampling: Downsampling = "pool"
+    detector_skips: bool = False
     head_channels: int = 256
     descriptor_dim: int = 256
     norm: Norm = "none"
@@ -53,10 +64,129 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
-        if len(self.channels) != 4 or min(self.channels) < 1:
-            raise ValueError(f"channels must be four positive counts, got {self.channels}")
+        if self.downsampling not in _STAGES:
+            raise ValueError(f"downsampling must be pool or stride, got {self.downsampling!r}")
+        stages = _STAGES[self.downsampling]
+        for name, counts in (("channels", self.channels), ("depths", self.depths)):
+            if len(counts) != stages or min(counts) < 1:
+                raise ValueError(
+                    f"{name} must be {stages} positive counts with downsampling "
+                    f"{self.downsampling!r}, got {counts}"
+                )
         if self.norm not in ("none", "before_relu", "after_relu"):
             raise ValueError(f"norm must be none, before_relu or after_relu, got {self.norm!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One step from the image to the outputs.
+
+    Attributes:
+        name: Of the step's result; of a convolution also its block in the network.
+        kind: "convolution" (with the ReLU that follows), "pool" (2 x 2 maxima) or "sum" (of
+            several maps, with a ReLU).
+        inputs: Names of the results that it takes; :data:`IMAGE` is the network's input.
+        shape: (out, in, k, k) of a convolution's kernel; empty for others.
+        stride: Of a convolution.
+        padding: Of a convolution, on each side, with zeros.
+        relu: Whether a ReLU follows.
+    """
+
+    name: str
+    kind: Literal["convolution", "pool", "sum"]
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...] = ()
+    stride: int = 1
+    padding: int = 0
+    relu: bool = True
+
+
+def layers(config: NetworkConfig) -> tuple[Layer, ...]:
+    """Every step of a network, each after the steps whose results it takes.
+
+    The logits are the result of ``DETECTOR[1]``, the raw dense descriptors of ``DESCRIPTOR[1]``.
+    """
+    found: list[Layer] = []
+
+    def convolution(
+        name: str, source: str, c_in: int, c_out: int, k: int, stride: int = 1, *, relu: bool = True
+    ) -> str:
+        found.append(
+            Layer(
+                name=name,
+                kind="convolution",
+                inputs=(source,),
+                shape=(c_out, c_in, k, k),
+                stride=stride,
+                padding=(k - 1) // 2 if k > stride else 0,
+                relu=relu,
+            )
+        )
+        return name
+
+    x, width, index = IMAGE, config.in_channels, 0
+    stages = []
+    for stage, (channels, depth) in enumerate(zip(config.channels, config.depths, strict=True)):
+        if config.downsampling == "pool" and stage:
+            found.append(Layer(name=f"pooled_{stage}", kind="pool", inputs=(x,)))
+            x = f"pooled_{stage}"
+        for position in range(depth):
+            halves = config.downsampling == "stride" and position == 0
+            x = convolution(f"encoder.{index}", x, width, channels, 3, 2 if halves else 1)
+            width, index = channels, index + 1
+        stages.append(x)
+    detector = x
+    if config.detector_skips:
+        steps = [CELL_SIZE >> halvings for halvings in range(8)]  # 8, 4, 2, 1 pixels of a cell
+        first = 0 if config.downsampling == "pool" else 1
+        skips = [
+            convolution(
+                f"detector_skips.{k}", source, config.channels[k], width, step, step, relu=False
+            )
+            for k, (source, step) in enumerate(zip(stages[:-1], steps[first:], strict=False))
+        ]
+        detector = "detector_input"
+        found.append(Layer(name=detector, kind="sum", inputs=(x, *skips)))
+    head = config.head_channels
+    for source, (hidden, output), count in (
+        (detector, DETECTOR, CELL_SIZE**2 + 1),
+        (x, DESCRIPTOR, config.descriptor_dim),
+    ):
+        convolution(hidden, source, width, head, 3)
+        convolution(output, hidden, head, count, 1, relu=False)
+    return tuple(found)
+
+
+def receptive_margin(config: NetworkConfig) -> int:
+    """Pixels beyond a cell that its outputs depend on, on the farther side, on the grid of cells.
+
+    The paper's network: 2 at full resolution, 2 convolutions at a half, a quarter and an eighth
+    each (4 + 8 + 16), one of the heads (8), 38 in all, which makes 40.
+    """
+    # For the first unit of each map: the first and last pixel that it sees, and the pixels from it
+    # to the next unit.
+    seen = {IMAGE: (0, 0, 1)}
+    for layer in layers(config):
+        inputs = [seen[name] for name in layer.inputs]
+        low, high, step = min(i[0] for i in inputs), max(i[1] for i in inputs), inputs[0][2]
+        kernel, stride = 1, 1
+        if layer.kind == "pool":
+            kernel, stride = 2, 2
+        elif layer.kind == "convolution":
+            kernel, stride = layer.shape[2], layer.stride
+        low -= layer.padding * step
+        high += (kernel - 1 - layer.padding) * step
+        seen[layer.name] = low, high, step * stride
+    farthest = max(
+        max(-low, high - (CELL_SIZE - 1))
+        for low, high, _ in (seen[DETECTOR[1]], seen[DESCRIPTOR[1]])
+    )
+    return -(-farthest // CELL_SIZE) * CELL_SIZE
+
+
+def blocks(config: NetworkConfig) -> tuple[str, ...]:
+    """Names of a network's convolutions, in the order of :func:`layers`."""
+    return tuple(layer.name for layer in layers(config) if layer.kind == "convolution")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,8 +195,10 @@ class Convolution:
 
     Attributes:
         name: Its block in the network, such as ``encoder.0``.
-        weight: (out, in, k, k), k 3 (padding 1) or 1.
+        weight: (out, in, k, k).
         bias: (out,).
+        stride: Pixels from one window to the next.
+        padding: Zeros on each side.
         relu: Whether a ReLU follows.
         scale: (out,) factor after the ReLU, or None.
         shift: (out,) added after the factor, or None.
@@ -76,6 +208,8 @@ class Convolution:
     weight: Floats
     bias: Floats
     relu: bool
+    stride: int = 1
+    padding: int = 0
     scale: Floats | None = None
     shift: Floats | None = None
 
@@ -110,7 +244,7 @@ def fold_state(
     if config.norm == "after_relu":
         raise ValueError("a batch normalisation after the ReLU cannot be folded")
     folded: dict[str, Floats] = {}
-    for block in (*ENCODER, *DETECTOR, *DESCRIPTOR):
+    for block in blocks(config):
         weight = state[f"{block}.conv.weight"].astype(np.float64)
         bias = state[f"{block}.conv.bias"].astype(np.float64)
         if f"{block}.norm.weight" in state:
@@ -124,7 +258,7 @@ def fold_state(
 
 
 def convolutions(state: Mapping[str, Floats], config: NetworkConfig) -> dict[str, Convolution]:
-    """The twelve convolutions by block name, for those who build the network elsewhere.
+    """The convolutions by block name, for those who build the network elsewhere.
 
     Args:
         state: Entries of a network without normalisations, or with them after the ReLU.
@@ -132,7 +266,10 @@ def convolutions(state: Mapping[str, Floats], config: NetworkConfig) -> dict[str
     """
     assert config.norm != "before_relu", "fold_state comes first"
     found = {}
-    for block in (*ENCODER, *DETECTOR, *DESCRIPTOR):
+    for layer in layers(config):
+        if layer.kind != "convolution":
+            continue
+        block = layer.name
         scale = shift = None
         if f"{block}.norm.weight" in state:
             wide = normalisation(state, block, config.norm_eps)
@@ -141,7 +278,9 @@ def convolutions(state: Mapping[str, Floats], config: NetworkConfig) -> dict[str
             name=block,
             weight=np.ascontiguousarray(state[f"{block}.conv.weight"], np.float32),
             bias=np.ascontiguousarray(state[f"{block}.conv.bias"], np.float32),
-            relu=not block.endswith("_output"),
+            relu=layer.relu,
+            stride=layer.stride,
+            padding=layer.padding,
             scale=scale,
             shift=shift,
         )

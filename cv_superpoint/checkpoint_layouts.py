@@ -13,19 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .architecture import NetworkConfig, blocks
 from .checkpoint_files import WeightsError
 
 if TYPE_CHECKING:
     from .architecture import Norm
 
-BLOCKS = (
-    *(f"encoder.{index}" for index in range(8)),
-    "detector_hidden",
-    "detector_output",
-    "descriptor_hidden",
-    "descriptor_output",
-)
-"""The convolution blocks of :class:`SuperPointNet`, in the order that the layouts name theirs."""
+BLOCKS = blocks(NetworkConfig())
+"""The convolution blocks of the paper's network, in the order that the layouts name theirs."""
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Entries under which training programs keep the network inside a larger checkpoint."""
@@ -41,8 +36,9 @@ class CheckpointLayout:
 
     Attributes:
         name: For messages.
-        convolutions: Key prefix of each of :data:`BLOCKS`' convolutions.
+        convolutions: Key prefix of each of the blocks' convolutions.
         norms: The same for the batch normalisations; empty if there are none.
+        blocks: Our names of the convolutions.
         norm: Where the batch normalisation sits, see :class:`NetworkConfig`.
         output_norm: Whether the heads' last convolutions have one too.
         norm_eps: Its epsilon.
@@ -52,6 +48,7 @@ class CheckpointLayout:
     name: str
     convolutions: tuple[str, ...]
     norms: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = BLOCKS
     norm: Norm = "none"
     output_norm: bool = False
     norm_eps: float = 1e-5
@@ -60,9 +57,9 @@ class CheckpointLayout:
     def keys(self) -> dict[str, str]:
         """Our parameter name -> the layout's."""
         names: dict[str, str] = {}
-        for block, conv in zip(BLOCKS, self.convolutions, strict=True):
+        for block, conv in zip(self.blocks, self.convolutions, strict=True):
             names |= {f"{block}.conv.{field}": f"{conv}.{field}" for field in _CONV_FIELDS}
-        for block, norm in zip(BLOCKS, self.norms, strict=False):
+        for block, norm in zip(self.blocks, self.norms, strict=False):
             if self.output_norm or not block.endswith("_output"):
                 names |= {f"{block}.norm.{field}": f"{norm}.{field}" for field in _NORM_FIELDS}
         return names
@@ -119,6 +116,21 @@ LAYOUTS = (
         score_threshold=0.015,
     ),
 )
+
+
+def own_layout(config: NetworkConfig) -> CheckpointLayout:
+    """The layout of our own files of an architecture, normalised where it says."""
+    names = blocks(config)
+    norms = () if config.norm == "none" else tuple(f"{name}.norm" for name in names)
+    return CheckpointLayout(
+        name=OWN.name,
+        blocks=names,
+        convolutions=tuple(f"{name}.conv" for name in names),
+        norms=norms,
+        norm=config.norm,
+        output_norm=config.output_norm,
+        norm_eps=config.norm_eps,
+    )
 
 
 def detect_layout(keys: Iterable[str], source: str) -> CheckpointLayout:

@@ -13,9 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .architecture import CELL_SIZE, DESCRIPTOR, DETECTOR, ENCODER, NetworkConfig, fold_state
+from .architecture import NetworkConfig, blocks, fold_state, layers
 from .checkpoint_files import WeightsError
-from .checkpoint_layouts import CheckpointLayout, detect_layout, is_counter, shorten, unwrap
+from .checkpoint_layouts import (
+    BLOCKS,
+    CheckpointLayout,
+    detect_layout,
+    is_counter,
+    own_layout,
+    shorten,
+    unwrap,
+)
 
 Floats = NDArray[np.float32]
 
@@ -40,9 +48,14 @@ def read_network(
             or type, or not finite.
     """
     entries = unwrap(entries)
-    layout = detect_layout(entries, source)
-    tensors = _check_entries(entries, layout, source)
-    config = _check_config(_infer_config(tensors, layout, source), config, source)
+    if config is not None and not _is_plain(config):
+        # Strides do not show in tensors: such a file is what its record says, or is refused.
+        layout = own_layout(config)
+        tensors = _check_entries(entries, layout, source)
+    else:
+        layout = detect_layout(entries, source)
+        tensors = _check_entries(entries, layout, source)
+        config = _check_config(_infer_config(tensors, layout, source), config, source)
     _check_shapes(tensors, layout, config, source)
     ours = {name: tensors[key] for name, key in layout.keys().items()}
     if config.norm == "before_relu":
@@ -175,15 +188,9 @@ def _check_shapes(
 
 def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Shape of each block's kernel."""
-    c1, c2, c3, c4 = config.channels
-    widths = (config.in_channels, c1, c1, c2, c2, c3, c3, c4, c4)
-    shapes: dict[str, tuple[int, ...]] = {
-        block: (widths[index + 1], widths[index], 3, 3) for index, block in enumerate(ENCODER)
-    }
-    head = config.head_channels
-    for (hidden, output), count in (
-        (DETECTOR, CELL_SIZE**2 + 1),
-        (DESCRIPTOR, config.descriptor_dim),
-    ):
-        shapes[hidden], shapes[output] = (head, c4, 3, 3), (count, head, 1, 1)
-    return shapes
+    return {layer.name: layer.shape for layer in layers(config) if layer.kind == "convolution"}
+
+
+def _is_plain(config: NetworkConfig) -> bool:
+    """Whether the encoder is arranged as in the paper, as those of all other releases are."""
+    return config.downsampling == "pool" and blocks(config) == BLOCKS and set(config.depths) == {2}

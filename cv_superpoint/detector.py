@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint import decode
 from cv_superpoint.backends import Backend
+from cv_superpoint.checks import as_count, as_flag, as_limit, as_number, as_scales
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
 from cv_superpoint.features import CELL_DIAMETER, Features
 from cv_superpoint.image import (
@@ -25,7 +26,7 @@ from cv_superpoint.image import (
     window_maximum,
 )
 from cv_superpoint.on_device import DecodingBackend, extract_on_device
-from cv_superpoint.tiles import Tile, make_tiles
+from cv_superpoint.tiles import RECEPTIVE_MARGIN, Tile, make_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class DetectorConfig:
     """What is kept of the network's answer.
 
     Attributes:
-        max_keypoints: Keep the strongest; -1 keeps all above the threshold.
+        max_keypoints: Keep the strongest; -1, or 0 as in ``cv2.SIFT``, keeps all above the
+            threshold.
         score_threshold: In [0, 1), that a keypoint's score has to exceed.
         nms_radius: No two keypoints of a level lie within this Chebyshev distance, in pixels.
         score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
@@ -55,17 +57,15 @@ class DetectorConfig:
     tile_size: int = 1024
 
     def __post_init__(self) -> None:
-        if self.max_keypoints < -1:
-            raise FeatureError(
-                f"max_keypoints must be -1 (all) or a count, got {self.max_keypoints}"
-            )
+        self._set("max_keypoints", as_limit(self.max_keypoints))
+        for name in ("nms_radius", "score_radius", "border_margin", "tile_size"):
+            self._set(name, as_count(name, getattr(self, name)))
+        threshold = as_number("score_threshold", self.score_threshold, "a number in [0, 1)")
+        self._set("score_threshold", threshold)
+        self._set("subpixel", as_flag("subpixel", self.subpixel))
+        self._set("scales", as_scales(self.scales))
         if not 0 <= self.score_threshold < 1:
             raise FeatureError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
-        if self.nms_radius < 0 or self.score_radius < 0 or self.border_margin < 0:
-            raise FeatureError(
-                "nms_radius, score_radius and border_margin must not be negative, "
-                f"got {self.nms_radius}, {self.score_radius} and {self.border_margin}"
-            )
         if not self.scales or not all(0.01 <= scale <= 8 for scale in self.scales):
             raise FeatureError(f"scales must be one or more in [0.01, 8], got {self.scales}")
         if len(set(self.scales)) != len(self.scales):
@@ -75,6 +75,9 @@ class DetectorConfig:
                 f"tile_size must be a multiple of {CELL_SIZE}, at least {8 * CELL_SIZE}, "
                 f"got {self.tile_size}"
             )
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # it is frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +123,23 @@ class Detector:
         channels: Channels of the network's input, 1 or 3.
         descriptor_dim: Length of a descriptor.
         config: What to keep.
+        margin: Pixels beyond a cell that the network's outputs depend on.
     """
 
     def __init__(
-        self, backend: Backend, *, channels: int, descriptor_dim: int, config: DetectorConfig
+        self,
+        backend: Backend,
+        *,
+        channels: int,
+        descriptor_dim: int,
+        config: DetectorConfig,
+        margin: int = RECEPTIVE_MARGIN,
     ) -> None:
         self.backend = backend
         self.channels = channels
         self.descriptor_dim = descriptor_dim
         self.config = config
+        self.margin = margin
 
     def extract(self, image: Any, mask: Any = None) -> Features:
         """Keypoints and descriptors of one image.
@@ -271,6 +282,7 @@ class Detector:
                 size,
                 tile_size=self.config.tile_size,
                 reach=max(self.config.nms_radius, self.config.score_radius),
+                margin=self.margin,
             )
             step = self.backend.batch if len(tiles) == 1 else 1
             for start in range(0, len(group), step):

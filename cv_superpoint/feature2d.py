@@ -17,25 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint import storage
+from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.call_forms import REQUIRED, check_count, give, one_of, to_host
+from cv_superpoint.checks import (
+    as_count,
+    as_device,
+    as_images,
+    as_limit,
+    as_name,
+    as_scales,
+    check_images,
+)
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features, keypoints_to_array
 from cv_superpoint.image import check_image, is_empty
+from cv_superpoint.parameters import Parameters
 from cv_superpoint.streaming import stream
-from cv_superpoint.weights import load_weights
+from cv_superpoint.weights import WeightsError, load_weights
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
 Image = TypeVar("Image")
 
 
-class SuperPointFeature2D:
+class SuperPointFeature2D(Parameters):
     """SuperPoint with the methods, call forms and return types of ``cv2.SIFT``.
 
     Args:
-        maxKeypoints: Keep the strongest; -1 keeps all above the threshold.
+        maxKeypoints: Keep the strongest; -1, None, or 0 as in ``cv2.SIFT``, keeps all above the
+            threshold.
         scoreThreshold: Score a keypoint must exceed, in [0, 1); None takes what the weights
             recommend.
         nmsRadius: No two keypoints lie within this Chebyshev distance, in pixels.
@@ -43,10 +55,10 @@ class SuperPointFeature2D:
         subpixel: Refine positions below the pixel.
         weights: Bundled name or path of a checkpoint (ours, or in the layout of Magic Leap,
             rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
         precision: "auto", "float32", "bfloat16" or "float16".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
-        scales: Pyramid levels relative to the image, merged into one set; see
+        scales: Pyramid levels relative to the image, or one, merged into one set; see
             docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` the level's index.
         scoreRadius: A keypoint's score is the sum of the probabilities within this Chebyshev
             distance, in pixels; 0 takes the probability of its pixel, as the paper; None takes
@@ -66,51 +78,56 @@ class SuperPointFeature2D:
 
     def __init__(
         self,
-        maxKeypoints: int = -1,
+        maxKeypoints: int | None = -1,
         scoreThreshold: float | None = None,
         nmsRadius: int = 4,
         borderMargin: int = 4,
         subpixel: bool = True,
         weights: str | os.PathLike[str] | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-        backend: str = "auto",
+        device: Any = "auto",
+        precision: Any = "auto",
+        backend: str | None = "auto",
         *,
-        scales: Sequence[float] = (1.0,),
+        scales: float | Sequence[float] | None = (1.0,),
         scoreRadius: int | None = None,
         threads: int | None = None,
     ) -> None:
-        self._runtime = {"device": device, "precision": precision, "backend": backend}
-        if threads is not None and threads < 1:
-            raise FeatureError(f"threads must be positive, or None for all cores, got {threads}")
-        self._threads = threads
-        self._load(weights)
-        scoreThreshold, scoreRadius = self._weights.scoring(scoreThreshold, scoreRadius)
+        self._runtime = {
+            "device": as_device(device),
+            "precision": as_name("precision", precision),
+            "backend": as_name("backend", backend),
+        }
+        self._threads = None if threads is None else as_count("threads", threads, 1, ", or None")
+        # Checked before the network is loaded; the weights may have to say the rest.
         config = DetectorConfig(
-            max_keypoints=maxKeypoints,
-            score_threshold=scoreThreshold,
+            max_keypoints=as_limit(maxKeypoints),
+            score_threshold=0.0 if scoreThreshold is None else scoreThreshold,
             nms_radius=nmsRadius,
-            score_radius=scoreRadius,
+            score_radius=0 if scoreRadius is None else scoreRadius,
             border_margin=borderMargin,
             subpixel=subpixel,
-            scales=tuple(scales),
+            scales=as_scales(scales),
         )
-        self._detector = self._make_detector(config)
+        self._load(weights)
+        threshold, radius = self._weights.scoring(scoreThreshold, scoreRadius)
+        self._detector = self._make_detector(
+            replace(config, score_threshold=threshold, score_radius=radius)
+        )
 
     @classmethod
     def create(
         cls,
-        maxKeypoints: int = -1,
+        maxKeypoints: int | None = -1,
         scoreThreshold: float | None = None,
         nmsRadius: int = 4,
         borderMargin: int = 4,
         subpixel: bool = True,
         weights: str | os.PathLike[str] | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-        backend: str = "auto",
+        device: Any = "auto",
+        precision: Any = "auto",
+        backend: str | None = "auto",
         *,
-        scales: Sequence[float] = (1.0,),
+        scales: float | Sequence[float] | None = (1.0,),
         scoreRadius: int | None = None,
         threads: int | None = None,
     ) -> SuperPointFeature2D:
@@ -132,8 +149,13 @@ class SuperPointFeature2D:
 
     def _load(self, weights: str | os.PathLike[str] | None) -> None:
         self._weights = load_weights(weights)
-        self._choice = choose(**self._runtime, measured=self._weights.precisions)
-        self._backend = make_backend(self._weights, self._choice, threads=self._threads)
+        try:
+            self._choice = choose(**self._runtime, measured=self._weights.precisions)
+            self._backend = make_backend(self._weights, self._choice, threads=self._threads)
+        except (FeatureError, WeightsError):
+            raise
+        except ValueError as error:  # so that programs written for cv2 catch it
+            raise FeatureError(str(error)) from error
 
     def _make_detector(self, config: DetectorConfig) -> Detector:
         network = self._weights.config
@@ -142,6 +164,7 @@ class SuperPointFeature2D:
             channels=network.in_channels,
             descriptor_dim=network.descriptor_dim,
             config=config,
+            margin=receptive_margin(network),
         )
 
     # ---- the twelve methods of cv2.Feature2D ----
@@ -297,73 +320,6 @@ class SuperPointFeature2D:
             self._load(weights)
         self._detector = self._make_detector(parameters.config)
 
-    # ---- getters and setters of what can change after construction ----
-
-    def _set(self, **changes: Any) -> None:
-        # A new detector rather than a changed one: calls under way in other threads keep theirs.
-        self._detector = self._make_detector(replace(self._detector.config, **changes))
-
-    def getMaxKeypoints(self) -> int:
-        """Most keypoints kept; -1 for all."""
-        return self._detector.config.max_keypoints
-
-    def setMaxKeypoints(self, maxKeypoints: int) -> None:
-        """Set :meth:`getMaxKeypoints`."""
-        self._set(max_keypoints=maxKeypoints)
-
-    def getScoreThreshold(self) -> float:
-        """Score that a keypoint must exceed."""
-        return self._detector.config.score_threshold
-
-    def setScoreThreshold(self, scoreThreshold: float | None) -> None:
-        """Set :meth:`getScoreThreshold`; None takes what the weights recommend.
-
-        Raises:
-            FeatureError: If they recommend one for another :meth:`getScoreRadius` only.
-        """
-        threshold, _ = self._weights.scoring(scoreThreshold, self.getScoreRadius())
-        self._set(score_threshold=threshold)
-
-    def getScoreRadius(self) -> int:
-        """Pixels around a keypoint whose probabilities make its score; 0 for its own alone."""
-        return self._detector.config.score_radius
-
-    def setScoreRadius(self, scoreRadius: int) -> None:
-        """Set :meth:`getScoreRadius`; the threshold stays, and should be set with it."""
-        self._set(score_radius=scoreRadius)
-
-    def getNmsRadius(self) -> int:
-        """Radius of the non-maximum suppression, in pixels."""
-        return self._detector.config.nms_radius
-
-    def setNmsRadius(self, nmsRadius: int) -> None:
-        """Set :meth:`getNmsRadius`."""
-        self._set(nms_radius=nmsRadius)
-
-    def getBorderMargin(self) -> int:
-        """Distance that keypoints keep from the border, in pixels."""
-        return self._detector.config.border_margin
-
-    def setBorderMargin(self, borderMargin: int) -> None:
-        """Set :meth:`getBorderMargin`."""
-        self._set(border_margin=borderMargin)
-
-    def getSubpixel(self) -> bool:
-        """Whether positions are refined below the pixel."""
-        return self._detector.config.subpixel
-
-    def setSubpixel(self, subpixel: bool) -> None:
-        """Set :meth:`getSubpixel`."""
-        self._set(subpixel=subpixel)
-
-    def getScales(self) -> tuple[float, ...]:
-        """The pyramid's levels, relative to the image."""
-        return self._detector.config.scales
-
-    def setScales(self, scales: Sequence[float]) -> None:
-        """Set :meth:`getScales`."""
-        self._set(scales=tuple(scales))
-
     # ---- beyond cv2 ----
 
     def extract(self, image: Any, mask: Any = None) -> Features:
@@ -374,7 +330,7 @@ class SuperPointFeature2D:
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
         """:meth:`extract` for each image, of any sizes; one call fills a GPU."""
-        hosts = [to_host(image) for image in images]
+        hosts = [to_host(image) for image in as_images(images)]
         return self._detector.extract_batch(
             hosts, None if masks is None else [to_host(mask) for mask in masks]
         )
@@ -397,7 +353,8 @@ class SuperPointFeature2D:
         Raises:
             FeatureError: If ``ahead`` is below 1; when it is an image's turn, as :meth:`extract`.
         """
-        return stream(self._detector, images, to_host, ahead)
+        check_images(images)
+        return stream(self._detector, images, to_host, as_count("ahead", ahead, 1))
 
     def describe(self) -> str:
         """One line on what runs where and why, and on which weights."""

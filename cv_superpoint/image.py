@@ -8,25 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.conversions import array_remedy, describe, remedy, shape_remedy
 from cv_superpoint.errors import FeatureError
 
 CELL_SIZE = 8
 
 ByteArray: TypeAlias = NDArray[np.uint8]
-
-_HINTS = {
-    "float16": "np.clip(image * 255, 0, 255).astype(np.uint8) if it lies in [0, 1]",
-    "float32": "np.clip(image * 255, 0, 255).astype(np.uint8) if it lies in [0, 1]",
-    "float64": "np.clip(image * 255, 0, 255).astype(np.uint8) if it lies in [0, 1]",
-    "uint16": "(image >> 8).astype(np.uint8), or cv2.normalize to use its full range",
-    "bool": "image.astype(np.uint8) * 255",
-}
-
-
-def _what(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape}"
-    return type(value).__name__
 
 
 def check_image(image: Any) -> ByteArray:
@@ -36,18 +23,18 @@ def check_image(image: Any) -> ByteArray:
         FeatureError: If it is anything else; the message tells the conversion.
     """
     if not isinstance(image, np.ndarray):
-        hint = "; read it with cv2.imread" if isinstance(image, str) else ""
-        raise FeatureError(f"image must be a uint8 numpy array, got {_what(image)}{hint}")
+        what, how = describe(image), remedy(image)
+        raise FeatureError(f"image must be a uint8 numpy array, got {what}; {how}")
     if image.dtype != np.uint8:
-        hint = _HINTS.get(str(image.dtype), "image.astype(np.uint8) once it lies in [0, 255]")
-        raise FeatureError(f"image must be uint8, got {_what(image)}; convert with {hint}")
+        how = array_remedy(image)
+        raise FeatureError(f"image must be uint8, got {describe(image)}; {how}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise FeatureError(
             "image must be (H, W) or (H, W, C) with 1, 3 or 4 channels (grey, BGR, BGRA), "
-            f"got {_what(image)}; for several images pass a list"
+            f"got {describe(image)}; {shape_remedy(image)}"
         )
     if image.size == 0:
-        raise FeatureError(f"image is empty, got {_what(image)}; check that it was read")
+        raise FeatureError(f"image is empty, got {describe(image)}; check that it was read")
     return image
 
 
@@ -94,13 +81,13 @@ def check_mask(mask: Any, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         return None
     if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.bool_):
         raise FeatureError(
-            f"mask must be a uint8 or bool numpy array, got {_what(mask)}; "
+            f"mask must be a uint8 or bool numpy array, got {describe(mask)}; "
             "convert with (mask != 0).astype(np.uint8)"
         )
     if mask.ndim == 3 and mask.shape[2] == 1:
         mask = mask[:, :, 0]
     if mask.ndim != 2:
-        raise FeatureError(f"mask must have one channel, got {_what(mask)}")
+        raise FeatureError(f"mask must have one channel, got {describe(mask)}")
     if mask.shape != size:
         raise FeatureError(
             f"mask must have the image's size {size[0]} x {size[1]} (height x width), "

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cv_superpoint.conversions import describe
 from cv_superpoint.decode import LARGEST_SHIFT
+from cv_superpoint.detector import DetectorConfig
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.network import CELL_SIZE, SuperPointNet, logits_to_heatmap, sample_descriptors
 from cv_superpoint.torch_decode import keypoint_scores, soft_argmax
 from cv_superpoint.weights import load_weights
@@ -39,13 +43,16 @@ class SuperPoint(nn.Module):
 
     Args:
         net: The network.
-        max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
+        max_keypoints: Keep the strongest of each image; -1 or 0 keeps all above the threshold.
         score_threshold: In [0, 1), that a keypoint's score has to exceed.
         nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
         score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
             distance, in pixels; 0 takes the probability of its pixel, as the paper.
         border_margin: No keypoint lies closer to the border, in pixels.
         subpixel: Refine positions below the pixel.
+
+    Raises:
+        FeatureError: If an option is out of range.
     """
 
     def __init__(
@@ -61,12 +68,20 @@ class SuperPoint(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
-        self.max_keypoints = max_keypoints
-        self.score_threshold = score_threshold
-        self.nms_radius = nms_radius
-        self.score_radius = score_radius
-        self.border_margin = border_margin
-        self.subpixel = subpixel
+        config = DetectorConfig(
+            max_keypoints=max_keypoints,
+            score_threshold=score_threshold,
+            nms_radius=nms_radius,
+            score_radius=score_radius,
+            border_margin=border_margin,
+            subpixel=subpixel,
+        )
+        self.max_keypoints = config.max_keypoints
+        self.score_threshold = config.score_threshold
+        self.nms_radius = config.nms_radius
+        self.score_radius = config.score_radius
+        self.border_margin = config.border_margin
+        self.subpixel = config.subpixel
 
     @classmethod
     def from_weights(
@@ -117,7 +132,11 @@ class SuperPoint(nn.Module):
         Returns:
             The heatmap (B, H, W) of probabilities, and unit descriptors (B, D, H'/8, W'/8) of
             the image padded to multiples of 8; a cell is centred on pixel (8 j + 3.5, 8 i + 3.5).
+
+        Raises:
+            FeatureError: If the images are no such tensor.
         """
+        _check_tensor(images)
         height, width = images.shape[-2:]
         padding = (0, -width % CELL_SIZE, 0, -height % CELL_SIZE)
         logits, descriptors = self.net(F.pad(images, padding, mode="replicate"))
@@ -151,3 +170,16 @@ class SuperPoint(nn.Module):
             scores=scores[rows, columns],
             descriptors=sample_descriptors(dense, points[None])[0],
         )
+
+
+def _check_tensor(images: Any) -> None:
+    is_tensor = isinstance(images, Tensor)
+    if is_tensor and images.ndim == 4 and images.is_floating_point():
+        return
+    how = "images[None] makes a batch of one" if is_tensor else "torch.from_numpy makes one"
+    if is_tensor and images.ndim == 4:
+        how = "convert with images / 255"
+    raise FeatureError(
+        "images must be a floating tensor (B, C, H, W) with values in [0, 1], got "
+        f"{describe(images)}; {how}"
+    )

@@ -6,18 +6,27 @@ Description", CVPR Workshops 2018, section 3. Written from the paper.
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cv_superpoint.architecture import CELL_SIZE, POOLED, NetworkConfig, Norm, fold_state
+from cv_superpoint.architecture import (
+    CELL_SIZE,
+    DESCRIPTOR,
+    DETECTOR,
+    Layer,
+    NetworkConfig,
+    Norm,
+    fold_state,
+    layers,
+)
 
 __all__ = [
     "CELL_SIZE",
     "ConvBlock",
+    "Encoded",
     "NetworkConfig",
     "Norm",
     "SuperPointNet",
@@ -27,25 +36,32 @@ __all__ = [
 ]
 
 
-class ConvBlock(nn.Module):
-    """Convolution, optional batch normalisation, optional ReLU; keeps the size."""
+class Encoded(NamedTuple):
+    """What the heads take: maps (B, C, H/8, W/8), the same ones unless the detector has skips."""
 
-    def __init__(
-        self, c_in: int, c_out: int, *, kernel: int = 3, relu: bool = True, norm: Norm, eps: float
-    ) -> None:
+    detector: Tensor
+    descriptor: Tensor
+
+
+class ConvBlock(nn.Module):
+    """Convolution, optional batch normalisation, optional ReLU."""
+
+    def __init__(self, layer: Layer, *, norm: Norm, eps: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2)
+        c_out, c_in, kernel, _ = layer.shape
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride=layer.stride, padding=layer.padding)
         self.norm = nn.BatchNorm2d(c_out, eps=eps) if norm != "none" else None
         self.norm_first = norm == "before_relu"
-        self.relu = relu
+        self.relu = layer.relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, H, W)."""
+        """(B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
         x = self.conv(x)
         if self.norm is not None and self.norm_first:
             x = self.norm(x)
         if self.relu:
-            x = F.relu(x, inplace=True)
+            # With gradients in bfloat16, clamping in place takes a CPU twice as long.
+            x = F.relu(x, inplace=not (x.requires_grad and x.dtype == torch.bfloat16))
         if self.norm is not None and not self.norm_first:
             x = self.norm(x)
         return x
@@ -63,41 +79,60 @@ class SuperPointNet(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        c1, c2, c3, c4 = config.channels
-        widths = (config.in_channels, c1, c1, c2, c2, c3, c3, c4, c4)
+        built = {}
+        for layer in layers(config):
+            if layer.kind == "convolution":
+                last = layer.name in (DETECTOR[1], DESCRIPTOR[1])
+                norm = "none" if last and not config.output_norm else config.norm
+                built[layer.name] = ConvBlock(layer, norm=norm, eps=config.norm_eps)
 
-        def block(c_in: int, c_out: int) -> ConvBlock:
-            return ConvBlock(c_in, c_out, norm=config.norm, eps=config.norm_eps)
+        def group(name: str) -> nn.ModuleList:
+            return nn.ModuleList(block for key, block in built.items() if key.startswith(name))
 
-        def output(c_out: int) -> ConvBlock:
-            norm = config.norm if config.output_norm else "none"
-            return ConvBlock(
-                config.head_channels, c_out, kernel=1, relu=False, norm=norm, eps=config.norm_eps
-            )
+        self.encoder = group("encoder.")
+        if config.detector_skips:
+            self.detector_skips = group("detector_skips.")
+        self.detector_hidden, self.detector_output = (built[name] for name in DETECTOR)
+        self.descriptor_hidden, self.descriptor_output = (built[name] for name in DESCRIPTOR)
 
-        self.encoder = nn.ModuleList(block(a, b) for a, b in pairwise(widths))
-        self.detector_hidden = block(c4, config.head_channels)
-        self.detector_output = output(CELL_SIZE * CELL_SIZE + 1)
-        self.descriptor_hidden = block(c4, config.head_channels)
-        self.descriptor_output = output(config.descriptor_dim)
-
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> shared features (B, 128, H/8, W/8)."""
+    def first_stage(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the maps of the first encoder stage."""
         x = image
-        for index, layer in enumerate(self.encoder):
-            # Three poolings of two after stages 1 to 3 make the cell size of 8 (section 3.1).
-            if index in POOLED:
-                x = F.max_pool2d(x, 2, 2)
+        for layer in self.encoder[: self.config.depths[0]]:
             x = layer(x)
         return x
 
-    def detect(self, features: Tensor) -> Tensor:
-        """Shared features -> logits (B, 65, H/8, W/8) (section 3.2)."""
-        return cast(Tensor, self.detector_output(self.detector_hidden(features)))
+    def later_stages(self, first: Tensor) -> Encoded:
+        """The maps of the first encoder stage -> what the heads take (sections 3.1, 3.2)."""
+        maps, index = [first], self.config.depths[0]
+        for depth in self.config.depths[1:]:
+            x = maps[-1]
+            # Three halvings make the cell size of 8.
+            if self.config.downsampling == "pool":
+                x = F.max_pool2d(x, 2, 2)
+            for layer in self.encoder[index : index + depth]:
+                x = layer(x)
+            maps.append(x)
+            index += depth
+        shared = maps[-1]
+        if not self.config.detector_skips:
+            return Encoded(shared, shared)
+        total = shared
+        for skip, x in zip(self.detector_skips, maps[:-1], strict=True):
+            total = total + skip(x)
+        return Encoded(F.relu(total), shared)
 
-    def describe(self, features: Tensor) -> Tensor:
-        """Shared features -> dense descriptors (B, D, H/8, W/8) of unit length (section 3.3)."""
-        raw = self.descriptor_output(self.descriptor_hidden(features))
+    def encode(self, image: Tensor) -> Encoded:
+        """(B, C, H, W) in [0, 1] -> what the heads take."""
+        return self.later_stages(self.first_stage(image))
+
+    def detect(self, features: Encoded) -> Tensor:
+        """Encoder maps -> logits (B, 65, H/8, W/8) (section 3.2)."""
+        return cast(Tensor, self.detector_output(self.detector_hidden(features.detector)))
+
+    def describe(self, features: Encoded) -> Tensor:
+        """Encoder maps -> dense descriptors (B, D, H/8, W/8) of unit length (section 3.3)."""
+        raw = self.descriptor_output(self.descriptor_hidden(features.descriptor))
         return F.normalize(raw, dim=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,52 +2,89 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import cv2
-import numpy as np
 
+from cv_superpoint.completeness import is_cut_short, with_end
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files import write_file
 from cv_superpoint.files.entries import read_file
-from cv_superpoint.files.formats import is_text, mark_png, why_unreadable
+from cv_superpoint.files.formats import mark_png, why_unreadable
+from cv_superpoint.files.names import is_text
 from cv_superpoint.image import ByteArray
+from cv_superpoint.orientation import orientation, turn, without_orientation
+from cv_superpoint.pixels import decode, why_unread
 
 Made = Literal["drawing", "panorama"]
 
-_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""A marker inside a JPEG scan that is neither a stuffed byte nor a restart."""
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture file that was read.
+
+    Attributes:
+        pixels: (H, W, 3) BGR or (H, W) grey, uint8.
+        turned: Whether they are not as stored, because the file states an orientation.
+        values: How values of other types than uint8 became uint8; empty where they were.
+        damage: What the file lacks although every row is there; empty for a whole file.
+    """
+
+    pixels: ByteArray
+    turned: bool = False
+    values: str = ""
+    damage: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the file, for those who look at the results."""
+        return tuple(note for note in (self.damage, self.values) if note)
 
 
-def read_picture(
+def load_picture(
     path: str | os.PathLike[str], *, grey: bool = False, upright: bool = True
-) -> ByteArray:
-    """A picture file as (H, W, 3) BGR or (H, W) grey, uint8.
+) -> Picture:
+    """Read a picture file.
 
     Args:
-        path: Of any format that OpenCV reads.
-        grey: Decode straight to grey.
-        upright: Turn as the file's EXIF orientation says. COLMAP and hloc do not.
+        path: Of any format that OpenCV reads, with values of any type.
+        grey: Decode to grey.
+        upright: Turn as the file's orientation says, as viewers and ``cv2.imread`` do. COLMAP and
+            hloc take pixels as stored.
 
     Raises:
         PictureError: If it is missing, no picture, or cut short.
     """
     data = read_file(path)
+    damage = ""
     if is_cut_short(data):
-        raise PictureError(f"{path}: the file is cut short; copy it again")
-    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
-    if not upright:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        whole = with_end(data)
+        if whole is None:
+            raise PictureError(f"{path}: the file is cut short; copy it again")
+        data, damage = whole, "the file lacks its end mark, but every row is there"
+    turns = orientation(data) if upright else 1
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        decoded = decode(without_orientation(data), grey=grey)
     except cv2.error as error:
         raise PictureError(f"{path}: OpenCV refuses it ({error.err})") from error
-    if image is None:
-        raise PictureError(f"{path}: {why_unreadable(data)}")
-    return image.astype(np.uint8, copy=False)
+    if decoded is None:
+        raise PictureError(f"{path}: {why_unread(data) or why_unreadable(data)}")
+    pixels, values = decoded
+    return Picture(pixels=turn(pixels, turns), turned=turns > 1, values=values, damage=damage)
+
+
+def read_picture(
+    path: str | os.PathLike[str], *, grey: bool = False, upright: bool = True
+) -> ByteArray:
+    """The pixels of :func:`load_picture`; its notes are logged as warnings."""
+    picture = load_picture(path, grey=grey, upright=upright)
+    for note in picture.notes:
+        logging.getLogger(__name__).warning("%s: %s", path, note)
+    return picture.pixels
 
 
 def picture_or_why(path: str | os.PathLike[str]) -> ByteArray | PictureError:
@@ -56,34 +93,6 @@ def picture_or_why(path: str | os.PathLike[str]) -> ByteArray | PictureError:
         return read_picture(path)
     except PictureError as error:
         return error
-
-
-def is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG file ends before its last mark. OpenCV fills the rest of such a JPEG.
-
-    What follows the last mark, as the films in some phones' pictures, does not matter.
-    """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data
-    if not data.startswith(b"\xff\xd8"):
-        return False
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return False  # no JPEG that we understand: OpenCV decides
-        kind = data[position + 1]
-        if kind == 0xD9:
-            return False
-        if kind == 0xFF:
-            position += 1
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if kind == 0xDA:  # the compressed data follow its header
-            found = _SCAN_END.search(data, position)
-            if found is None:
-                return True
-            position = found.start()
-    return not data[position:].startswith(b"\xff\xd9")
 
 
 def write_picture(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cv_superpoint.backends import Backend
 from cv_superpoint.detector import Detector
-from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features
 
 Image = TypeVar("Image")
@@ -41,13 +40,12 @@ def stream(
     ahead: int,
 ) -> Iterator[tuple[Image, Features]]:
     """See :meth:`cv_superpoint.SuperPointFeature2D.extractStream`."""
-    if ahead < 1:
-        raise FeatureError(f"ahead must be at least 1, got {ahead}")
     in_turn = Detector(
         cast(Backend, _InTurn(detector.backend)),
         channels=detector.channels,
         descriptor_dim=detector.descriptor_dim,
         config=detector.config,
+        margin=detector.margin,
     )
     return _in_order(lambda image: in_turn.extract(to_array(image)), images, ahead)
 

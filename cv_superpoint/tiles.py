@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.architecture import NetworkConfig, receptive_margin
 from cv_superpoint.decode import SUBPIXEL_RADIUS
 from cv_superpoint.image import CELL_SIZE, ByteArray
 
-RECEPTIVE_MARGIN = 40
-"""Pixels beyond a cell that its outputs depend on: 2 at full resolution, 2 convolutions of stride
-2, 4 and 8 each (4 + 8 + 16), one of the heads (8), 38 in all, rounded up to the grid of cells."""
+RECEPTIVE_MARGIN = receptive_margin(NetworkConfig())
+"""That of the paper's network, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,9 @@ def _cuts(length: int, tile_size: int) -> list[int]:
     return [*range(0, length, step), length]
 
 
-def make_tiles(size: tuple[int, int], *, tile_size: int, reach: int) -> list[Tile]:
+def make_tiles(
+    size: tuple[int, int], *, tile_size: int, reach: int, margin: int = RECEPTIVE_MARGIN
+) -> list[Tile]:
     """Tiles of a padded image; a single one if it has at most ``tile_size ** 2`` pixels.
 
     A tile reaches past its core by what the core's heatmap, suppression, sub-pixel positions
@@ -62,12 +64,14 @@ def make_tiles(size: tuple[int, int], *, tile_size: int, reach: int) -> list[Til
         size: (height, width), multiples of 8.
         tile_size: Longest side of a core, a multiple of 8.
         reach: Pixels around a keypoint that its suppression and its score depend on.
+        margin: Pixels beyond a cell that its outputs depend on, see
+            :func:`cv_superpoint.architecture.receptive_margin`.
     """
     height, width = size
     if height * width <= tile_size**2:
         return [Tile(top=0, left=0, bottom=height, right=width, core=(0, 0, height, width))]
     around = max(reach, SUBPIXEL_RADIUS, CELL_SIZE)
-    halo = RECEPTIVE_MARGIN + math.ceil(around / CELL_SIZE) * CELL_SIZE
+    halo = margin + math.ceil(around / CELL_SIZE) * CELL_SIZE
     rows, columns = _cuts(height, tile_size), _cuts(width, tile_size)
     return [
         Tile(

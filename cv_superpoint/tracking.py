@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.features import Features
 from cv_superpoint.files.entries import A_PIPE, look
-from cv_superpoint.files.formats import is_text
+from cv_superpoint.files.names import is_text
 from cv_superpoint.files.writing import make_folder, replacing
 from cv_superpoint.image import ByteArray
 from cv_superpoint.nearest import mutual_nearest

@@ -103,7 +103,7 @@ class LoadedWeights:
         return net.eval()
 
     def convolutions(self) -> dict[str, Convolution]:
-        """The network's twelve convolutions by block name, for backends without torch."""
+        """The network's convolutions by block name, for backends without torch."""
         return convolutions(self.tensors, self.config)
 
 
@@ -314,11 +314,15 @@ def _clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def _read_config(architecture: Any, path: Path) -> NetworkConfig:
     try:
-        channels = tuple(int(count) for count in architecture["channels"])
+        counts = {
+            name: tuple(int(count) for count in architecture[name])
+            for name in ("channels", "depths")
+            if name == "channels" or name in architecture
+        }
         eps = float(architecture.get("norm_eps", 1e-5))
         if not 0 < eps < 1:
             raise ValueError(f"norm_eps must be between 0 and 1, got {eps}")
-        return NetworkConfig(**{**architecture, "channels": channels, "norm_eps": eps})
+        return NetworkConfig(**{**architecture, **counts, "norm_eps": eps})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{path}: expected a recorded architecture with the fields of NetworkConfig, got "

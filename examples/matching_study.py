@@ -144,7 +144,7 @@ def main() -> int:
             rows.setdefault(name, Row()).add(first, second, pairs, truth)
         count += 1
     print(f"{count} pairs; kept: correct matches / those of all mutual nearest neighbours")
-    print("| test | matches | precision | kept | e ≤ 1 px | e ≤ 3 px | e ≤ 5 px |")
+    print("| test | matches | precision | kept | e <= 1 px | e <= 3 px | e <= 5 px |")
     print("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
         print(row.text(name.replace("ratio None", "none"), rows["ratio None"].correct))

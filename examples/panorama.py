@@ -55,8 +55,12 @@ def main() -> int:
 
     detector = cv_superpoint.SuperPointFeature2D.create(maxKeypoints=1500, weights=args.weights)
     try:
-        model = "plane" if args.plane else "rotation"
-        panorama = stitch(images, detector, megapixels=args.megapixels, model=model)
+        panorama = stitch(
+            images,
+            detector,
+            megapixels=args.megapixels,
+            model="plane" if args.plane else "rotation",
+        )
     except StitchError as error:
         print(f"no panorama: {error}")
         return 1

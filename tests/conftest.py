@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import skimage.data
+import torch
+from pinned import FLOAT32
 
 from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.backends import cache
+
+# A busy machine takes as long as it takes.
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_report_header() -> str:
     return f"OpenCV {cv2.__version__}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: one process trains while the other does the rest."""
+    items.sort(key=lambda item: item.path.name != "test_smoke.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder of this run for compiled networks, for its subprocesses too.
+
+    The user's own may hold older ones, and there may be no home folder to have it in.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.ENVIRONMENT, str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def thread_counts() -> Iterator[None]:
+    """The process's thread counts after a test are those before it: some tests set them."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    if torch.get_num_threads() != before[0]:
+        torch.set_num_threads(before[0])
+    if cv2.getNumThreads() != before[1]:
+        cv2.setNumThreads(before[1])
 
 
 @pytest.fixture(scope="session")
@@ -29,5 +70,5 @@ def grey(bgr: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def detector() -> SuperPointFeature2D:
-    """The bundled weights with every default; tests that set parameters make their own."""
-    return SuperPointFeature2D.create(device="cpu")
+    """The bundled weights in float32 on the CPU; tests that set parameters make their own."""
+    return SuperPointFeature2D.create(**FLOAT32)

@@ -71,6 +71,12 @@ def photograph(name: str) -> Any:
     return getattr(skimage.data, name)()[..., ::-1]
 
 
+def test_a_script_elsewhere_runs_with_the_opencv_of_this_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import cv2; print(cv2.__version__)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == cv2.__version__
+
+
 def test_demo_as_a_script(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "demo.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from cv_superpoint.cli.output import show_every_character
 from train import distributed
 from train.config import RunConfig
 from train.evaluate.run import main as evaluate
@@ -86,6 +87,7 @@ def main() -> None:
     if command := commands.get(next(iter(sys.argv[1:]), "")):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         raise SystemExit(command(sys.argv[2:]))
+    show_every_character()
     known, config = parse()
     if not torch.cuda.is_available():
         restart_with_settings()

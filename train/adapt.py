@@ -94,8 +94,12 @@ class _DetectorHalf(torch.nn.Module):
         return self.net.detect(self.net.encode(images))
 
 
-def make_detector(net: SuperPointNet) -> Detector:
+def make_detector(net: SuperPointNet, precision: str = "auto") -> Detector:
     """A folded network as a detector, in the fastest backend for the CPU that is installed.
+
+    Args:
+        net: The network.
+        precision: "float32", "bfloat16", or "auto": what is fastest.
 
     Returns:
         A function from (B, H, W) or (B, H, W, 3) uint8 images to their (H, W) heatmaps.
@@ -111,7 +115,7 @@ def make_detector(net: SuperPointNet) -> Detector:
     )
     # bfloat16, where a CPU multiplies in it, is precise enough for an average of many views.
     choice = choose(
-        backend="auto", device="cpu", precision="auto", measured=("float32", "bfloat16")
+        backend="auto", device="cpu", precision=precision, measured=("float32", "bfloat16")
     )
     backend = make_backend(weights, choice, threads=torch.get_num_threads())
 
@@ -164,15 +168,22 @@ def aggregate(
 
 
 def aggregate_on_device(
-    image: npt.NDArray[np.uint8], views: list[Matrix], net: SuperPointNet, config: AdaptConfig
+    image: npt.NDArray[np.uint8],
+    views: list[Matrix],
+    net: SuperPointNet,
+    config: AdaptConfig,
+    precision: str = "auto",
 ) -> Heatmap:
-    """The same as :func:`aggregate`, on the network's device and in batches throughout."""
+    """The same as :func:`aggregate`, on the network's device and in batches throughout.
+
+    ``precision`` is as of :func:`train.runtime.wants_bfloat16`.
+    """
     half, device = _DetectorHalf(net).eval(), next(net.parameters()).device
     size = (image.shape[0], image.shape[1])
     photo = to_tensor(image)[None].to(device)
     sizes = torch.tensor([size], dtype=torch.float64, device=device)
     total, count = (torch.zeros(size, device=device) for _ in range(2))
-    bfloat16 = wants_bfloat16("auto", device)
+    bfloat16 = wants_bfloat16(precision, device)
     for start in range(0, len(views), config.batch_size):
         forward = np.stack(views[start : start + config.batch_size])
         # Depths must be positive inside the photograph and inside the view.

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import tyro
 
+from cv_superpoint.cli.output import show_every_character
+
 Config = TypeVar("Config")
 
 
@@ -25,6 +27,7 @@ def run_command(
     Returns:
         Exit status: 0, or 2 where the input cannot be used.
     """
+    show_every_character()
     try:
         work(tyro.cli(options, args=args, prog=prog))
     except (ValueError, OSError) as error:

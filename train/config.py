@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from cv_superpoint.architecture import NetworkConfig
 from train.adapt import AdaptConfig
 from train.joint import JointConfig
 from train.magicpoint import MagicPointConfig
@@ -21,6 +22,10 @@ class RunConfig:
         threads: Threads of the training process on a CPU; 0 leaves the choice to torch.
         drawings: Synthetic drawings that stand in for photographs when none are given.
         held_out: Photographs kept out of joint training to watch it.
+        network: The architecture that is trained, unless training starts from weights; the stages
+            say where it is normalised.
+        teacher: Weights (a bundled name or a file) that label the photographs of the first round.
+            The network then starts from nothing, without the stage magicpoint.
         rounds: How often the photographs are labelled, each time with the newest detector, and
             trained on.
         magicpoint: The first stage.
@@ -34,6 +39,8 @@ class RunConfig:
     threads: int = 0
     drawings: int = 400
     held_out: int = 12
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    teacher: str | None = None
     rounds: int = 1
     magicpoint: MagicPointConfig = field(default_factory=MagicPointConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cv_superpoint.network import SuperPointNet, fold_batchnorm
+from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import save_weights
 from train import checkpoint
 from train.adapt import median_threshold
@@ -25,10 +25,19 @@ KEYPOINTS = 160
 
 def network_of(path: Path) -> TrainingNetwork:
     """The network of a checkpoint, in evaluation mode."""
-    weights = checkpoint.weights_of(checkpoint.load(path))
-    network = TrainingNetwork(0, weights["net.encoder.0.conv.weight"].shape[1])
+    state = checkpoint.load(path)
+    weights = checkpoint.weights_of(state)
+    network = TrainingNetwork(0, architecture_of(state))
     network.load_state_dict(weights)
     return network.eval()
+
+
+def architecture_of(state: dict[str, Any]) -> NetworkConfig:
+    """The architecture of a checkpoint; the paper's, normalised, where it records none."""
+    if "architecture" in state:
+        return NetworkConfig(**state["architecture"])
+    channels = state["network"]["net.encoder.0.conv.weight"].shape[1]
+    return NetworkConfig(in_channels=channels, norm="before_relu")
 
 
 def folded_network(path: Path) -> SuperPointNet:
@@ -86,7 +95,9 @@ def export(
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
     )
-    target.with_suffix(".json").write_text(json.dumps(description, indent=2, default=str) + "\n")
+    target.with_suffix(".json").write_text(
+        json.dumps(description, indent=2, default=str) + "\n", encoding="utf-8"
+    )
 
 
 def _history(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -104,7 +115,10 @@ def _history(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def _commit() -> str:
-    """The commit of the code, or "unknown" outside a checkout."""
+    """The commit of the code, or "unknown" outside a checkout and where there is no git."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return result.stdout.strip() or "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cv_superpoint.network import CELL_SIZE, sample_descriptors
+from cv_superpoint.network import CELL_SIZE, NetworkConfig, sample_descriptors
 from train import distributed
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
@@ -27,7 +27,7 @@ from train.losses import (
     dual_softmax_loss,
     reprojection_loss,
 )
-from train.model import TrainingNetwork
+from train.model import TrainingNetwork, TrainingNorm
 from train.preview import Picture, with_points
 from train.validate import ValidationConfig, draw_matches, fixed_pairs, measure_pairs
 
@@ -40,6 +40,9 @@ class JointConfig:
 
     Attributes:
         loop: Length, batch (in pairs), learning rate.
+        norm: "before_relu" trains with batch normalisation; "none" goes on from folded weights
+            without any, which takes a CPU two thirds of the time a step, and makes training and
+            inference the same function. From nothing a network needs normalisation.
         data: How pairs are made.
         validation: The pairs that are watched.
         pairs: Made by "workers" (processes, on the CPU) or on the training "device", where all
@@ -63,6 +66,7 @@ class JointConfig:
             minutes=45, batch_size=4, flat=0.15, freeze_stem_from=0.0, validate_minutes=8
         )
     )
+    norm: TrainingNorm = "before_relu"
     data: PairConfig = field(default_factory=PairConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     pairs: Literal["auto", "workers", "device"] = "auto"
@@ -90,13 +94,17 @@ class Joint:
         held_out: list[Path],
         sizes: ImageConfig,
         name: str = "joint",
+        network: NetworkConfig | None = None,
     ) -> None:
         self.name = name
         self.config = config
         self.seed = seed
         self.images = images
         self.sizes = sizes
-        self.network = TrainingNetwork(seed, 3 if sizes.colour else 1)
+        network = replace(
+            network or NetworkConfig(), in_channels=3 if sizes.colour else 1, norm=config.norm
+        )
+        self.network = TrainingNetwork(seed, network)
         self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.network.register_parameter("log_scale", self.log_scale)
         self.pairs = fixed_pairs(held_out, sizes, config.validation)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,7 +26,7 @@ from train import checkpoint, distributed
 from train.model import TrainingNetwork
 from train.preview import Picture
 from train.report import Reporter
-from train.runtime import wants_bfloat16
+from train.runtime import memory_format, wants_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +132,7 @@ class Trainer:
         self.path = run_dir / f"{task.name}.pt"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bfloat16 = wants_bfloat16(config.precision, self.device)
-        # On a CPU the backward pass of the first stage takes twice as long in channels_last.
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        layout = memory_format(self.device, bfloat16=self.bfloat16)
         task.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         distributed.share_statistics(task.network)
         self.averaged = copy.deepcopy(task.network).eval().requires_grad_(False)
@@ -285,6 +284,7 @@ class Trainer:
         return {
             "task": self.task.name,
             "seed": self.task.seed,
+            "architecture": asdict(self.task.network.net.config),
             "network": self.task.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cv_superpoint.network import NetworkConfig
 from train.data.images import to_tensor
 from train.data.synthetic import (
     SyntheticConfig,
@@ -48,10 +49,17 @@ class MagicPoint:
 
     name = "magicpoint"
 
-    def __init__(self, config: MagicPointConfig, seed: int) -> None:
+    def __init__(
+        self, config: MagicPointConfig, seed: int, network: NetworkConfig | None = None
+    ) -> None:
         self.config = config
         self.seed = seed
-        self.network = TrainingNetwork(seed, 3 if config.data.colour else 1)
+        network = replace(
+            network or NetworkConfig(),
+            in_channels=3 if config.data.colour else 1,
+            norm="before_relu",
+        )
+        self.network = TrainingNetwork(seed, network)
         for name, parameter in self.network.net.named_parameters():
             parameter.requires_grad_(not name.startswith("descriptor"))
 

@@ -21,7 +21,7 @@ from train.export import export, folded_network
 from train.joint import Joint, JointConfig
 from train.loop import Trainer
 from train.magicpoint import MagicPoint
-from train.model import unfold_batchnorm
+from train.model import TrainingNorm, from_folded, unfold_batchnorm
 from train.preview import save_drawings
 from train.summary import write_report
 
@@ -58,7 +58,7 @@ class Run:
 
     def all(self) -> None:
         """Every stage in turn."""
-        if self.start is None:
+        if self.start is None and self.config.teacher is None:
             self.magicpoint()
         for round_ in range(1, self.config.rounds + 1):
             self.adapt(round_)
@@ -77,7 +77,8 @@ class Run:
     def magicpoint(self) -> None:
         """Train the detector on synthetic shapes."""
         stage = self.config.magicpoint
-        Trainer(MagicPoint(stage, self.config.seed), stage.loop, self.run_dir).fit()
+        task = MagicPoint(stage, self.config.seed, self.config.network)
+        Trainer(task, stage.loop, self.run_dir).fit()
 
     def adapt(self, round_: int = 1) -> None:
         """Label the photographs with the detector of the round before."""
@@ -87,13 +88,14 @@ class Run:
 
     def joint(self, round_: int = 1) -> None:
         """Train detector and descriptors on the labelled photographs."""
-        self._train_joint(self.config.joint, round_, joint_name(round_), self._before(round_))
+        stage = self.config.joint
+        self._train_joint(stage, round_, joint_name(round_), self._before(round_, stage.norm))
 
     def refine(self) -> None:
         """Train on, on the labels of the last round, with the keypoints of both images compared."""
-        last = self.config.rounds
-        start = checkpoint.weights_of(checkpoint.load(self._path(joint_name(last))))
-        self._train_joint(self.config.refine, last, "refine", start)
+        last, stage = self.config.rounds, self.config.refine
+        start = self._stage_weights(joint_name(last), stage.norm)
+        self._train_joint(stage, last, "refine", start)
 
     def export(self) -> None:
         """Write the weights of the last stage that has any."""
@@ -144,8 +146,9 @@ class Run:
         """The folded network that labels the photographs of a round."""
         if round_ > 1:
             return folded_network(self._path(joint_name(round_ - 1)))
-        if self.start is not None:
-            return load_weights(self.start).net
+        labels_first = self.config.teacher or self.start
+        if labels_first is not None:
+            return load_weights(labels_first).net
         return folded_network(self._path("magicpoint"))
 
     def last_stage(self) -> Path:
@@ -163,28 +166,44 @@ class Run:
     def _path(self, name: str) -> Path:
         return self.run_dir / f"{name}.pt"
 
-    def _before(self, round_: int) -> dict[str, Tensor]:
-        """The weights that joint training of a round starts from."""
-        if round_ == 1 and self.start is not None:
-            sizes = self.config.adapt.images
-            paths = self.split()[0][:CALIBRATION_IMAGES]
-            images = [to_tensor(load_image(path, sizes)) for path in paths]
-            h, w = np.min([image.shape[1:] for image in images], axis=0)
-            batch = torch.stack([image[:, :h, :w] for image in images]).float() / 255
-            return unfold_batchnorm(load_weights(self.start).net, batch).state_dict()
-        name = "magicpoint" if round_ == 1 else joint_name(round_ - 1)
+    def _before(self, round_: int, norm: TrainingNorm) -> dict[str, Tensor] | None:
+        """The weights that joint training of a round starts from; None to start from nothing."""
+        if round_ > 1:
+            return self._stage_weights(joint_name(round_ - 1), norm)
+        if self.start is None:
+            if self.config.teacher is not None:
+                return None
+            return self._stage_weights("magicpoint", norm)
+        net = load_weights(self.start).net
+        if norm == "none":
+            return from_folded(net).state_dict()
+        sizes = self.config.adapt.images
+        paths = self.split()[0][:CALIBRATION_IMAGES]
+        images = [to_tensor(load_image(path, sizes)) for path in paths]
+        h, w = np.min([image.shape[1:] for image in images], axis=0)
+        batch = torch.stack([image[:, :h, :w] for image in images]).float() / 255
+        return unfold_batchnorm(net, batch).state_dict()
+
+    def _stage_weights(self, name: str, norm: TrainingNorm) -> dict[str, Tensor]:
+        """The averaged weights of a stage, folded where the next one has no normalisation."""
+        if norm == "none":
+            return from_folded(folded_network(self._path(name))).state_dict()
         return checkpoint.weights_of(checkpoint.load(self._path(name)))
 
     def _train_joint(
-        self, stage: JointConfig, round_: int, name: str, start: dict[str, Tensor]
+        self, stage: JointConfig, round_: int, name: str, start: dict[str, Tensor] | None
     ) -> None:
         labels, seed = self.config.adapt, self.config.seed
+        network = self.config.network
+        if self.start is not None:
+            network = load_weights(self.start).config
         training, held_out = self.split()
         folder = cache_folder(self.run_dir, self.detector(round_), labels, seed)
         images = read_labels(folder, training, labels)
         # Another seed for every round: other warps, another order.
-        task = Joint(stage, seed + round_ - 1, images, held_out, labels.images, name)
-        task.start_from(start)
+        task = Joint(stage, seed + round_ - 1, images, held_out, labels.images, name, network)
+        if start is not None:
+            task.start_from(start)
         Trainer(task, stage.loop, self.run_dir).fit()
 
 

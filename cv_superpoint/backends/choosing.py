@@ -5,19 +5,84 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.errors import require
 from cv_superpoint.weights import PRECISIONS
 
 BACKENDS = ("ncnn", "openvino", "onnxruntime", "torch")
-_CPU_PRECISIONS = {
-    "ncnn": ("float32",),
-    "openvino": ("float32", "bfloat16"),
-    "onnxruntime": ("float32",),
-    "torch": ("float32", "bfloat16"),
-}
+_EXTRAS = {"openvino": "cpu", "onnxruntime": "onnx", "torch": "torch"}
+_CPU_ONLY = ("ncnn", "openvino")
+CUDA_BFLOAT16 = "tensor cores with bfloat16"
+"""Of NVIDIA's GPUs since Ampere (compute capability 8.0)."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to run the network.
+
+    Attributes:
+        backend: One of :data:`BACKENDS`.
+        device: Kind of device.
+        precision: Taken by "auto" only if the weights were measured in it.
+        needs: What the machine must have, beside the device; "" for nothing.
+        because: Why it stands where it does in the order.
+        gain: What it brings to those who lack the package; "" for nothing worth telling.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    needs: str = ""
+    because: str = "it is what is installed"
+    gain: str = ""
+
+
+_CUDA, _MPS = "there is a cuda device", "there is a mps device"
+ORDER = (
+    Candidate("torch", "cuda", "float16", "", _CUDA),
+    Candidate("torch", "cuda", "bfloat16", CUDA_BFLOAT16, _CUDA),
+    Candidate("torch", "cuda", "float32", "", _CUDA),
+    Candidate("torch", "mps", "float32", "", _MPS),
+    Candidate("torch", "mps", "float16", "", "float16 was asked for"),
+    Candidate("torch", "mps", "bfloat16", "", "bfloat16 was asked for"),
+    Candidate(
+        "openvino",
+        "cpu",
+        "bfloat16",
+        CPU_BFLOAT16,
+        "this CPU multiplies in bfloat16",
+        "multiplies in bfloat16 here, faster than anything installed (docs/performance.md)",
+    ),
+    Candidate("ncnn", "cpu", "float32", "", "it takes the least processor time in float32"),
+    Candidate("openvino", "cpu", "float32"),
+    Candidate("onnxruntime", "cpu", "float32"),
+    Candidate("torch", "cpu", "bfloat16", CPU_BFLOAT16, "this CPU multiplies in bfloat16"),
+    Candidate("torch", "cpu", "float32"),
+    # Emulated, many times slower; so that what is asked for by name runs everywhere.
+    Candidate("torch", "cpu", "bfloat16", "", "bfloat16 was asked for"),
+)
+"""The fastest first; the first that the machine, the weights and the caller allow is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the choice depends on.
+
+    Attributes:
+        installed: Packages of :data:`BACKENDS`.
+        has: What :attr:`Candidate.needs` may name.
+        accelerator: "cuda" or "mps" if there is one and it was looked for.
+        usable: Whether the installed torch runs on it.
+    """
+
+    installed: frozenset[str]
+    has: frozenset[str] = frozenset()
+    accelerator: str | None = None
+    usable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +93,8 @@ class Choice:
         backend: One of :data:`BACKENDS`.
         device: As the backend takes it.
         precision: "float32", "bfloat16" or "float16".
-        reason: Why, for :meth:`SuperPointFeature2D.describe`.
+        reason: Why, and what a package that is missing would bring, for
+            :meth:`SuperPointFeature2D.describe`.
     """
 
     backend: str
@@ -38,7 +104,7 @@ class Choice:
 
 
 def choose(
-    *, backend: str, device: str, precision: str, measured: tuple[str, ...] = ("float32",)
+    *, backend: str, device: str, precision: str, measured: Iterable[str] = ("float32",)
 ) -> Choice:
     """Fill in what is "auto".
 
@@ -49,6 +115,7 @@ def choose(
         measured: Precisions in which these weights were measured to keep their accuracy.
 
     Raises:
+        ImportError: If nothing that runs the network is installed.
         ValueError: If a name is unknown or the combination is not to be had.
     """
     if backend not in ("auto", *BACKENDS):
@@ -57,86 +124,167 @@ def choose(
         raise ValueError(
             f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
-    if backend == "auto":
-        backend, device, why = _choose_backend(device, precision, measured)
-    else:
-        why = "as asked"
-    if backend in ("ncnn", "openvino") and device not in ("auto", "cpu"):
-        raise ValueError(f"backend {backend!r} runs on 'cpu' only, got device {device!r}")
-    if backend in ("ncnn", "openvino"):
+    if backend in _CPU_ONLY:
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"backend {backend!r} runs on 'cpu' only, got device {device!r}")
         device = "cpu"
     if backend == "torch" and device == "auto":
         require("torch", "torch")
         from cv_superpoint.backends.torch import choose_device
 
         device = str(choose_device(device))
-    if device == "cpu" and precision not in ("auto", *_CPU_PRECISIONS[backend]):
-        raise ValueError(
-            f"precision {precision!r} is not for {backend} on the CPU; use "
-            f"{' or '.join(map(repr, _CPU_PRECISIONS[backend]))}"
-        )
-    if precision == "auto":
-        precision, more = _choose_precision(backend, device, measured)
-        why = f"{why}; {more}"
-    return Choice(backend=backend, device=device, precision=precision, reason=why)
-
-
-def _choose_backend(device: str, precision: str, measured: tuple[str, ...]) -> tuple[str, str, str]:
-    """Backend, device, reason."""
-    if device not in ("auto", "cpu"):
-        return "torch", device, f"torch because device is {device!r}"
-    hint = ""
-    if device == "auto":
-        found = accelerator()
-        if found and is_installed("torch"):
-            torch = require("torch", "torch")
-            if found == "mps" or torch.cuda.is_available():
-                return "torch", found, f"torch because there is a {found} device"
-            hint = "; there is a CUDA device, but this torch was not built for it"
-        elif found:
-            hint = f'; for the {found} device pip install "cv-superpoint[torch]"'
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and "bfloat16" in measured)
-    if bfloat16 and is_installed("openvino"):
-        from cv_superpoint.backends.openvino import has_bfloat16
-
-        if has_bfloat16():
-            return "openvino", "cpu", f"openvino because this CPU multiplies in bfloat16{hint}"
-    if precision == "bfloat16":
-        return "torch", "cpu", f"torch because bfloat16 was asked for{hint}"
-    for name in BACKENDS:
-        if is_installed(name):
-            fastest = (
-                "what takes the least processor time in float32"
-                if name == "ncnn"
-                else "what is installed"
-            )
-            return name, "cpu", f"{name} because it is {fastest}{hint}"
-    raise ImportError(
-        "none of the packages that run the network is installed; reinstall cv-superpoint, "
-        'or pip install "cv-superpoint[cpu]"'
+    machine = examine(look_for_accelerator=backend == device == "auto", device=device)
+    return decide(
+        backend=backend, device=device, precision=precision, measured=measured, machine=machine
     )
 
 
-def _choose_precision(backend: str, device: str, measured: tuple[str, ...]) -> tuple[str, str]:
-    """Precision, reason."""
-    lower = [name for name in measured if name != "float32"]
-    if backend == "openvino" and "bfloat16" in lower:
-        from cv_superpoint.backends.openvino import has_bfloat16
+def decide(
+    *, backend: str, device: str, precision: str, measured: Iterable[str], machine: Machine
+) -> Choice:
+    """As :func:`choose`, from nothing but the arguments.
 
-        if has_bfloat16():
-            return "bfloat16", "bfloat16 because these weights keep their accuracy in it"
-    if backend == "torch" and device.startswith("cuda"):
-        for name in ("float16", "bfloat16"):
-            if name in lower:
-                return name, f"{name} because these weights keep their accuracy in it"
-    if lower:
-        return "float32", "float32 because nothing lower is faster here"
-    return "float32", "float32 because these weights were not measured in less"
+    Args:
+        backend: See :func:`choose`; checked.
+        device: See :func:`choose`; "auto" is left only with backend "auto" or "onnxruntime".
+        precision: See :func:`choose`; checked.
+        measured: See :func:`choose`.
+        machine: What there is.
+
+    Raises:
+        ImportError: See :func:`choose`.
+        ValueError: If the backend does not have the precision on the CPU.
+    """
+    asked = device
+    if device == "auto" and backend == "auto":
+        device = machine.accelerator if machine.accelerator and machine.usable else "cpu"
+    open_to = {precision} if precision != "auto" else {"float32", *measured}
+    fitting = [
+        one
+        for one in _offered(backend, device)
+        if one.precision in open_to and (not one.needs or one.needs in machine.has)
+    ]
+    # Of a backend that is named, or a device that only torch has, the package may be missing:
+    # whoever makes the backend names its extra.
+    named = backend != "auto" or device != "cpu"
+    present = [one for one in fitting if named or one.backend in machine.installed]
+    if not present:
+        _refuse(backend, device, precision, fitting)
+        return Choice(
+            backend="torch" if backend == "auto" else backend,
+            device=device,
+            precision="float32" if precision == "auto" else precision,
+            reason="as asked",
+        )
+    taken = present[0]
+    why = "as asked"
+    if backend == "auto":
+        because = taken.because if asked in ("auto", "cpu") else f"device is {asked!r}"
+        why = f"{taken.backend} because {because}"
+    if precision == "auto":
+        why += f"; {_why_precision(taken.precision, measured)}"
+    missed = [] if named else fitting[: fitting.index(taken)]
+    return Choice(
+        backend=taken.backend,
+        device=device,
+        precision=taken.precision,
+        reason="; ".join([why, *_advice(missed, machine, device)]),
+    )
+
+
+def _offered(backend: str, device: str) -> list[Candidate]:
+    """The candidates of a backend, or of all, on a device, such as "cuda:1"."""
+    kind = device.partition(":")[0]
+    return [one for one in ORDER if backend in ("auto", one.backend) and one.device == kind]
+
+
+def _refuse(backend: str, device: str, precision: str, fitting: list[Candidate]) -> None:
+    """Raise what is wrong where nothing can be taken, unless the backend can tell it better."""
+    if backend == "auto" and fitting:
+        if precision in ("auto", "float32"):
+            raise ImportError(
+                "none of the packages that run the network is installed; reinstall cv-superpoint, "
+                'or pip install "cv-superpoint[cpu]"'
+            )
+        best = fitting[0].backend
+        raise ImportError(
+            f"precision {precision!r} needs the package {best!r} here, which is not installed; "
+            f'pip install "cv-superpoint[{_EXTRAS[best]}]"'
+        )
+    offered = _offered(backend, device) or [one for one in ORDER if one.backend == backend]
+    names = list(dict.fromkeys(one.precision for one in offered))
+    if names and precision not in ("auto", *names):
+        who = "any backend" if backend == "auto" else backend
+        raise ValueError(
+            f"precision {precision!r} is not for {who} on device {device!r}; use "
+            f"{' or '.join(map(repr, sorted(names, reverse=True)))}"
+        )
+
+
+def _why_precision(precision: str, measured: Iterable[str]) -> str:
+    if precision != "float32":
+        return f"{precision} because these weights keep their accuracy in it"
+    if set(measured) - {"float32"}:
+        return "float32 because nothing installed is faster here in fewer bits"
+    return "float32 because these weights were not measured in fewer bits"
+
+
+def _advice(missed: list[Candidate], machine: Machine, device: str) -> list[str]:
+    """What a missing package would bring.
+
+    Args:
+        missed: What would have been taken, were it installed.
+        machine: What there is.
+        device: What was taken.
+    """
+    parts = []
+    if machine.accelerator and device == "cpu":
+        parts.append(
+            f"there is a {machine.accelerator} device, but this torch was not built for it"
+            if "torch" in machine.installed
+            else f'for the {machine.accelerator} device pip install "cv-superpoint[torch]"'
+        )
+    parts += [
+        f'{one.backend} {one.gain}: pip install "cv-superpoint[{_EXTRAS[one.backend]}]"'
+        for one in missed
+        if one.gain
+    ]
+    return parts
+
+
+def examine(device: str, *, look_for_accelerator: bool) -> Machine:
+    """Look at this machine.
+
+    Args:
+        device: As asked for.
+        look_for_accelerator: Whether one may be taken; torch is imported only if there is one.
+    """
+    installed = frozenset(name for name in BACKENDS if is_installed(name))
+    found = accelerator() if look_for_accelerator else None
+    usable = False
+    if found and "torch" in installed:
+        usable = found == "mps" or bool(require("torch", "torch").cuda.is_available())
+    has = instructions()
+    on_cuda = device.startswith("cuda") or (found == "cuda" and usable)
+    if on_cuda and "torch" in installed and _cuda_bfloat16(device):
+        has |= {CUDA_BFLOAT16}
+    return Machine(installed=installed, has=has, accelerator=found, usable=usable)
+
+
+def _cuda_bfloat16(device: str) -> bool:
+    cuda = require("torch", "torch").cuda
+    index = device.partition(":")[2] or "0"
+    if not index.isdecimal() or int(index) >= cuda.device_count():
+        return False  # the backend tells what is wrong
+    return bool(cuda.get_device_capability(int(index)) >= (8, 0))
 
 
 def is_installed(package: str) -> bool:
     """Whether a package is there, without importing it."""
-    return find_spec(package) is not None
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # an importer refuses it, or what stands for it has no spec
+        return False
 
 
 def accelerator() -> str | None:

@@ -1,8 +1,9 @@
 """The network in ncnn: float32 with Winograd convolutions, the fastest on a plain CPU.
 
-The first stage works at the image's full resolution. It runs in strips of rows, because its 64 maps
-of 480 x 640 pixels would take most of the memory and do not fit into any cache. Every core works on
-a strip of its own, so that they need not wait for each other after every layer.
+A first stage that ends in a pooling works at the image's full resolution. It runs in strips of
+rows, because its 64 maps of 480 x 640 pixels would take most of the memory and do not fit into any
+cache. Every core works on a strip of its own, so that they need not wait for each other after every
+layer. A network whose first convolution has a stride runs as a whole.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, ENCODER, POOLED, Convolution
+from cv_superpoint.architecture import (
+    DESCRIPTOR,
+    DETECTOR,
+    IMAGE,
+    Convolution,
+    Layer,
+    NetworkConfig,
+    layers,
+)
 from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
@@ -45,9 +55,6 @@ STRIP = 8
 """Rows of a strip, a multiple of 8: more are no faster and take more memory, for each thread."""
 LARGE = 512 * 512
 """Pixels of an image whose maps are not kept for images of other shapes."""
-STRIP_HALO = 2
-"""Rows around a strip that its first stage depends on: one for each of its two convolutions."""
-
 Floats = NDArray[np.float32]
 
 
@@ -66,8 +73,11 @@ class NcnnBackend:
 
     def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
         self.threads = self.batch = threads or _cores()
-        self._layers = weights.convolutions()
-        self._half_channels = len(self._layers[ENCODER[POOLED[0] - 1]].bias)
+        self._kernels = weights.convolutions()
+        self._strips, self._whole = _stages(weights.config)
+        # Rows around a strip that its first stage depends on: one for each of its convolutions.
+        self._halo = weights.config.depths[0]
+        self._half_channels = weights.config.channels[0]
         # Attributes are destroyed in the order of their first assignment, and a net must not
         # outlive the pools that it took memory from.
         self._first: dict[tuple[bool, bool], Any] = {}
@@ -75,9 +85,9 @@ class NcnnBackend:
         self._pools = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         self._loading = threading.Lock()
         self._last_size = (0, 0)
-        for top in (False, True):
+        for top in (False, True) if self._strips else ():
             for bottom in (False, True):
-                model = _first_stage(self._layers, top, bottom)
+                model = _build(self._strips, self._kernels, top=top, bottom=bottom)
                 self._first[top, bottom] = self._load(model, threads=1)
         self._rest_in(self.threads)
 
@@ -85,7 +95,7 @@ class NcnnBackend:
         """The rest of the network in a number of threads, which ncnn fixes on loading."""
         with self._loading:
             if threads not in self._rest:
-                self._rest[threads] = self._load(_rest(self._layers), threads)
+                self._rest[threads] = self._load(_build(self._whole, self._kernels), threads)
             return self._rest[threads]
 
     def _load(self, model: _Model, threads: int) -> Any:
@@ -129,9 +139,11 @@ class NcnnBackend:
         return _cells_first(logits), dense
 
     def _run_first(self, image: NDArray[np.uint8], threads: int) -> Floats:
-        """The first stage, strip by strip: (C, H/2, W/2)."""
+        """The first stage, strip by strip: (C, H/2, W/2); the pixels where there are no strips."""
         height, width = image.shape[:2]
         pixels = image.transpose(2, 0, 1).astype(np.float32)
+        if not self._strips:
+            return np.ascontiguousarray(pixels)
         half = np.empty((self._half_channels, height // 2, width // 2), np.float32)
         # Of an iterator that they share, threads take turns.
         strips = range(0, height, STRIP)
@@ -141,8 +153,8 @@ class NcnnBackend:
             for start in starts:
                 end = min(start + STRIP, height)
                 net = self._first[start == 0, end == height]
-                rows = pixels[:, max(0, start - STRIP_HALO) : end + STRIP_HALO]
-                [maps] = _extract(net, np.ascontiguousarray(rows), "pooled")
+                rows = pixels[:, max(0, start - self._halo) : end + self._halo]
+                [maps] = _extract(net, np.ascontiguousarray(rows), self._strips[-1].name)
                 half[:, start // 2 : end // 2] = maps
 
         # This thread works too: one memory arena less.
@@ -215,14 +227,14 @@ class _Model:
     ) -> str:
         """A convolution with its ReLU fused in, and the scale that may follow."""
         count, _, size, _ = layer.weight.shape
-        side = size // 2
+        side = layer.padding
         name = f"{layer.name}_before" if layer.scale is not None else layer.name
         x = self._layer(
             "Convolution",
             name,
             x,
-            f"0={count} 1={size} 4={side} 15={side} 14={side * top} 16={side * bottom} 5=1 "
-            f"6={layer.weight.size} 9={int(layer.relu)}",
+            f"0={count} 1={size} 3={layer.stride} 4={side} 15={side} 14={side * top} "
+            f"16={side * bottom} 5=1 6={layer.weight.size} 9={int(layer.relu)}",
         )
         flag = np.zeros(1, "<u4").tobytes()  # float32 follows
         self.weights += flag + (layer.weight * np.float32(gain)).astype("<f4").tobytes()
@@ -237,33 +249,59 @@ class _Model:
         """2 x 2 maxima."""
         return self._layer("Pooling", name, x, "0=0 1=2 2=2 5=1")
 
-    def split(self, x: str) -> tuple[str, str]:
-        """The same maps for two branches."""
-        names = f"{x}_a", f"{x}_b"
-        self._lines.append(f"Split {x}_split 1 2 {x} {names[0]} {names[1]}")
-        self._blobs += 2
+    def total(self, maps: Sequence[str], name: str) -> str:
+        """The sum of several maps, with a ReLU."""
+        self._lines.append(f"Eltwise {name}_sum {len(maps)} 1 {' '.join(maps)} {name}_sum 0=1")
+        self._blobs += 1
+        return self._layer("ReLU", name, f"{name}_sum", "")
+
+    def split(self, x: str, count: int) -> list[str]:
+        """The same maps for several layers."""
+        names = [f"{x}_{index}" for index in range(count)]
+        self._lines.append(f"Split {x}_split 1 {count} {x} {' '.join(names)}")
+        self._blobs += count
         return names
 
 
-def _first_stage(layers: Mapping[str, Convolution], top: bool, bottom: bool) -> _Model:
-    """Pixels in [0, 255] -> the pooled first stage; zeros around the image, not around a strip."""
-    model = _Model()
-    x = "input"
-    for block, gain in zip(ENCODER[: POOLED[0]], (1 / 255, 1.0), strict=True):
-        x = model.convolution(x, layers[block], top=top, bottom=bottom, gain=gain)
-    model.pool(x, "pooled")
-    return model
+def _stages(config: NetworkConfig) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """What runs in strips of rows, if anything, and the layers that follow it."""
+    steps = layers(config)
+    if config.downsampling != "pool" or config.detector_skips:
+        return (), steps
+    end = next(index for index, layer in enumerate(steps) if layer.kind == "pool") + 1
+    return steps[:end], steps[end:]
 
 
-def _rest(layers: Mapping[str, Convolution]) -> _Model:
-    """The pooled first stage -> logits and raw descriptors."""
+def _build(
+    steps: Sequence[Layer],
+    kernels: Mapping[str, Convolution],
+    *,
+    top: bool = True,
+    bottom: bool = True,
+) -> _Model:
+    """Some layers; pixels in [0, 255] where they begin at the image.
+
+    ``top`` and ``bottom`` tell where zeros are added: around the image, not around a strip.
+    """
     model = _Model()
-    x = "input"
-    for index, block in enumerate(ENCODER[POOLED[0] :], start=POOLED[0]):
-        if index in POOLED[1:]:
-            x = model.pool(x, f"pooled_{index}")
-        x = model.convolution(x, layers[block])
-    for branch, blocks in zip(model.split(x), (DETECTOR, DESCRIPTOR), strict=True):
-        for block in blocks:
-            branch = model.convolution(branch, layers[block])
+    made = {layer.name for layer in steps}
+    users = Counter(name if name in made else "input" for layer in steps for name in layer.inputs)
+    waiting: dict[str, list[str]] = {}
+
+    def offer(name: str, blob: str) -> None:
+        count = users[name]
+        waiting[name] = model.split(blob, count) if count > 1 else [blob]
+
+    offer("input", "input")
+    for layer in steps:
+        inputs = [waiting[name if name in made else "input"].pop() for name in layer.inputs]
+        if layer.kind == "pool":
+            x = model.pool(inputs[0], layer.name)
+        elif layer.kind == "sum":
+            x = model.total(inputs, layer.name)
+        else:
+            gain = 1 / 255 if layer.inputs == (IMAGE,) else 1.0
+            kernel = kernels[layer.name]
+            x = model.convolution(inputs[0], kernel, top=top, bottom=bottom, gain=gain)
+        offer(layer.name, x)
     return model

@@ -10,7 +10,7 @@ from cv_superpoint.backends.cache import CachedFile
 from cv_superpoint.export import heads_model
 from cv_superpoint.weights import LoadedWeights
 
-GRAPH_VERSION = "1"
+GRAPH_VERSION = "2"
 """Changes with the exported graph, so that no stored one of another form is read."""
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],

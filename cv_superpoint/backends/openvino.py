@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from typing import Any
@@ -11,11 +12,12 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset8
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, ENCODER, POOLED, Convolution
+from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, layers
 from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.weights import LoadedWeights
 
-GRAPH_VERSION = "1"
+GRAPH_VERSION = "2"
 """Changes with the graph below, so that no compiled model of another one is read."""
 MOST_SHAPES = 64
 """Compiled kernels that are kept for each of the shapes seen; OpenVINO's own bound is 5000."""
@@ -24,9 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16 (AMX or AVX512-BF16)."""
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "BF16" in capabilities
+    """Whether the CPU multiplies in bfloat16, and OpenVINO may use it."""
+    return CPU_BFLOAT16 in instructions()
 
 
 class OpenVinoBackend:
@@ -53,7 +54,8 @@ class OpenVinoBackend:
             )
         if precision == "bfloat16" and not has_bfloat16():
             raise ValueError(
-                "this CPU has neither AMX nor AVX512-BF16; use precision='float32' or 'auto'"
+                "this CPU has neither AMX nor AVX512-BF16, or ONEDNN_MAX_CPU_ISA forbids them; "
+                "use precision='float32' or 'auto'"
             )
         self.precision = precision
         self._model = _compile(weights, precision, threads)
@@ -108,19 +110,21 @@ def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any
 
 def build_model(weights: LoadedWeights) -> Any:
     """(B, H, W, C) uint8 -> logits and unit descriptors, channels last."""
-    layers = weights.convolutions()
+    kernels = weights.convolutions()
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])
     images = opset8.parameter(shape, np.uint8, "images")
     x = opset8.divide(opset8.convert(images, np.float32), opset8.constant(np.float32(255)))
-    x = opset8.transpose(x, opset8.constant([0, 3, 1, 2]))
-    for index, block in enumerate(ENCODER):
-        if index in POOLED:
-            x = opset8.max_pool(x, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
-        x = _convolution(x, layers[block])
-    logits, raw = (
-        _convolution(_convolution(x, layers[hidden]), layers[output])
-        for hidden, output in (DETECTOR, DESCRIPTOR)
-    )
+    maps = {IMAGE: opset8.transpose(x, opset8.constant([0, 3, 1, 2]))}
+    for layer in layers(weights.config):
+        inputs = [maps[name] for name in layer.inputs]
+        if layer.kind == "pool":
+            x = opset8.max_pool(inputs[0], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+        elif layer.kind == "sum":
+            x = opset8.relu(functools.reduce(opset8.add, inputs))
+        else:
+            x = _convolution(inputs[0], kernels[layer.name])
+        maps[layer.name] = x
+    logits, raw = maps[DETECTOR[1]], maps[DESCRIPTOR[1]]
     unit = opset8.normalize_l2(raw, opset8.constant(np.array([1])), 1e-24, "max")
     last = opset8.constant([0, 2, 3, 1])
     results = [opset8.transpose(maps, last) for maps in (logits, unit)]
@@ -128,9 +132,9 @@ def build_model(weights: LoadedWeights) -> Any:
 
 
 def _convolution(x: Any, layer: Convolution) -> Any:
-    side = layer.weight.shape[2] // 2
     weight = opset8.constant(layer.weight)
-    x = opset8.convolution(x, weight, [1, 1], [side, side], [side, side], [1, 1])
+    stride, side = [layer.stride] * 2, [layer.padding] * 2
+    x = opset8.convolution(x, weight, stride, side, side, [1, 1])
     x = opset8.add(x, opset8.constant(layer.bias[None, :, None, None]))
     if layer.relu:
         x = opset8.relu(x)

@@ -23,7 +23,14 @@ from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.export import Export
 from cv_superpoint.cli.extract import Extract
 from cv_superpoint.cli.match import Match
-from cv_superpoint.cli.output import DONE, FAILED, STOPPED, Output, settle
+from cv_superpoint.cli.output import (
+    DONE,
+    FAILED,
+    STOPPED,
+    Output,
+    settle,
+    show_every_character,
+)
 from cv_superpoint.cli.stitch import Stitch
 from cv_superpoint.cli.track import Track
 from cv_superpoint.cli.train import Train
@@ -46,6 +53,7 @@ _COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    show_every_character()
     try:
         if given[:1] == ["train"]:
             return _train(given[1:])

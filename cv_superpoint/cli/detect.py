@@ -13,7 +13,8 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.options import DetectorOptions
-from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output, shown
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
+from cv_superpoint.files.names import shown
 
 if TYPE_CHECKING:
     from cv_superpoint.features import Features

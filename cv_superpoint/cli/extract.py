@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output, is_terminal
 from cv_superpoint.extract.plan import ExtractConfig
 
 
@@ -23,7 +22,7 @@ class Extract:
     Attributes:
         images: Folder, searched with its subfolders.
         out: File ending in .h5 (the layout of hloc), or a folder for Parquet shards.
-        processes: That decode pictures, for each device.
+        readers: Threads that read and decode pictures, for each device.
         ray: Run on a Ray cluster: its address, "auto" for the one this machine belongs to, or
             "local" to start one here. The images and the output must be seen by all machines.
         ray_actors: Workers on the cluster; by default one for each device.
@@ -33,7 +32,7 @@ class Extract:
 
     images: Positional[Path]
     out: Annotated[Path, arg(aliases=["-o"])] = Path("features.h5")
-    processes: int = 2
+    readers: Annotated[int, arg(aliases=["--processes"])] = 2
     ray: str | None = None
     ray_actors: int | None = None
     ray_gpus: float = 0.0
@@ -54,26 +53,34 @@ class Extract:
                 self.images.resolve(),
                 self.out.resolve(),
                 self.config,
-                processes=self.processes,
+                readers=self.readers,
                 ray=ray,
                 tick=tick,
             )
         seconds = time.perf_counter() - start
-        fresh = report.images + len(report.broken) - report.resumed
+        fresh = report.images - len(report.gone) - report.resumed
         if report.resumed:
             output.say(f"{report.resumed} images were done before")
+        if report.changed:
+            output.say(f"{len(report.changed)} images changed since and are done anew")
         output.say(
             f"wrote {self.out}: {report.images} images, {report.keypoints} keypoints; "
             f"{fresh} images in {seconds:.1f} s ({fresh / seconds:.2f} per second)"
         )
-        for _, why in report.broken:
-            output.warn(f"left out: {why}")
+        output.left_out(why for _, why in report.broken)
+        if report.gone:
+            output.warn(
+                f"{len(report.gone)} images, such as {report.gone[0]}, are no longer in "
+                f"{self.images}; their features are kept"
+            )
         output.result(
             {
                 "out": str(self.out),
                 "images": report.images,
                 "keypoints": report.keypoints,
                 "resumed": report.resumed,
+                "changed": report.changed,
+                "gone": report.gone,
                 "seconds": seconds,
                 "broken": [{"image": name, "why": why} for name, why in report.broken],
             }
@@ -84,7 +91,7 @@ class Extract:
 @contextmanager
 def _bar(output: Output) -> Iterator[Callable[[int, int], None]]:
     """A function that shows the images done, on a terminal's standard error."""
-    if output.json or not sys.stderr.isatty():
+    if output.json or not is_terminal():
         yield lambda done, total: None
         return
     from rich.console import Console

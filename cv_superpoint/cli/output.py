@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO, TypeVar
+
+from cv_superpoint.files.names import shown
 
 T = TypeVar("T")
 
 DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
-
-_UNFIT = ("Cc", "Cs", "Zl", "Zp")
-"""Categories of Unicode: control characters, halves of characters, ends of lines."""
-_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the direction of what follows, and so change how a name reads."""
 
 
 class Output:
@@ -73,25 +70,6 @@ def is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def shown(text: str) -> str:
-    r"""Text in one line: what would move the cursor, or is no character, as an escape like \x1b.
-
-    Names of files may hold any byte but 0 and "/".
-    """
-    return "".join(_escaped(each) if _is_unfit(each) else each for each in text)
-
-
-def _is_unfit(character: str) -> bool:
-    return unicodedata.category(character) in _UNFIT or character in _DIRECTIONS
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
 def _print(text: str, stream: TextIO | None) -> None:
     """Print a line; one that nobody reads, as after ``| head``, is no error."""
     if stream is None:  # closed before we started
@@ -101,6 +79,13 @@ def _print(text: str, stream: TextIO | None) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except BrokenPipeError:
         mute(stream)
+
+
+def show_every_character() -> None:
+    """Let both streams write what their encoding lacks as an escape: it must stop no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def settle() -> None:

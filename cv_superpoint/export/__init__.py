@@ -108,7 +108,7 @@ def export_onnx(
 def heads_model(weights: LoadedWeights) -> Any:
     """The ``onnx.ModelProto`` of layout "heads"."""
     graph = Graph()
-    logits, dense = graph.heads("image", weights.convolutions())
+    logits, dense = graph.heads("image", weights.config, weights.convolutions())
     h, w = "height/8", "width/8"
     return graph.model(
         {"image": ["batch", weights.config.in_channels, "height", "width"]},
@@ -127,7 +127,7 @@ def decoded_model(weights: LoadedWeights, config: DecodeConfig, *, for_disk: boo
     if for_disk and channels == 1:
         grey = np.array(GREY, np.float32).reshape(1, 3, 1, 1)
         image = graph.add("Conv", image, graph.constant(grey), kernel_shape=[1, 1])
-    logits, dense = graph.heads(image, weights.convolutions())
+    logits, dense = graph.heads(image, weights.config, weights.convolutions())
     heat = decoding.heatmap(graph, logits)
     scores, indices = decoding.strongest(graph, decoding.maxima(graph, heat, config), config)
     columns, rows = decoding.whole_pixels(graph, indices, config)

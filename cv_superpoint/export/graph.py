@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from cv_superpoint.architecture import (
     DESCRIPTOR,
     DETECTOR,
-    ENCODER,
-    POOLED,
+    IMAGE,
     Convolution,
+    NetworkConfig,
+    layers,
 )
 from cv_superpoint.errors import require
 
@@ -57,7 +58,8 @@ class Graph:
             self.constant(layer.bias, f"{layer.name}.bias"),
             name=f"{layer.name}.conv",
             kernel_shape=[size, size],
-            pads=[size // 2] * 4,
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
         )
         if layer.relu:
             x = self.add("Relu", x, name=f"{layer.name}.relu")
@@ -66,19 +68,24 @@ class Graph:
                 x = self.add(kind, x, self.constant(values[None, :, None, None]))
         return x
 
-    def heads(self, image: str, layers: Mapping[str, Convolution]) -> tuple[str, str]:
+    def heads(
+        self, image: str, config: NetworkConfig, kernels: Mapping[str, Convolution]
+    ) -> tuple[str, str]:
         """(B, C, H, W) in [0, 1] -> logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
-        x = image
-        for index, block in enumerate(ENCODER):
-            if index in POOLED:
-                x = self.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-            x = self.convolution(x, layers[block])
-        logits = raw = x
-        for block in DETECTOR:
-            logits = self.convolution(logits, layers[block])
-        for block in DESCRIPTOR:
-            raw = self.convolution(raw, layers[block])
-        return logits, self.normalise(raw, axis=1)
+        maps = {IMAGE: image}
+        for layer in layers(config):
+            inputs = [maps[name] for name in layer.inputs]
+            if layer.kind == "pool":
+                x = self.add("MaxPool", *inputs, kernel_shape=[2, 2], strides=[2, 2])
+            elif layer.kind == "sum":
+                x = inputs[0]
+                for other in inputs[1:]:
+                    x = self.add("Add", x, other)
+                x = self.add("Relu", x)
+            else:
+                x = self.convolution(inputs[0], kernels[layer.name])
+            maps[layer.name] = x
+        return maps[DETECTOR[1]], self.normalise(maps[DESCRIPTOR[1]], axis=1)
 
     def normalise(self, x: str, axis: int) -> str:
         """Unit length along an axis; what is shorter than 1e-12 is divided by that."""

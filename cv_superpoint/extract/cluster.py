@@ -23,12 +23,12 @@ class ShardActor:
 
     Args:
         plan: The run.
-        processes: That decode for it.
+        readers: Threads that decode for it.
     """
 
-    def __init__(self, plan: Plan, processes: int) -> None:
+    def __init__(self, plan: Plan, readers: int) -> None:
         self.plan = plan
-        self.worker = Worker(plan.images, plan.format, plan.config, processes=processes)
+        self.worker = Worker(plan.images, plan.format, plan.config, readers=readers)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Extract the shards of a batch of their numbers."""
@@ -40,16 +40,16 @@ class ShardActor:
 
 
 def run_on_ray(
-    plan: Plan, address: str | None, *, actors: int | None, gpus: float, processes: int
+    plan: Plan, address: str | None, *, actors: int | None, gpus: float, readers: int
 ) -> Iterator[Shard]:
-    """Extract the missing shards of a plan; yields each when it is done.
+    """Extract the shards of a plan; yields each when it is done.
 
     Args:
         plan: The run.
         address: Of the cluster, such as "ray://host:10001" or "auto"; None starts a local one.
         actors: Workers; None takes one for each GPU, or one for each two CPUs without any.
         gpus: GPUs for each worker; 0 runs on CPUs.
-        processes: That decode for each worker.
+        readers: Threads that decode for each worker.
 
     Raises:
         ExtractError: If the cluster does not answer or a shard fails for good.
@@ -60,19 +60,19 @@ def run_on_ray(
     if started:
         _connect(ray, address)
     try:
-        missing = plan.missing()
         if actors is None:
             resources = ray.cluster_resources()
             actors = int(resources.get("GPU", 0) if gpus else resources.get("CPU", 2) // 2)
-        count = max(1, min(actors, len(missing)))
+        count = max(1, min(actors, len(plan.shards)))
         data.DataContext.get_current().enable_progress_bars = False
         # One shard in a block, so that each is retried on its own.
         shards = data.from_items(
-            [{"shard": shard.index} for shard in missing], override_num_blocks=len(missing)
+            [{"shard": shard.index} for shard in plan.shards],
+            override_num_blocks=len(plan.shards),
         )
         done = shards.map_batches(
             ShardActor,
-            fn_constructor_args=(plan, processes),
+            fn_constructor_args=(plan, readers),
             compute=data.ActorPoolStrategy(size=count),
             batch_size=1,
             num_gpus=gpus or None,

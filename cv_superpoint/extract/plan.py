@@ -1,23 +1,34 @@
-"""What a run does: its images in shards, written beside the output so that a stopped run goes on.
+"""What a run does: which images are missing, in which shards, and with which options.
 
-A shard is a run of consecutive image names. It is written whole or not at all, so a killed run
-loses the shard it was at, nothing is written twice, and nothing half.
+A shard holds some of the images. It is written whole or not at all, beside its notes, which tell
+what file each image was. So what is done shows from the files themselves: an image whose name,
+content and options are those of a shard, or of a finished file, is done; any other is missing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cv_superpoint.files import write_file
+from cv_superpoint.files.fingerprint import Fingerprint
+from cv_superpoint.files.record import (
+    RecordError,
+    as_stored,
+    differences,
+    read_record,
+    write_record,
+)
 from cv_superpoint.options import DetectorOptions
 
 Format = Literal["hdf5", "parquet"]
 ENDINGS: dict[Format, str] = {"hdf5": ".h5", "parquet": ".parquet"}
+RECORD = "run.json"
+VERSION = 2
+"""Of the features: another number where the same options give others."""
+ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
+"""Options that may change between runs: where the network runs, and how the work is cut."""
 
 
 class ExtractError(ValueError):
@@ -26,13 +37,13 @@ class ExtractError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(DetectorOptions):
-    """What is extracted, and how; a stopped run goes on only with the same values.
+    """What is extracted, and how; a run goes on only with the same values.
 
     Attributes:
         longest_side: Larger images are shrunk to this, in pixels; keypoints are those of the
             whole image all the same. -1 shrinks none.
         half: Descriptors as float16, half the size; their cosines change by less than 0.001.
-        shard_size: Images in a shard.
+        shard_size: Images in a shard; it may change.
     """
 
     longest_side: int = -1
@@ -53,7 +64,7 @@ class Shard:
     """Some of the images.
 
     Attributes:
-        index: Its place among the shards.
+        index: Its place among the shards of the run.
         names: Of the images, relative to their folder.
         path: File that holds its features when it is done.
     """
@@ -64,8 +75,8 @@ class Shard:
 
     @property
     def notes(self) -> Path:
-        """File with the numbers of images and keypoints, and the images that cannot be read."""
-        return self.path.with_suffix(".json")
+        """File with what is in it, and the images that cannot be read."""
+        return notes_of(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +86,7 @@ class Plan:
     Attributes:
         images: The folder.
         folder: Where the shards are written.
-        shards: All of them.
+        shards: Those of the images that are missing.
         format: Of the shards.
         config: What is extracted.
     """
@@ -86,77 +97,153 @@ class Plan:
     format: Format
     config: ExtractConfig
 
-    def missing(self) -> list[Shard]:
-        """The shards that are not done."""
-        return [shard for shard in self.shards if not shard.path.exists()]
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """An image whose features are there.
+
+    Attributes:
+        keypoints: Their number.
+        file: The image's file as it was then.
+        where: The shard, or the finished file.
+    """
+
+    keypoints: int
+    file: Fingerprint
+    where: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The images of a folder beside what is done.
+
+    Attributes:
+        missing: Names of images that are to be extracted, those of changed files among them.
+        changed: Names whose file has another content than then, or cannot be read any more.
+        gone: Names of features whose file is not in the folder any more.
+    """
+
+    missing: tuple[str, ...]
+    changed: frozenset[str]
+    gone: tuple[str, ...]
+
+
+def notes_of(path: Path) -> Path:
+    """The notes beside a shard's file."""
+    return path.with_suffix(".json")
+
+
+def compare(images: Path, names: Sequence[str], done: Mapping[str, Done]) -> Comparison:
+    """Hold what is done against the files: by their content, which is read if their times differ.
+
+    Args:
+        images: The folder.
+        names: Of the images in it.
+        done: By name.
+    """
+    changed = frozenset(
+        name for name in names if name in done and not _is_same(images / name, done[name].file)
+    )
+    return Comparison(
+        missing=tuple(name for name in names if name not in done or name in changed),
+        changed=changed,
+        gone=tuple(sorted(done.keys() - set(names))),
+    )
+
+
+def _is_same(path: Path, file: Fingerprint) -> bool:
+    try:
+        return file.describes(path)
+    except OSError:
+        return False
 
 
 def make_plan(
     images: Path, names: Sequence[str], folder: Path, format: Format, config: ExtractConfig
 ) -> Plan:
-    """The plan of a new run, or of a stopped one to go on with.
+    """The plan for images that are missing; shards that are there keep their files.
 
     Args:
         images: The folder of the images.
-        names: Of all images, relative to it, sorted.
+        names: Of the missing images, relative to it.
         folder: For the shards.
         format: Of the shards.
         config: What to extract.
-
-    Raises:
-        ExtractError: If the folder holds a run of other images or options.
     """
-    step = config.shard_size
-    digits = max(6, len(str(len(names) // step)))
+    taken = [int(path.stem) for path in shard_files(folder, format)]
+    first = max(taken, default=-1) + 1
     shards = tuple(
         Shard(
             index=index,
-            names=tuple(names[start : start + step]),
-            path=folder / f"{index:0{digits}}{ENDINGS[format]}",
+            names=tuple(names[start : start + config.shard_size]),
+            path=folder / f"{first + index:06}{ENDINGS[format]}",
         )
-        for index, start in enumerate(range(0, len(names), step))
+        for index, start in enumerate(range(0, len(names), config.shard_size))
     )
-    started = any(shard.path.exists() for shard in shards)
-    _check_record(folder / "run.json", names, format, config, started=started)
     return Plan(images=images, folder=folder, shards=shards, format=format, config=config)
 
 
-def _check_record(
-    path: Path, names: Sequence[str], format: Format, config: ExtractConfig, *, started: bool
-) -> None:
-    options: dict[str, Any] = asdict(config) | {"format": format}
-    # Where the network runs does not matter, nor how its name is written, but which one it is does.
-    for name in ("device", "backend", "precision", "threads"):
-        options.pop(name)
-    options["weights"] = _weights_sha256(config.weights)
-    record = {
-        "images": len(names),
-        "sha256_of_names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        "options": json.loads(json.dumps(options)),
-    }
-    if not path.exists() or not started:
-        write_file(path, json.dumps(record, indent=1).encode())
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExtractError(f"{path} is damaged; delete the folder {path.parent}") from error
-    if before == record:
-        return
-    changed = [
-        f"{name} was {before.get('options', {}).get(name)}, is {value}"
-        for name, value in options.items()
-        if before.get("options", {}).get(name) != json.loads(json.dumps(value))
-    ]
-    if before.get("sha256_of_names") != record["sha256_of_names"]:
-        changed.append(f"there were {before.get('images')} images, now {len(names)} or others")
-    raise ExtractError(
-        f"{path.parent} holds a stopped run of other images or options ({'; '.join(changed)}): "
-        "go on with the same, or delete that folder to start anew"
-    )
+def shard_files(folder: Path, format: Format) -> list[Path]:
+    """The finished shards in a folder, in order.
+
+    Raises:
+        ExtractError: If the folder holds such files of another program, which would be overwritten.
+    """
+    found = sorted(folder.glob(f"*{ENDINGS[format]}"))
+    for path in found:
+        if not (path.stem.isdecimal() and notes_of(path).exists()):
+            raise ExtractError(f"{path} is no shard of a run; name another folder")
+    return found
 
 
-def _weights_sha256(weights: str | None) -> str:
+# ---- settings ----
+
+
+def settings_of(config: ExtractConfig, format: Format) -> dict[str, Any]:
+    """All that the features depend on besides the images, as it is stored."""
     from cv_superpoint.weights import load_weights
 
-    return load_weights(weights).sha256
+    options = {key: value for key, value in asdict(config).items() if key not in ELSEWHERE}
+    # Not how the network's name is written, but which one it is.
+    options["weights"] = load_weights(config.weights).sha256
+    stored: dict[str, Any] = as_stored({"version": VERSION, "format": format, "options": options})
+    return stored
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    """See that a run goes on with the settings that it was started with.
+
+    Raises:
+        ExtractError: If it would not; names what differs.
+    """
+    changed = [each.removeprefix("options.") for each in differences(before, now)]
+    if changed:
+        raise ExtractError(
+            f"{where} was made with other options ({'; '.join(changed)}): go on with the same, "
+            "delete it, or name another output"
+        )
+
+
+def open_folder(folder: Path, format: Format, settings: Mapping[str, Any]) -> None:
+    """Take a folder for shards, a new one or that of a run with the same settings.
+
+    Raises:
+        ExtractError: If it holds a run with other settings, or something else.
+        WriteError: If it cannot be written to.
+    """
+    path = folder / RECORD
+    try:
+        before = read_record(path)
+    except RecordError as error:
+        raise ExtractError(f"{error}; delete the folder {folder}") from error
+    if before is None:
+        shard_files(folder, format)
+        write_record(path, settings)
+    elif "options" not in before:
+        raise ExtractError(f"{path} belongs to another program; name another output")
+    elif before.get("version") != VERSION:
+        raise ExtractError(
+            f"{folder} holds a run of another release; delete it, or name another output"
+        )
+    else:
+        check_settings(before, settings, folder)

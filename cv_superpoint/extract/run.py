@@ -1,18 +1,35 @@
-"""The whole run: plan, extract what is missing, put together."""
+"""The whole run: compare the folder with what is done, extract what is missing, put together."""
 
 from __future__ import annotations
 
-import shutil
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cv_superpoint.errors import require
+from cv_superpoint.extract import store
 from cv_superpoint.extract.cluster import run_on_ray
-from cv_superpoint.extract.plan import ExtractConfig, ExtractError, Format, Plan, make_plan
-from cv_superpoint.extract.store import merge, read_notes
+from cv_superpoint.extract.plan import (
+    RECORD,
+    Comparison,
+    Done,
+    ExtractConfig,
+    ExtractError,
+    Format,
+    compare,
+    make_plan,
+    open_folder,
+    settings_of,
+    shard_files,
+)
 from cv_superpoint.extract.work import Worker
+from cv_superpoint.files import write_file
 from cv_superpoint.files.listing import list_pictures
+from cv_superpoint.files.names import is_text, shown
+from cv_superpoint.files.writing import PARTIAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +40,11 @@ class Report:
         output: The file, or the folder of Parquet shards.
         images: With features in it, the earlier runs' included.
         keypoints: Of all these images.
-        broken: Name of each image that cannot be read, and why.
-        resumed: Images that an earlier run had done.
+        broken: Name of each image that was left out, and why.
+        resumed: Images that an earlier run had done, and whose files are the same still.
+        changed: Names of images whose file is another one than in an earlier run.
+        gone: Names of images that an earlier run had done and that are not in the folder any
+            more. Their features stay.
     """
 
     output: Path
@@ -32,6 +52,8 @@ class Report:
     keypoints: int
     broken: tuple[tuple[str, str], ...]
     resumed: int
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,70 +76,170 @@ def extract_folder(
     output: Path,
     config: ExtractConfig,
     *,
-    processes: int = 2,
+    readers: int = 2,
+    processes: int | None = None,
     ray: RayOptions | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Features of every picture in a folder.
 
+    A run that was stopped goes on; a finished one takes in what was added or replaced since. The
+    content of the files and the options decide what is done.
+
     Args:
         images: Searched with its subfolders; names in the output are relative to it.
         output: A file ending in ``.h5``, in hloc's layout, or a folder for Parquet shards.
         config: What to extract.
-        processes: That decode pictures, for each device.
+        readers: Threads that read and decode pictures, for each device; 0 decodes in turn.
+        processes: Deprecated name of ``readers``.
         ray: Run on a Ray cluster instead of in this process.
         tick: Called with the images done and their total, as they are done.
 
     Raises:
         ExtractError: If it cannot start or go on; run again after the remedy.
         PictureError: If the folder holds no picture.
+        WriteError: If the output cannot be written.
     """
-    format: Format = "hdf5" if output.suffix in (".h5", ".hdf5") else "parquet"
-    if format == "hdf5" and output.exists():
-        raise ExtractError(f"{output} is there already; delete it or name another file")
-    if not images.is_dir():
-        raise ExtractError(f"{images}: there is no such folder")
-    if format == "parquet" and output.suffix:
-        raise ExtractError(f"{output}: name a file ending in .h5, or a folder for Parquet shards")
-    # Asked before the work, not at its first shard.
-    require(*(("h5py", "sfm") if format == "hdf5" else ("pyarrow", "ray")))
-    names = [name for _, name in list_pictures([images]).pictures]
-    folder = output.with_name(f"{output.name}.parts") if format == "hdf5" else output
-    plan = make_plan(images, names, folder, format, config)
-    missing = plan.missing()
-    resumed = len(names) - sum(len(shard.names) for shard in missing)
-    _remove_torn(plan)
-    done = resumed
-    tick(done, len(names))
-    if missing and ray is not None:
-        for shard in run_on_ray(
-            plan, ray.address, actors=ray.actors, gpus=ray.gpus, processes=processes
-        ):
+    if processes is not None:
+        warnings.warn("processes is called readers now", DeprecationWarning, stacklevel=2)
+        readers = processes
+    run = _Run.prepare(images, output, config)
+    total = len(run.names)
+    done = total - len(run.comparison.missing)
+    tick(done, total)
+    plan = make_plan(images, run.comparison.missing, run.folder, run.format, config)
+    if plan.shards and ray is not None:
+        finished = run_on_ray(plan, ray.address, actors=ray.actors, gpus=ray.gpus, readers=readers)
+        for shard in finished:
             done += len(shard.names)
-            tick(done, len(names))
-    elif missing:
-        for _ in Worker(images, format, config, processes=processes).run(missing):
+            tick(done, total)
+    elif plan.shards:
+        for _ in Worker(images, run.format, config, readers=readers).run(plan.shards):
             done += 1
-            tick(done, len(names))
-    return _conclude(plan, output, resumed)
+            tick(done, total)
+    return run.conclude()
 
 
-def _remove_torn(plan: Plan) -> None:
-    """What a killed run was writing."""
-    for torn in plan.folder.glob("*.part-*"):
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What was found before the work.
+
+    Attributes:
+        output: The file, or the folder of Parquet shards.
+        folder: Of the shards.
+        format: Of the shards.
+        settings: That the features are made with.
+        names: Of all images in the folder that can be stored.
+        left_out: By name, why an image cannot be read or stored.
+        before: What is in a finished file.
+        comparison: Of the names with all that is done.
+    """
+
+    output: Path
+    folder: Path
+    format: Format
+    settings: dict[str, Any]
+    names: tuple[str, ...]
+    left_out: dict[str, str]
+    before: dict[str, Done]
+    comparison: Comparison
+
+    @classmethod
+    def prepare(cls, images: Path, output: Path, config: ExtractConfig) -> _Run:
+        """Check everything that can be known, and compare the folder with what is done."""
+        format: Format = "hdf5" if output.suffix in (".h5", ".hdf5") else "parquet"
+        if not images.is_dir():
+            raise ExtractError(f"{images}: there is no such folder")
+        if format == "parquet" and output.suffix:
+            raise ExtractError(
+                f"{output}: name a file ending in .h5, or a folder for Parquet shards"
+            )
+        # Asked before the work, not at its first shard.
+        require(*(("h5py", "sfm") if format == "hdf5" else ("pyarrow", "ray")))
+        names, left_out = _list(images, output)
+        settings = settings_of(config, format)
+        folder = output.with_name(f"{output.name}.parts") if format == "hdf5" else output
+        before = {}
+        if format == "hdf5" and output.exists():
+            before = store.done_in_file(output, settings)
+        open_folder(folder, format, settings)
+        _tidy(folder, format)
+        in_shards = store.done_in_shards(folder, format)
+        comparison = compare(images, names, before | in_shards)
+        for path in {in_shards[name].where for name in comparison.changed & in_shards.keys()}:
+            store.drop(path, comparison.changed, format)
+        return cls(
+            output=output,
+            folder=folder,
+            format=format,
+            settings=settings,
+            names=names,
+            left_out=left_out,
+            before=before,
+            comparison=comparison,
+        )
+
+    def conclude(self) -> Report:
+        """Put the shards together and tell what there is."""
+        in_shards = store.done_in_shards(self.folder, self.format)
+        broken = store.broken_in_shards(self.folder, self.format)
+        kept = {
+            name: each for name, each in self.before.items() if name not in self.comparison.changed
+        }
+        done = kept | in_shards
+        broken = {name: broken[name] for name in self.names if name in broken and name not in done}
+        broken |= self.left_out
+        if self.format == "hdf5":
+            if done != self.before or not self.output.exists():
+                store.merge(done, self.output, self.settings)
+            _list_broken(self.output.with_name(f"{self.output.name}.broken.txt"), broken)
+            _remove(self.folder, self.format)
+        return Report(
+            output=self.output,
+            images=len(done),
+            keypoints=sum(each.keypoints for each in done.values()),
+            broken=tuple(broken.items()),
+            resumed=len(self.names) - len(self.comparison.missing),
+            changed=tuple(sorted(self.comparison.changed)),
+            gone=self.comparison.gone,
+        )
+
+
+def _list(images: Path, output: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Names of the pictures, and those that are left out, with the reason."""
+    listing = list_pictures([images], output=output)
+    left_out = {each.name: str(each) for each in listing.left_out}
+    names = []
+    for path, name in listing.pictures:
+        if is_text(name):
+            names.append(name)
+        else:
+            left_out[name] = f"{path}: its name is not UTF-8, as names in the output are; rename it"
+    return tuple(names), left_out
+
+
+def _tidy(folder: Path, format: Format) -> None:
+    """Remove what a killed run was writing, and shards of nothing but broken images."""
+    for torn in folder.glob(f".*{PARTIAL}*"):
         torn.unlink(missing_ok=True)
+    store.remove_empty(folder, format)
 
 
-def _conclude(plan: Plan, output: Path, resumed: int) -> Report:
-    notes = [read_notes(shard) for shard in plan.shards]
-    broken = tuple((name, why) for each in notes for name, why in each["broken"])
-    if plan.format == "hdf5":
-        merge(plan, output, lambda: None)
-        shutil.rmtree(plan.folder)
-    return Report(
-        output=output,
-        images=sum(each["images"] for each in notes),
-        keypoints=sum(each["keypoints"] for each in notes),
-        broken=broken,
-        resumed=resumed,
-    )
+def _list_broken(path: Path, broken: dict[str, str]) -> None:
+    """A line for each image that was left out; no file without any."""
+    if broken:
+        lines = (f"{shown(name)}\t{shown(why)}\n" for name, why in broken.items())
+        write_file(path, "".join(lines).encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove(folder: Path, format: Format) -> None:
+    """Remove our files from a folder, and the folder if nothing else is in it."""
+    for path in shard_files(folder, format):
+        path.unlink(missing_ok=True)
+    for path in folder.glob("*.json"):
+        if path.name == RECORD or path.stem.isdecimal():
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()

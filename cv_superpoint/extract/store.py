@@ -1,122 +1,237 @@
-"""A shard as a file, and all shards as one HDF5 file in hloc's layout."""
+"""A shard as a file with its notes; all shards and what was there before as one HDF5 file."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cv_superpoint.errors import PictureError, require
-from cv_superpoint.extract.plan import ExtractError, Plan, Shard
+from cv_superpoint.errors import require
+from cv_superpoint.extract.plan import (
+    Done,
+    ExtractError,
+    Format,
+    Shard,
+    check_settings,
+    notes_of,
+    shard_files,
+)
 from cv_superpoint.features import Features
-from cv_superpoint.files import write_file
+from cv_superpoint.files import WriteError, replacing, write_file
+from cv_superpoint.files.fingerprint import Fingerprint
+from cv_superpoint.files.record import RecordError, read_record
 from cv_superpoint.interop.hloc import StoreError, opened, put_features
 
-Rows = Sequence[tuple[str, Features]]
+ATTRIBUTE = "cv_superpoint"
+"""Of the HDF5 file: the settings. Of an image's group: its file. Both JSON; hloc passes over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is stored of an image: its name, its features and the file that they are of."""
+
+    name: str
+    features: Features
+    file: Fingerprint
 
 
 def write_shard(
-    shard: Shard, format: str, rows: Rows, broken: Sequence[tuple[str, str]], *, half: bool
+    shard: Shard, format: Format, rows: Sequence[Row], broken: Mapping[str, str], *, half: bool
 ) -> None:
     """Write the features of a shard; the file appears when it is whole.
 
     Args:
         shard: Its file is written last: what exists is done.
-        format: "hdf5" or "parquet".
-        rows: Name and features of each image.
-        broken: Name of each image that cannot be read, and why.
+        format: Of the file.
+        rows: Of the images that can be read.
+        broken: By the name of each other image, why not.
         half: Descriptors as float16.
 
     Raises:
         ExtractError: If it cannot be written.
     """
-    part = shard.path.with_name(f"{shard.path.name}.part-{os.getpid()}")
-    try:
-        write = _write_hdf5 if format == "hdf5" else _write_parquet
-        write(part, rows, np.float16 if half else np.float32)
-        notes = {
-            "images": len(rows),
-            "keypoints": sum(len(features) for _, features in rows),
-            "broken": list(broken),
-        }
+    notes = {
+        "done": {row.name: [len(row.features), asdict(row.file)] for row in rows},
+        "broken": dict(broken),
+    }
+    kind = np.float16 if half else np.float32
+    with _room(shard.path, "the shards written so far are kept"):
         write_file(shard.notes, json.dumps(notes).encode())
-        os.replace(part, shard.path)
-    except (OSError, RuntimeError, StoreError, PictureError) as error:
-        text = " ".join(str(error).split())
-        raise ExtractError(
-            f"cannot write {shard.path}: {text}; make room on the disk and run the same command "
-            "again, the shards written so far are kept"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+        with replacing(shard.path) as part:
+            (_write_hdf5 if format == "hdf5" else _write_parquet)(part, rows, kind)
 
 
-def read_notes(shard: Shard) -> dict[str, Any]:
-    """Numbers of images and keypoints of a finished shard, and its broken images."""
-    notes: dict[str, Any] = json.loads(shard.notes.read_text(encoding="utf-8"))
-    return notes
+def done_in_shards(folder: Path, format: Format) -> dict[str, Done]:
+    """The images whose features are in the shards of a folder.
+
+    Raises:
+        ExtractError: If the notes of a shard cannot be read.
+    """
+    found: dict[str, Done] = {}
+    for path in shard_files(folder, format):
+        for name, (keypoints, file) in _read_notes(path)["done"].items():
+            found[name] = Done(keypoints=keypoints, file=Fingerprint(**file), where=path)
+    return found
 
 
-def merge(plan: Plan, target: Path, tick: Callable[[], None]) -> None:
-    """All shards in one HDF5 file, which appears when it is whole.
+def broken_in_shards(folder: Path, format: Format) -> dict[str, str]:
+    """The images of shards that cannot be read, and why."""
+    return {
+        name: why
+        for path in shard_files(folder, format)
+        for name, why in _read_notes(path)["broken"].items()
+    }
+
+
+def done_in_file(path: Path, settings: Mapping[str, Any]) -> dict[str, Done]:
+    """The images whose features are in a finished HDF5 file.
+
+    Raises:
+        ExtractError: If it was made by another program or with other settings.
+    """
+    found: dict[str, Done] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if (text := item.attrs.get(ATTRIBUTE)) is not None:
+            file = Fingerprint(**json.loads(text))
+            found[name] = Done(keypoints=len(item["keypoints"]), file=file, where=path)
+
+    try:
+        with opened(path) as source:
+            text = source.attrs.get(ATTRIBUTE)
+            if text is None:
+                raise ExtractError(
+                    f"{path} is there already and does not tell what it was made of; delete it or "
+                    "name another file"
+                )
+            check_settings(json.loads(text), settings, path)
+            source.visititems(visit)
+    except (StoreError, ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, ExtractError):
+            raise
+        raise ExtractError(f"{error}; delete {path} or name another file") from error
+    return found
+
+
+def remove_empty(folder: Path, format: Format) -> None:
+    """Remove the shards of images none of which could be read: they are tried again."""
+    for path in shard_files(folder, format):
+        if not _read_notes(path)["done"]:
+            _remove(path)
+
+
+def drop(path: Path, names: frozenset[str], format: Format) -> None:
+    """Write a shard again without some of its images, or remove it if none is left.
+
+    Raises:
+        ExtractError: If it cannot be written.
+    """
+    notes = _read_notes(path)
+    notes["done"] = {name: each for name, each in notes["done"].items() if name not in names}
+    if not notes["done"]:
+        _remove(path)
+        return
+    with _room(path, "nothing of it is lost"):
+        with replacing(path) as part:
+            if format == "hdf5":
+                with opened(part, "w") as file, opened(path) as source:
+                    _copy(source, file, notes["done"])
+            else:
+                pq = require("pyarrow.parquet", "ray")
+                table = pq.read_table(path)
+                kept = [name in notes["done"] for name in table.column("name").to_pylist()]
+                pq.write_table(table.filter(kept), part)
+        # Afterwards: notes of images that the shard lacks would be believed.
+        write_file(notes_of(path), json.dumps(notes).encode())
+
+
+def merge(done: Mapping[str, Done], target: Path, settings: Mapping[str, Any]) -> None:
+    """Features from shards, and from the target itself, in one HDF5 file in hloc's layout.
 
     Args:
-        plan: Whose shards are all done.
-        target: The file.
-        tick: Called after each shard.
+        done: By name, where the features are.
+        target: The file, which appears, or takes the old one's place, when it is whole.
+        settings: That the features were made with.
 
     Raises:
         ExtractError: If a shard cannot be read or the file cannot be written.
     """
-    part = target.with_name(f"{target.name}.part")
+    sources: dict[Path, list[str]] = {}
+    for name, each in done.items():
+        sources.setdefault(each.where, []).append(name)
+    with (
+        _room(target, "the shards are kept"),
+        replacing(target) as part,
+        opened(part, "w") as file,
+    ):
+        for path, names in sources.items():
+            with opened(path) as source:
+                _copy(source, file, names)
+        file.attrs["images"] = len(done)
+        file.attrs[ATTRIBUTE] = json.dumps(settings)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    notes_of(path).unlink(missing_ok=True)
+
+
+def _copy(source: Any, file: Any, names: Iterator[str] | Sequence[str] | Mapping[str, Any]) -> None:
+    for name in names:
+        source.copy(source[name], file, name)
+
+
+@contextmanager
+def _room(path: Path, kept: str) -> Iterator[None]:
     try:
-        with opened(part, "w") as file:
-            for shard in plan.shards:
-                with opened(shard.path) as source:
-                    for name in shard.names:
-                        if name in source:
-                            source.copy(source[name], file, name)
-                tick()
-            broken = [each for shard in plan.shards for each in read_notes(shard)["broken"]]
-            # Dense storage, in which attributes may be larger than 64 KiB, is a dataset here.
-            file.attrs["images"] = sum(len(shard.names) for shard in plan.shards) - len(broken)
-        if broken:
-            listed = "".join(f"{name}\t{why}\n" for name, why in broken)
-            write_file(target.with_name(f"{target.name}.broken.txt"), listed.encode())
-        os.replace(part, target)
-    except (OSError, RuntimeError, StoreError, PictureError, KeyError) as error:
+        yield
+    except (OSError, RuntimeError, StoreError, WriteError, KeyError) as error:
         text = " ".join(str(error).split())
         raise ExtractError(
-            f"cannot write {target}: {text}; make room on the disk and run the same command again, "
-            f"the shards in {plan.folder} are kept"
+            f"cannot write {path}: {text}; make room on the disk and run the same command again, "
+            f"{kept}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _write_hdf5(path: Path, rows: Rows, kind: Any) -> None:
+def _read_notes(path: Path) -> dict[str, Any]:
+    notes = notes_of(path)
+    try:
+        found = read_record(notes)
+        if found is None or not {"done", "broken"} <= found.keys():
+            raise RecordError(f"{notes} is damaged (not the notes of a shard)")
+    except RecordError as error:
+        raise ExtractError(
+            f"{error}; delete it and {path.name} and run the same command again"
+        ) from error
+    return found
+
+
+def _write_hdf5(path: Path, rows: Sequence[Row], kind: Any) -> None:
     with opened(path, "w") as file:
-        for name, features in rows:
-            put_features(file, name, features, kind)
+        for row in rows:
+            put_features(file, row.name, row.features, kind)
+            file[row.name].attrs[ATTRIBUTE] = json.dumps(asdict(row.file))
 
 
-def _write_parquet(path: Path, rows: Rows, kind: Any) -> None:
+def _write_parquet(path: Path, rows: Sequence[Row], kind: Any) -> None:
     """One row for each image: name, width, height, and flat lists of the arrays' values."""
     pa = require("pyarrow", "ray")
     pq = require("pyarrow.parquet", "ray")
     descriptor = pa.float16() if kind == np.float16 else pa.float32()
+    found = [row.features for row in rows]
     columns: dict[str, Any] = {
-        "name": pa.array([name for name, _ in rows], pa.string()),
-        "width": pa.array([each.image_size[1] for _, each in rows], pa.int32()),
-        "height": pa.array([each.image_size[0] for _, each in rows], pa.int32()),
-        "keypoints": _lists(pa, [each.keypoints.reshape(-1) for _, each in rows], pa.float32()),
-        "scores": _lists(pa, [each.scores for _, each in rows], pa.float32()),
+        "name": pa.array([row.name for row in rows], pa.string()),
+        "width": pa.array([each.image_size[1] for each in found], pa.int32()),
+        "height": pa.array([each.image_size[0] for each in found], pa.int32()),
+        "keypoints": _lists(pa, [each.keypoints.reshape(-1) for each in found], pa.float32()),
+        "scores": _lists(pa, [each.scores for each in found], pa.float32()),
         "descriptors": _lists(
-            pa, [each.descriptors.reshape(-1).astype(kind) for _, each in rows], descriptor
+            pa, [each.descriptors.reshape(-1).astype(kind) for each in found], descriptor
         ),
     }
     pq.write_table(pa.table(columns), path)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +14,11 @@ import cv2
 import numpy as np
 
 from cv_superpoint.errors import PictureError
-from cv_superpoint.extract.plan import ExtractConfig, ExtractError, Shard
-from cv_superpoint.extract.store import write_shard
+from cv_superpoint.extract.plan import ExtractConfig, Format, Shard
+from cv_superpoint.extract.store import Row, write_shard
 from cv_superpoint.features import Features
+from cv_superpoint.files.entries import look
+from cv_superpoint.files.fingerprint import Fingerprint, fingerprint
 from cv_superpoint.image import ByteArray, padded_size
 from cv_superpoint.reading import read_picture
 from cv_superpoint.weights import load_weights
@@ -41,26 +38,32 @@ class Decoded:
     Attributes:
         pixels: uint8, shrunk where the options say so; None where it cannot be read.
         size: (height, width) of the file's picture.
+        file: The file that it was.
         why: Why it cannot be read.
     """
 
     pixels: ByteArray | None
     size: tuple[int, int] = (0, 0)
+    file: Fingerprint | None = None
     why: str = ""
 
 
 def decode(path: Path, grey: bool, longest_side: int) -> Decoded:
     """Read a picture as COLMAP does: without turning it as EXIF says."""
     try:
+        file = fingerprint(path) if isinstance(look(path), tuple) else None
         image = read_picture(path, grey=grey, upright=False)
     except PictureError as error:
         return Decoded(pixels=None, why=str(error))
+    except (OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or "memory does not suffice"
+        return Decoded(pixels=None, why=f"{path}: cannot be read ({why})")
     size = image.shape[0], image.shape[1]
     if 0 < longest_side < max(size):
         scale = longest_side / max(size)
         target = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
         image = cv2.resize(image, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return Decoded(pixels=image, size=size)
+    return Decoded(pixels=image, size=size, file=file)
 
 
 class Worker:
@@ -70,22 +73,22 @@ class Worker:
         images: The folder of the images.
         format: Of the shards.
         config: What to extract.
-        processes: That decode; 0 decodes in this one.
+        readers: Threads that read and decode; 0 does it in turn.
     """
 
     def __init__(
-        self, images: Path, format: str, config: ExtractConfig, *, processes: int = 2
+        self, images: Path, format: Format, config: ExtractConfig, *, readers: int = 2
     ) -> None:
         self.images, self.format, self.config = images, format, config
         self.detector = config.create()
         self.grey = load_weights(config.weights).config.in_channels == 1
-        self.processes = processes
+        self.readers = readers
 
     def run(self, shards: Sequence[Shard]) -> Iterator[Shard]:
         """Extract shards in turn; yields the shard of each image, when it was dealt with.
 
         Raises:
-            ExtractError: If a shard cannot be written or the decoding processes die.
+            ExtractError: If a shard cannot be written.
         """
         jobs = ((shard, name) for shard in shards for name in shard.names)
         open_shard = _OpenShard(self.detector)
@@ -99,28 +102,23 @@ class Worker:
 
     def _decode(self, jobs: Iterator[tuple[Shard, str]]) -> Iterator[tuple[Shard, str, Decoded]]:
         options = self.grey, self.config.longest_side
-        if self.processes == 0:
+        if self.readers == 0:
             for shard, name in jobs:
                 yield shard, name, decode(self.images / name, *options)
             return
-        # Not by fork: torch's and OpenCV's threads do not survive it.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.processes, context, _start_decoding) as pool:
-            waiting: deque[tuple[Shard, str, Future[Decoded]]] = deque()
-            try:
-                for shard, name in jobs:
-                    waiting.append((shard, name, pool.submit(decode, self.images / name, *options)))
-                    if len(waiting) > AHEAD:
-                        yield _settled(*waiting.popleft())
-                while waiting:
+        # Threads: reading, decoding and hashing let other threads run, and a process would start
+        # the script anew that calls this.
+        waiting: deque[tuple[Shard, str, Future[Decoded]]] = deque()
+        pool = ThreadPoolExecutor(self.readers, thread_name_prefix="cv-superpoint-reader")
+        try:
+            for shard, name in jobs:
+                waiting.append((shard, name, pool.submit(decode, self.images / name, *options)))
+                if len(waiting) > AHEAD:
                     yield _settled(*waiting.popleft())
-            except BrokenProcessPool as error:
-                raise ExtractError(
-                    "a process that decodes pictures died, perhaps for lack of memory; run the "
-                    "same command again with fewer --processes, what is done is kept"
-                ) from error
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            while waiting:
+                yield _settled(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _OpenShard:
@@ -133,8 +131,8 @@ class _OpenShard:
     def __init__(self, detector: Any) -> None:
         self.count = 0
         self._detector = detector
-        self._broken: list[tuple[str, str]] = []
-        self._found: dict[str, Features] = {}
+        self._broken: dict[str, str] = {}
+        self._found: dict[str, Row] = {}
         self._groups: dict[tuple[int, int], list[tuple[str, Decoded]]] = {}
         self._waiting = 0
 
@@ -142,7 +140,7 @@ class _OpenShard:
         """Take a picture; pictures of equal padded size run together."""
         self.count += 1
         if decoded.pixels is None:
-            self._broken.append((name, decoded.why))
+            self._broken[name] = decoded.why
             return
         size = padded_size(_pixels(decoded).shape[:2])
         group = self._groups.setdefault(size, [])
@@ -153,20 +151,21 @@ class _OpenShard:
         elif self._waiting > WAITING_PIXELS:
             self._extract(max(self._groups, key=lambda one: len(self._groups[one])))
 
-    def close(
-        self, names: Sequence[str]
-    ) -> tuple[list[tuple[str, Features]], list[tuple[str, str]]]:
-        """Name and features of each picture, in the order of the names; those that are broken."""
+    def close(self, names: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
+        """The features of each picture, in the order of the names; why others have none."""
         for size in list(self._groups):
             self._extract(size)
-        return [(name, self._found[name]) for name in names if name in self._found], self._broken
+        return [self._found[name] for name in names if name in self._found], self._broken
 
     def _extract(self, size: tuple[int, int]) -> None:
         group = self._groups.pop(size)
         self._waiting -= len(group) * math.prod(size)
         found = self._detector.extractBatch([_pixels(each) for _, each in group])
         for (name, each), features in zip(group, found, strict=True):
-            self._found[name] = enlarge(features, each.size)
+            assert each.file is not None
+            self._found[name] = Row(
+                name=name, features=enlarge(features, each.size), file=each.file
+            )
 
 
 def enlarge(features: Features, size: tuple[int, int]) -> Features:
@@ -193,17 +192,3 @@ def _pixels(each: Decoded) -> ByteArray:
 
 def _settled(shard: Shard, name: str, future: Future[Decoded]) -> tuple[Shard, str, Decoded]:
     return shard, name, future.result()
-
-
-def _start_decoding() -> None:
-    """Set up a decoding process: one thread, no end but its parent's, even by a kill."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave, daemon=True).start()

@@ -8,8 +8,9 @@ import stat
 from pathlib import Path
 
 from cv_superpoint.errors import PictureError
-from cv_superpoint.files.formats import AnyPath, why_refused
+from cv_superpoint.files.formats import why_refused
 from cv_superpoint.files.guard import Identity
+from cv_superpoint.files.names import AnyPath
 
 A_PIPE = "a pipe, not a file"
 _KINDS = (

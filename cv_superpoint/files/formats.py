@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zlib
 from pathlib import Path
 
-AnyPath = str | os.PathLike[str]
+from cv_superpoint.files.names import AnyPath
 
 
 def _endings(text: str) -> frozenset[str]:
@@ -53,18 +52,6 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"\s*(<!doctype html|<html)", "a web page: what it was downloaded from had no such picture"),
     (rb"\0{32}", "nothing but zeros: its copy was stopped; copy it again"),
 )
-
-
-def is_text(name: AnyPath) -> bool:
-    """Whether a name is UTF-8, as files that name pictures must have it, and OpenCV's functions.
-
-    OpenCV does not refuse other names: it reads from address 0.
-    """
-    try:
-        os.fspath(name).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def why_unreadable(data: bytes) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cv_superpoint.files.formats import AnyPath
+from cv_superpoint.files.names import AnyPath
 
 Identity = tuple[int, int]
 """Device and number of a file on it: the same for all its names."""

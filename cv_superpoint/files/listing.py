@@ -15,8 +15,9 @@ from pathlib import Path
 
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files.entries import look
-from cv_superpoint.files.formats import PICTURE_SUFFIXES, AnyPath, mark_of, why_refused
+from cv_superpoint.files.formats import PICTURE_SUFFIXES, mark_of, why_refused
 from cv_superpoint.files.guard import Identity, identity
+from cv_superpoint.files.names import AnyPath
 
 DRAWINGS = frozenset({"drawing"})
 """Pictures of keypoints and matches that our commands drew: no photographs."""

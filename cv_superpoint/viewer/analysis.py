@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.decode import logits_to_heatmap
 from cv_superpoint.detector import Detector, DetectorConfig
@@ -145,9 +146,13 @@ class Network:
             subpixel=settings.subpixel,
             scales=(1.0, 0.5) if settings.pyramid else (1.0,),
         )
-        dim = self._config.descriptor_dim
-        channels = self._config.in_channels
-        return Detector(self._backend, channels=channels, descriptor_dim=dim, config=config)
+        return Detector(
+            self._backend,
+            channels=self._config.in_channels,
+            descriptor_dim=self._config.descriptor_dim,
+            config=config,
+            margin=receptive_margin(self._config),
+        )
 
     def heatmap(self, image: ByteArray) -> ByteArray:
         """The probabilities of a keypoint, to the power of a quarter, in colours."""

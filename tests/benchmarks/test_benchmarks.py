@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pinned import FLOAT32
 
 from benchmarks import report
 from benchmarks.contenders import THRESHOLD, contenders, our_variants, ours
 from benchmarks.measure import in_turn, photographs
 from benchmarks.plain import plain_call, transformers_call
-from benchmarks.precision import agreement, precision
 from benchmarks.process import fresh_process
 from benchmarks.soak import run_soak
 from benchmarks.speed import FLOOR, measure_speed, plot_speed, speed_markdown
 from benchmarks.throughput import throughput
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.weights import load_weights
-from train.evaluate.predictions import Detections
 
 COUNT = 100
 
@@ -35,7 +34,7 @@ def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None
     for size in [(480, 640), (120, 160), (1000, 300)]:
         assert [image.shape for image in photographs(None, size, 2)] == [size, size]
     cv2.imwrite(str(tmp_path / "a.png"), photographs(None, (50, 90), 1)[0])
-    (tmp_path / "b.txt").write_text("no picture")
+    (tmp_path / "b.txt").write_text("no picture", encoding="utf-8")
     assert [image.shape for image in photographs(tmp_path, (40, 40), 5)] == [(40, 40)]
     with pytest.raises(ValueError, match="no photographs"):
         photographs(tmp_path / "nowhere", (40, 40), 1)
@@ -44,7 +43,7 @@ def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None
 def test_peers_do_the_same_work(photograph: np.ndarray) -> None:
     """The same weights give the same keypoints, up to what each implementation rounds."""
     weights = load_weights()
-    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, device="cpu")
+    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **FLOAT32)
     expected = {tuple(point) for point in mine.extract(photograph).keypoints.tolist()}
     assert len(expected) == COUNT
     points, _, descriptors = plain_call(weights, "cpu", THRESHOLD, COUNT)(photograph)
@@ -84,9 +83,11 @@ def test_calls_alternate() -> None:
 
 def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n")
+    page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n", encoding="utf-8")
     report.replace_block(page, "x", "new")
-    assert page.read_text() == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
+    assert (
+        page.read_text(encoding="utf-8") == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
+    )
     with pytest.raises(ValueError, match="markers"):
         report.replace_block(page, "y", "new")
 
@@ -94,7 +95,7 @@ def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
 def test_a_fresh_process_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
     """The bar of docs/performance.md: at most 400 MiB at 480 x 640."""
     np.save(tmp_path / "image.npy", photographs(None, (480, 640), 1)[0])
-    seen = fresh_process("auto", tmp_path / "image.npy", count=1024, threads=2, calls=2)
+    seen = fresh_process("auto", "auto", tmp_path / "image.npy", count=1024, threads=2, calls=2)
     assert seen.keypoints == 1024
     assert not seen.torch
     assert seen.steady_mib <= 400
@@ -107,43 +108,6 @@ def test_memory_does_not_grow_with_random_sizes(backend: str) -> None:
     seen = run_soak(detector, calls=160, largest=160)
     assert seen.keypoints > 1000
     assert seen.last_mib < seen.middle_mib + 25
-
-
-def test_agreement_counts_what_stayed_where_it_was() -> None:
-    rng = np.random.default_rng(0)
-    points = np.stack(np.meshgrid(np.arange(8) * 10.0, np.arange(6) * 10.0), -1).reshape(-1, 2)
-    rows = rng.normal(size=(48, 16)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def found(kept: np.ndarray, shift: float, order: np.ndarray) -> Detections:
-        return Detections(
-            points=points[kept][order] + [shift, 0],
-            scores=np.ones(len(order)),
-            descriptors=rows[kept][order],
-            binary=False,
-        )
-
-    everything, order = np.arange(48), rng.permutation(48)
-    reference = found(everything, 0, np.arange(48))
-    assert agreement(reference, found(everything, 0.4, order)) == pytest.approx((1, 1))
-    assert agreement(reference, found(everything, 1.2, order))[0] == 0
-    half = found(np.arange(0, 48, 2), 0, np.arange(24))
-    assert agreement(reference, half) == pytest.approx((0.5, 1))
-    assert agreement(half, reference) == pytest.approx((0.5, 1))
-
-
-def test_precisions_are_compared_on_the_same_pairs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import cv2
-
-    cv2.imwrite(str(tmp_path / "a.png"), photographs(None, (240, 320), 1)[0])
-    precision(images=tmp_path, calibration=tmp_path, pairs_per_image=1, output=tmp_path)
-    measured = json.loads((tmp_path / "precision_cpu.json").read_text())
-    assert measured["float32"]["within 1 px"] == measured["float32"]["cosine"] == 1
-    assert 0.9 < measured["bfloat16"]["within 1 px"] < 1
-    assert measured["bfloat16"]["cosine"] > 0.999
-    assert "| bfloat16 |" in capsys.readouterr().out
 
 
 def test_throughput_is_reported_for_every_way(capsys: pytest.CaptureFixture[str]) -> None:

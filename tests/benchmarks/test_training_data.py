@@ -6,7 +6,6 @@ Processor time, so that what else runs on the machine hardly counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,10 @@ ROUNDS = 5
 
 
 @pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
+def one_core(thread_counts: None) -> None:
     """What a data worker has."""
-    threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    yield
-    cv2.setNumThreads(threads[0])
-    torch.set_num_threads(threads[1])
 
 
 def tell(benchmark: Any, capsys: Any, what: str, items: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ import numpy as np
 import onnx
 import pytest
 import skimage.data
+from pinned import FLOAT32
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.cli import main
 from cv_superpoint.reading import read_picture
+
+PINNED = [f"--{name}={value}" for name, value in FLOAT32.items()]
 
 
 def run(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -59,7 +63,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_detect(pictures: Path, tmp_path: Path) -> None:
     folder = pictures / "folder"
-    done = run("detect", folder, "-o", tmp_path / "out", "-k", 50, "--json", code=3)
+    done = run("detect", folder, "-o", tmp_path / "out", "-k", 50, "--json", *PINNED, code=3)
     report = figures(done)
     assert [Path(each["image"]).name for each in report["images"]] == ["a.jpg", "b.png"]
     assert [Path(each["image"]).name for each in report["broken"]] == ["cut.jpg", "none.png"]
@@ -70,10 +74,11 @@ def test_detect(pictures: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(table[:, 2], file["scores"], rtol=1e-6)
         assert file["descriptors"].shape == (len(table), 256)
         assert file["image_size"].tolist() == [120, 160]
-    expected = SuperPointFeature2D.create(50).extract(cv2.imread(str(folder / "inside/b.png")))
+    picture = cv2.imread(str(folder / "inside/b.png"))
+    expected = SuperPointFeature2D.create(50, **FLOAT32).extract(picture)
     np.testing.assert_allclose(table[:, :2], expected.keypoints, atol=1e-3)
     overlay = cv2.imread(str(tmp_path / "out/inside/b.png.keypoints.png"))
-    changed = np.any(overlay != cv2.imread(str(folder / "inside/b.png")), axis=2)
+    changed = np.any(overlay != picture, axis=2)
     x, y = np.rint(expected.keypoints[0]).astype(int)
     assert changed[y - 5 : y + 6, x - 5 : x + 6].any()
     assert 0.01 < changed.mean() < 0.5
@@ -81,7 +86,8 @@ def test_detect(pictures: Path, tmp_path: Path) -> None:
 
 def test_match(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run("match", pictures / "one.jpg", pictures / "turned.png", "-o", out, "--json")
+    names = pictures / "one.jpg", pictures / "turned.png"
+    done = run("match", *names, "-o", out, "--json", *PINNED)
     report = figures(done)
     truth = cv2.getRotationMatrix2D((300, 200), 10, 0.9)
     np.testing.assert_allclose(np.array(report["homography"])[:2, :2], truth[:, :2], atol=0.01)
@@ -100,7 +106,7 @@ def test_match_by_an_essential_matrix(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / name), image[..., ::-1])
     done = run(
         *("match", tmp_path / "left.png", tmp_path / "right.png", "-o", tmp_path / "out"),
-        *("--model", "essential", "--focal", 995, "--pixels", 1, "--json"),
+        *("--model", "essential", "--focal", 995, "--pixels", 1, "--json", *PINNED),
     )
     report = figures(done)
     angle = np.rad2deg(np.arccos((np.trace(report["rotation_matrix"]) - 1) / 2))
@@ -117,9 +123,13 @@ def test_extract(pictures: Path, tmp_path: Path) -> None:
     assert done.stderr.count("warning: left out") == 2
     with h5py.File(tmp_path / "f.h5") as file:
         assert file["inside/b.png/descriptors"].shape[0] == 256
-    again = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", code=1)
-    assert again.stderr.startswith("error: ")
-    assert "is there already" in again.stderr
+    again = run("extract", pictures / "folder", "-o", tmp_path / "f.h5", code=3)
+    assert "2 images were done before" in again.stdout
+    other = run(
+        "extract", pictures / "folder", "-o", tmp_path / "f.h5", "--max-keypoints", 7, code=1
+    )
+    assert other.stderr.startswith("error: ")
+    assert "max_keypoints was 1000, is 7" in other.stderr
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +145,8 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_track(film: Path, tmp_path: Path) -> None:
-    done = run("track", film, "-o", tmp_path / "tracks.avi", "--threshold", "0.01", "--json")
+    options = ("--threshold", "0.01", "--json", *PINNED)
+    done = run("track", film, "-o", tmp_path / "tracks.avi", *options)
     report = figures(done)
     assert (report["frames"], report["expected"]) == (10, 10)
     assert report["followed"] > 0.5
@@ -164,7 +175,7 @@ def test_a_film_that_ends_early(film: Path, tmp_path: Path, capfd: Any) -> None:
 def test_stitch(pictures: Path, tmp_path: Path) -> None:
     done = run(
         *("stitch", pictures / "left.png", pictures / "right.png", pictures / "folder/cut.jpg"),
-        *("-o", tmp_path / "panorama.png", "--json"),
+        *("-o", tmp_path / "panorama.png", "--json", *PINNED),
         code=3,
     )
     report = figures(done)
@@ -192,7 +203,7 @@ def test_convert_there_and_back(tmp_path: Path, pictures: Path) -> None:
             main(["convert", str(tmp_path / source), str(tmp_path / target), "--to", layout]) == 0
         )
     image = read_picture(pictures / "folder/a.jpg")
-    options = {"scoreThreshold": 0.1, "scoreRadius": 2}
+    options = {"scoreThreshold": 0.1, "scoreRadius": 2, **FLOAT32}
     expected = SuperPointFeature2D.create(**options).extract(image)
     for name in ("theirs.pth", "hf.safetensors", "ours.safetensors"):
         converted = SuperPointFeature2D.create(weights=tmp_path / name, **options)
@@ -205,6 +216,15 @@ def test_doctor() -> None:
     assert report["milliseconds"] > 1
     assert "superpoint" in report["weights"]
     assert report["chosen"] == SuperPointFeature2D.create(threads=1).describe()
+
+
+@pytest.mark.parametrize("program", ["cv_superpoint", "train"])
+def test_help_is_shown_in_any_encoding(program: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", program, "--help" if program != "train" else "--help-fields"]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "weights" in done.stdout
 
 
 def test_train_reaches_the_training() -> None:
@@ -335,7 +355,7 @@ def test_errors_are_one_line(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(pictures)
-    (pictures / "one.txt").write_text("text")
+    (pictures / "one.txt").write_text("text", encoding="utf-8")
     if arguments[0] in ("match", "stitch", "detect"):
         arguments = [*arguments, "-o", str(tmp_path / "out.png")]
     arguments = [str(film) if each == "film.avi" else each for each in arguments]

@@ -15,7 +15,7 @@ import pytest
 import skimage.data
 
 from cv_superpoint.cli import main
-from cv_superpoint.cli.output import shown
+from cv_superpoint.files.names import shown
 from cv_superpoint.reading import read_picture
 
 FEW = ("-k", "20", "--threshold", "0", "--threads", "1")

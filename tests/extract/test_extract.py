@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import skimage.data
+from pinned import FLOAT32
+from processes import needs_proc, processes
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.extract import ExtractConfig, ExtractError, extract_folder, work
@@ -25,7 +27,8 @@ from cv_superpoint.extract.run import RayOptions
 from cv_superpoint.interop import hloc
 from cv_superpoint.reading import read_picture
 
-CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, threads=1)
+NETWORK = {**FLOAT32, "threads": 1}
+CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, **NETWORK)
 BROKEN = ("d/cut.jpg", "z.png")
 
 
@@ -48,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "features.h5"
-    report = extract_folder(folder, output, CONFIG, processes=0)
+    report = extract_folder(folder, output, CONFIG, readers=0)
     assert (report.images, report.resumed) == (10, 0)
     assert [name for name, _ in report.broken] == list(BROKEN)
     return output
@@ -75,7 +78,7 @@ def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
 
 
 def test_the_file_holds_what_the_detector_finds(folder: Path, undisturbed: Path) -> None:
-    detector = SuperPointFeature2D.create(60, 0.0, threads=1)
+    detector = SuperPointFeature2D.create(60, 0.0, **NETWORK)
     assert len(hloc.image_names(undisturbed)) == 10
     for name in ("0.jpg", "d/1.png", "8.jpg"):
         image = read_picture(folder / name, grey=True, upright=False)
@@ -84,7 +87,7 @@ def test_the_file_holds_what_the_detector_finds(folder: Path, undisturbed: Path)
         assert stored.image_size == image.shape
         np.testing.assert_allclose(stored.keypoints, expected.keypoints, atol=1e-3)
         np.testing.assert_allclose(stored.descriptors, expected.descriptors, atol=1e-4)
-    listed = undisturbed.with_name("features.h5.broken.txt").read_text()
+    listed = undisturbed.with_name("features.h5.broken.txt").read_text(encoding="utf-8")
     assert [line.split("\t")[0] for line in listed.splitlines()] == list(BROKEN)
     assert "cut short" in listed
     assert sorted(each.name for each in undisturbed.parent.iterdir()) == [
@@ -93,8 +96,8 @@ def test_the_file_holds_what_the_detector_finds(folder: Path, undisturbed: Path)
     ]
 
 
-def test_decoding_processes_change_nothing(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
-    extract_folder(folder, tmp_path / "f.h5", CONFIG, processes=2)
+def test_decoding_threads_change_nothing(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
+    extract_folder(folder, tmp_path / "f.h5", CONFIG, readers=2)
     assert_same(undisturbed, tmp_path / "f.h5")
 
 
@@ -103,8 +106,12 @@ def test_small_batches_change_nothing(
 ) -> None:
     monkeypatch.setattr(work, "BATCH_PIXELS", 96 * 120)
     monkeypatch.setattr(work, "WAITING_PIXELS", 96 * 140)
-    extract_folder(folder, tmp_path / "f.h5", CONFIG, processes=0)
+    extract_folder(folder, tmp_path / "f.h5", CONFIG, readers=0)
     assert_same(undisturbed, tmp_path / "f.h5", 1e-4)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def has_ended(group: int) -> bool:
@@ -138,7 +145,7 @@ def test_killed_in_the_middle(folder: Path, tmp_path: Path) -> None:
     run.wait()
     assert 3 <= shards("killed.h5") < 21  # stopped in the middle
     assert not (tmp_path / "killed.h5").exists()
-    assert has_ended(run.pid)  # the decoding processes, too
+    assert has_ended(run.pid)
     for name in ("killed.h5", "whole.h5"):
         again = [*command, "-o", str(tmp_path / name), "--json"]
         done = subprocess.run(again, capture_output=True, text=True, check=False)
@@ -177,7 +184,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_done(folder: Path, tmp_path: Path)
 
 def test_parquet_shards_hold_the_same(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "features"
-    report = extract_folder(folder, output, CONFIG, processes=0)
+    report = extract_folder(folder, output, CONFIG, readers=0)
     assert report.images == 10
     table = pyarrow.parquet.read_table(output / "000000.parquet")
     assert table.column("name").to_pylist() == ["0.jpg", "2.jpg", "4.jpg"]
@@ -192,18 +199,19 @@ def test_parquet_shards_hold_the_same(folder: Path, undisturbed: Path, tmp_path:
         np.testing.assert_array_equal(np.float32(row["keypoints"]).reshape(-1, 2), stored.keypoints)
         descriptors = np.float32(row["descriptors"]).reshape(len(stored), -1)
         np.testing.assert_array_equal(descriptors, stored.descriptors)
-    again = extract_folder(folder, output, CONFIG, processes=0)
-    assert (again.images, again.resumed) == (10, 12)
+    again = extract_folder(folder, output, CONFIG, readers=0)
+    assert (again.images, again.resumed) == (10, 10)
+    assert [name for name, _ in again.broken] == list(BROKEN)  # tried again, and still broken
 
 
 def test_shrunk_pictures_keep_their_coordinates(folder: Path, tmp_path: Path) -> None:
-    config = ExtractConfig(max_keypoints=30, threshold=0.0, longest_side=64, half=True, threads=1)
-    extract_folder(folder, tmp_path / "f.h5", config, processes=0)
+    config = ExtractConfig(max_keypoints=30, threshold=0.0, longest_side=64, half=True, **NETWORK)
+    extract_folder(folder, tmp_path / "f.h5", config, readers=0)
     stored = hloc.read_features(tmp_path / "f.h5", "8.jpg")
     image = read_picture(folder / "8.jpg", grey=True)
     assert stored.image_size == image.shape == (96, 131)
     small = cv2.resize(image, (64, 47), interpolation=cv2.INTER_AREA)
-    expected = SuperPointFeature2D.create(30, 0.0, threads=1).extract(small)
+    expected = SuperPointFeature2D.create(30, 0.0, **NETWORK).extract(small)
     x = (expected.keypoints[:, 0] + 0.5) * 131 / 64 - 0.5
     np.testing.assert_allclose(stored.keypoints[:, 0], x, atol=0.01)
     with h5py.File(tmp_path / "f.h5") as file:
@@ -213,14 +221,7 @@ def test_shrunk_pictures_keep_their_coordinates(folder: Path, tmp_path: Path) ->
 
 def ray_workers() -> list[int]:
     """Process numbers of Ray's actors that were started by this process."""
-    parents: dict[int, tuple[int, str]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (entry / "stat").read_text()
-            command = (entry / "cmdline").read_text()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1]), command
+    parents = processes()
 
     def is_ours(number: int) -> bool:
         while number in parents:
@@ -236,6 +237,7 @@ def ray_workers() -> list[int]:
     ]
 
 
+@needs_proc
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_finds_the_same_though_a_worker_is_killed(
     folder: Path, undisturbed: Path, tmp_path: Path
@@ -252,7 +254,7 @@ def test_ray_finds_the_same_though_a_worker_is_killed(
         folder,
         tmp_path / "f.h5",
         CONFIG,
-        processes=0,
+        readers=0,
         ray=RayOptions(actors=1),
         tick=kill_once,
     )
@@ -271,31 +273,48 @@ def test_a_cluster_that_does_not_answer(folder: Path, tmp_path: Path, address: s
 # ---- what cannot start or go on ----
 
 
-def test_other_options_do_not_mix(folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "features"
-    extract_folder(folder, output, CONFIG, processes=0)
-    config = replace(CONFIG, nms_radius=5)
-    with pytest.raises(ExtractError, match=r"nms_radius was 4, is 5\): go on with the same"):
-        extract_folder(folder, output, config, processes=0)
-    other = tmp_path / "other"
-    shutil.copytree(folder, other)
-    (other / "0.jpg").unlink()
-    with pytest.raises(ExtractError, match="there were 12 images, now 11"):
-        extract_folder(other, output, CONFIG, processes=0)
-    (output / "run.json").write_text("{")
-    with pytest.raises(ExtractError, match="is damaged; delete the folder"):
-        extract_folder(folder, output, CONFIG, processes=0)
+@pytest.mark.parametrize("name", ["features.h5", "features"])
+def test_other_options_do_not_mix(folder: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    extract_folder(folder, output, CONFIG, readers=0)
+    before = files_in(tmp_path)
+    config = replace(CONFIG, nms_radius=5, weights="superpoint-rotation")
+    with pytest.raises(ExtractError, match=r"nms_radius was 4, is 5; weights was .*go on with the"):
+        extract_folder(folder, output, config, readers=0)
+    assert files_in(tmp_path) == before
+    # Where the network runs, and how the work is cut, is no difference.
+    config = replace(CONFIG, threads=2, shard_size=100, backend="torch")
+    assert extract_folder(folder, output, config, readers=0).resumed == 10
+    record = output / "run.json"
+    if name == "features":
+        record.write_text("{", encoding="utf-8")
+        with pytest.raises(ExtractError, match=r"is damaged .*; delete the folder"):
+            extract_folder(folder, output, CONFIG, readers=0)
+        record.write_text('{"of": "another program"}', encoding="utf-8")
+        with pytest.raises(ExtractError, match=r"run\.json belongs to another program"):
+            extract_folder(folder, output, CONFIG, readers=0)
+        assert record.read_text(encoding="utf-8") == '{"of": "another program"}'
 
 
-def test_outputs_that_cannot_be(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExtractError, match="is there already; delete it or name another"):
-        extract_folder(folder, undisturbed, CONFIG)
+def test_outputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
+    hloc.write_features(tmp_path / "theirs.h5", {})
+    with pytest.raises(ExtractError, match=r"theirs\.h5 is there already and does not tell"):
+        extract_folder(folder, tmp_path / "theirs.h5", CONFIG)
+    (tmp_path / "text.h5").write_text("text", encoding="utf-8")
+    with pytest.raises(ExtractError, match=r"text\.h5 is no HDF5 file; delete"):
+        extract_folder(folder, tmp_path / "text.h5", CONFIG)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "000000.parquet").write_text("theirs", encoding="utf-8")
+    with pytest.raises(ExtractError, match="is no shard of a run; name another folder"):
+        extract_folder(folder, tmp_path / "tables", CONFIG)
+    assert [each.name for each in (tmp_path / "tables").iterdir()] == ["000000.parquet"]
     with pytest.raises(ExtractError, match=r"ending in \.h5, or a folder"):
         extract_folder(folder, tmp_path / "features.npz", CONFIG)
     with pytest.raises(ExtractError, match="no such folder"):
         extract_folder(folder / "none", tmp_path / "f.h5", CONFIG)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no picture in this folder"):
-        extract_folder(tmp_path, tmp_path / "f.h5", CONFIG)
+        extract_folder(tmp_path / "empty", tmp_path / "f.h5", CONFIG)
     for wrong in ({"shard_size": 0}, {"longest_side": 3}):
         with pytest.raises(ExtractError, match=next(iter(wrong))):
             ExtractConfig(**wrong)

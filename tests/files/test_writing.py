@@ -55,7 +55,7 @@ def test_a_name_that_is_too_long_says_so_before_the_work(tmp_path: Path) -> None
 
 
 def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")

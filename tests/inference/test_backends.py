@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from pinned import FLOAT32
 
 from cv_superpoint import SuperPointFeature2D, backends
 from cv_superpoint.backends import cache, choose, make_backend
@@ -35,7 +36,7 @@ def weights() -> LoadedWeights:
 
 def backend_of(weights: LoadedWeights, name: str, **options: Any) -> backends.Backend:
     threads = options.pop("threads", None)
-    chosen = choose(**{"backend": name, "device": "cpu", "precision": "auto", **options})
+    chosen = choose(**{"backend": name, **FLOAT32, **options})
     return make_backend(weights, chosen, threads=threads)
 
 
@@ -228,11 +229,21 @@ def test_the_cache_is_bounded_and_can_be_off(
 # Threads.
 
 
+@pytest.mark.parametrize("name", ["torch", *OTHERS])
+def test_the_number_of_threads_is_not_seen_in_the_result(name: str, weights: LoadedWeights) -> None:
+    images = np.ascontiguousarray(PHOTOGRAPH[:104, :128, None])[None]
+    alone = backend_of(weights, name, threads=1).run(images)
+    for threads in (2, 3):
+        together = backend_of(weights, name, threads=threads).run(images)
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one, other, atol=0 if name == "ncnn" else 1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["ncnn", "openvino", "onnxruntime", "torch"])
 def test_threads_share_a_detector_and_have_their_own(name: str) -> None:
     """Two threads with one detector, and eight with one each: always the results of one alone."""
     images = [PHOTOGRAPH[:104, :128], PHOTOGRAPH[200:320, 100:300], PHOTOGRAPH[50:90, 60:120]]
-    shared = SuperPointFeature2D.create(200, 0.01, device="cpu", backend=name)
+    shared = SuperPointFeature2D.create(200, 0.01, backend=name, **FLOAT32)
     expected = [shared.extract(image) for image in images]
     problems: list[str] = []
 
@@ -246,8 +257,7 @@ def test_threads_share_a_detector_and_have_their_own(name: str) -> None:
                     problems.append(f"{field} of image {index}")
 
     own = [
-        SuperPointFeature2D.create(200, 0.01, device="cpu", backend=name, threads=1)
-        for _ in range(8)
+        SuperPointFeature2D.create(200, 0.01, backend=name, threads=1, **FLOAT32) for _ in range(8)
     ]
     for detectors in ([shared, shared], own):
         threads = [

@@ -12,6 +12,7 @@ import pytest
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pinned import FLOAT32
 
 from cv_superpoint import SuperPointFeature2D, decode
 from cv_superpoint.export import NO_KEYPOINT, decoding, export_onnx
@@ -30,7 +31,9 @@ def run_onnxruntime(path: Path, image: np.ndarray, names: list[str]) -> list[np.
 
 
 def run_openvino(path: Path, image: np.ndarray, names: list[str]) -> list[np.ndarray]:
-    answer = openvino.compile_model(path)({"image": image})
+    # Without the hint it takes bfloat16 where the CPU multiplies in it.
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    answer = openvino.compile_model(path, "CPU", options)({"image": image})
     return [answer[name] for name in names]
 
 
@@ -70,7 +73,7 @@ def test_heads(
 
 @RUNTIMES
 def test_full(run: object, files: dict[str, Path]) -> None:
-    expected = SuperPointFeature2D.create(COUNT, THRESHOLD, device="cpu").extract(PHOTOGRAPH)
+    expected = SuperPointFeature2D.create(COUNT, THRESHOLD, **FLOAT32).extract(PHOTOGRAPH)
     keypoints, scores, descriptors = run(
         files["full"], IMAGE, ["keypoints", "scores", "descriptors"]
     )
@@ -89,7 +92,7 @@ def test_disk_is_a_feature2d_of_opencv(files: dict[str, Path]) -> None:
     feature = cv2.DISK.create(str(files["disk"]), imageSize=SIZE[::-1])
     assert isinstance(feature, cv2.Feature2D)
     keypoints, descriptors = feature.detectAndCompute(cv2.merge([PHOTOGRAPH] * 3), None)
-    ours = SuperPointFeature2D.create(COUNT, THRESHOLD, device="cpu", subpixel=False)
+    ours = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **FLOAT32)
     expected = ours.extract(PHOTOGRAPH)
     assert len(keypoints) == len(expected)
     np.testing.assert_array_equal([keypoint.pt for keypoint in keypoints], expected.keypoints)

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from pinned import FLOAT32
 
 from cv_superpoint import FeatureError, SuperPointFeature2D, WeightsError
 
 
 def make(**parameters: Any) -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(device="cpu", **parameters)
+    return SuperPointFeature2D.create(**FLOAT32, **parameters)
 
 
 def positions(keypoints: Any) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_detect_and_compute_agree_with_detect_and_compute(
     np.testing.assert_allclose(descriptors, computed, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, 17, 60])
+@pytest.mark.parametrize("count", [1, 17, 60])
 def test_max_keypoints_gives_exactly_the_best(
     detector: SuperPointFeature2D, grey: np.ndarray, count: int
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import skimage.data
+from pinned import FLOAT32
 
 from cv_superpoint import FeatureError, SuperPointFeature2D
 
@@ -17,7 +18,7 @@ PHOTOGRAPH = skimage.data.camera()
 
 @pytest.fixture(scope="module")
 def detector() -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(50, threads=1)
+    return SuperPointFeature2D.create(50, threads=1, **FLOAT32)
 
 
 def frames() -> Iterator[np.ndarray]:
@@ -68,12 +69,12 @@ def test_nothing_gives_nothing(detector: SuperPointFeature2D) -> None:
 
 
 def test_impossible_distance_is_refused(detector: SuperPointFeature2D) -> None:
-    with pytest.raises(FeatureError, match="ahead must be at least 1"):
+    with pytest.raises(FeatureError, match="ahead must be a whole number, at least 1, got 0"):
         detector.extractStream([], ahead=0)
 
 
 def test_parameters_are_those_of_the_start(detector: SuperPointFeature2D) -> None:
-    other = SuperPointFeature2D.create(50, threads=1)
+    other = SuperPointFeature2D.create(50, threads=1, **FLOAT32)
     stream = other.extractStream(frames())
     next(stream)
     other.setMaxKeypoints(3)

@@ -63,7 +63,7 @@ def photographs(tmp_path: Path) -> list[Path]:
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "camera.png"), data.camera())
     cv2.imwrite(str(folder / "coffee.JPG"), data.coffee()[..., ::-1])
-    (folder / "notes.txt").write_text("not an image")
+    (folder / "notes.txt").write_text("not an image", encoding="utf-8")
     return list_images(tmp_path / "photographs")
 
 
@@ -125,17 +125,22 @@ def test_damaged_label_is_made_anew(
         np.testing.assert_array_equal(np.load(label_file(folder, path)), good[path])
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_aggregation_on_the_device_is_the_same(colour: bool) -> None:
+@pytest.mark.parametrize(
+    ("colour", "precision", "tolerance"),
+    [(False, "float32", 1e-4), (True, "float32", 1e-4), (False, "bfloat16", 0.02)],
+)
+def test_aggregation_on_the_device_is_the_same(
+    colour: bool, precision: str, tolerance: float
+) -> None:
     torch.manual_seed(0)
     net = SuperPointNet(NetworkConfig(in_channels=3 if colour else 1)).eval()
     image = data.coffee()[:96, :128] if colour else data.camera()[200:296, 200:328]
     config = AdaptConfig(views=7, batch_size=3)
     views = sample_views(np.random.default_rng(0), (96, 128), config)
-    expected = aggregate(image, views, make_detector(net), config)
-    result = aggregate_on_device(image, views, net, config)
+    expected = aggregate(image, views, make_detector(net, precision), config)
+    result = aggregate_on_device(image, views, net, config, precision)
     np.testing.assert_array_equal(result > 0, expected > 0)
-    np.testing.assert_allclose(result, expected, rtol=0.02, atol=2e-5)
+    np.testing.assert_allclose(result, expected, rtol=tolerance, atol=2e-5)
 
 
 def test_compiled_network_of_other_weights_is_not_taken(
@@ -151,4 +156,5 @@ def test_compiled_network_of_other_weights_is_not_taken(
         with torch.inference_mode():
             logits = net(torch.from_numpy(image.copy())[None] / 255)[0]
         expected = logits_to_heatmap(logits)[0].numpy()
-        np.testing.assert_allclose(make_detector(net)(image)[0], expected, atol=1e-5)
+        found = make_detector(net, "float32")(image)[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -10,7 +10,7 @@ from skimage import data
 from cv_superpoint.weights import load_weights
 from train import checkpoint
 from train.__main__ import parse, run_stage
-from train.export import folded_network
+from train.export import _commit, folded_network
 from train.run import Run
 from train.runtime import CPU_ENVIRONMENT, missing_settings
 
@@ -31,15 +31,17 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(dense.norm(dim=1), torch.ones(1, 8, 10))
-    description = json.loads((tmp_path / "run" / "superpoint.json").read_text())
+    description = json.loads((tmp_path / "run" / "superpoint.json").read_text(encoding="utf-8"))
     assert description["stages"]["joint"]["finished"]
     assert description["stages"]["magicpoint"]["steps"] == 3
     assert description["stage"] == "refine"
     assert loaded.score_threshold == description["score_threshold"]
     assert description["recipe"]["joint"]["descriptor_weight"] == 0.3
-    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    results = json.loads(
+        (tmp_path / "run" / "evaluation" / "results.json").read_text(encoding="utf-8")
+    )
     assert set(results["detectors"]) == {"superpoint", "sift", "orb"}
-    report = (tmp_path / "run" / "report.html").read_text()
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert all(stage in report for stage in ("magicpoint", "joint", "refine"))
 
 
@@ -62,6 +64,7 @@ def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "b.png"), data.coins())
     arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--images", str(tmp_path)]
     arguments += ["--start", "superpoint", "--joint.loop.steps", "1"]
+    arguments += ["--joint.loop.precision", "float32"]
     known, config = parse(arguments)
     run = Run(config, known.run_dir, known.images, known.start)
     run.adapt()
@@ -75,6 +78,50 @@ def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
     assert state["step"] == 1
     # One step from where it started: nearly the same detector, not a new one.
     assert torch.corrcoef(torch.stack([tuned.flatten(), before.flatten()]))[0, 1] > 0.95
+
+
+def test_training_goes_on_without_normalisation(tmp_path: Path) -> None:
+    """In float32: one step at no rate exports the weights that it started from."""
+    cv2.imwrite(str(tmp_path / "a.png"), data.camera()[::2, ::2])
+    cv2.imwrite(str(tmp_path / "b.png"), data.coins())
+    arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--images", str(tmp_path)]
+    arguments += ["--start", "superpoint", "--joint.norm", "none", "--joint.loop.steps", "1"]
+    arguments += ["--joint.loop.learning-rate", "0", "--joint.loop.precision", "float32"]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, known.images, known.start)
+    run.adapt()
+    run.joint()
+    learned = folded_network(tmp_path / "run" / "joint.pt").state_dict()
+    for name, tensor in load_weights("superpoint").net.state_dict().items():
+        torch.testing.assert_close(learned[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in ("astronaut", "camera", "chelsea"):
+        cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)()[::2, ::2])
+    run_dir = tmp_path / "run"
+    arguments = ["--recipe", "lite", "--run-dir", str(run_dir), "--images", str(photographs)]
+    arguments += ["--held-out", "1", "--adapt.views", "2", "--joint.data.size", "64", "80"]
+    arguments += ["--joint.loop.steps", "2", "--joint.loop.batch-size", "2"]
+    arguments += ["--joint.loop.workers", "0", "--joint.validation.pairs", "1"]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, known.images, known.start)
+    run.adapt()
+    run.joint()
+    run.export()
+    assert not (run_dir / "magicpoint.pt").exists()
+    loaded = load_weights(run_dir / "superpoint.safetensors")
+    assert loaded.config == config.network
+    logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
+    assert logits.isfinite().all()
+    assert dense.shape == (1, 64, 8, 10)
+
+
+def test_weights_can_be_exported_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert _commit() == "unknown"
 
 
 def test_time_is_shared_among_the_stages() -> None:

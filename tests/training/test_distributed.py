@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import needs_proc, processes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train import checkpoint
+from train.runtime import CPU_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8
+# With its settings the command need not start itself again.
+ENVIRONMENT = {**os.environ, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"}
 
 
 def start(folder: Path, ranks: int, steps: int, *fields: str) -> "subprocess.Popen[str]":
@@ -21,10 +25,11 @@ def start(folder: Path, ranks: int, steps: int, *fields: str) -> "subprocess.Pop
     launcher += ["--max-restarts=3", "--monitor-interval=0.1"]
     command = ["magicpoint", "--recipe", "smoke", "--run-dir", str(folder), "--threads", "1"]
     command += ["--magicpoint.loop.steps", str(steps), "--magicpoint.loop.batch-size", "4"]
-    command += ["--magicpoint.data.size", "40", "48", *fields]
+    command += ["--magicpoint.loop.workers", "0", "--magicpoint.loop.precision", "float32"]
+    command += ["--magicpoint.data.size", "40", "48", "--magicpoint.validation-images", "4"]
     return subprocess.Popen(
-        [sys.executable, *(launcher if ranks > 1 else []), "-m", "train", *command],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, *(launcher if ranks > 1 else []), "-m", "train", *command, *fields],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -58,19 +63,10 @@ def test_two_ranks_learn_what_one_process_learns(tmp_path: Path) -> None:
 
 
 def ranks_of(launcher: int) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                stat = (folder / "stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(stat.rsplit(")", 1)[1].split()[1]) == launcher:
-                found.append(int(folder.name))
-    return sorted(found)
+    return sorted(number for number, (parent, _) in processes().items() if parent == launcher)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the ranks in /proc")
+@needs_proc
 def test_run_goes_on_after_a_rank_is_killed(tmp_path: Path) -> None:
     # Long enough not to be over when the signal comes.
     process = start(tmp_path, 2, 30, "--magicpoint.loop.checkpoint-minutes", "0")

@@ -1,5 +1,6 @@
 """Evaluation sets, named detectors, the cache of predictions, and the command over them."""
 
+import io
 import json
 import sys
 
@@ -42,9 +43,9 @@ def hpatches(tmp_path, shifted_pair, coffee):
     write_sequence(root / "v_headless", coffee, ".png", (2, 3))
     write_sequence(root / "v_unknown", coffee, ".png", (1, 2, 3))
     (root / "v_unknown" / "H_1_2").unlink()
-    (root / "v_unknown" / "H_1_3").write_text("1 0 0 0 1")
+    (root / "v_unknown" / "H_1_3").write_text("1 0 0 0 1", encoding="utf-8")
     write_sequence(root / "v_flat", coffee, ".png", (1, 2), np.ones((3, 3)))
-    (root / "notes.txt").write_text("not a sequence")
+    (root / "notes.txt").write_text("not a sequence", encoding="utf-8")
     return root
 
 
@@ -91,7 +92,7 @@ def photographs(tmp_path, photograph, coffee):
     (root / "more").mkdir(parents=True)
     assert cv2.imwrite(str(root / "astronaut.png"), photograph)
     assert cv2.imwrite(str(root / "more" / "coffee.jpg"), coffee)
-    (root / "readme.txt").write_text("two photographs")
+    (root / "readme.txt").write_text("two photographs", encoding="utf-8")
     return root
 
 
@@ -205,16 +206,27 @@ def test_the_command_writes_and_prints(hpatches, tmp_path, capsys):
     assert "Protocol `plain`" in printed
     assert "| v_shift 1-2" in printed
     assert "- v_headless: no image 1" in printed
-    document = json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
+    document = json.loads(
+        (out / "results.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
+    )
     assert document["protocol"] == "plain"
     assert document["detectors"]["sift"]["viewpoint"]["accuracy_1"]["value"] == 1
     assert document["detectors"]["sift"]["all"]["repeatability"]["low"] is not None
     names = [result["name"] for result in document["results"]["orb"]]
     assert names == ["i_same 1-2", "i_same 1-4", "v_shift 1-2"]
-    assert (out / "results.md").read_text() in printed
-    assert (out / "pairs.csv").read_text().startswith("protocol,detector,name,")
+    assert (out / "results.md").read_text(encoding="utf-8") in printed
+    assert (out / "pairs.csv").read_text(encoding="utf-8").startswith("protocol,detector,name,")
     for picture in ("bars_all", "bars_viewpoint", "matches_sift_best", "matches_orb_worst"):
         assert cv2.imread(str(out / f"{picture}.png")) is not None
+
+
+def test_tables_are_printed_in_any_encoding(photographs, monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    arguments = ["--data", str(photographs), "--protocol", "warp", "--size", "120", "160"]
+    assert main([*arguments, "--detectors", "orb", "--resamples", "20"]) == 0
+    sys.stdout.flush()
+    assert b"\\u2013" in printed.getvalue()  # the dash of an interval
 
 
 def test_the_command_takes_any_factory(photographs, tmp_path, monkeypatch, capsys):

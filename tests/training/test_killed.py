@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -7,20 +8,24 @@ import torch
 
 from train import checkpoint
 from train.__main__ import parse, run_stage
+from train.runtime import CPU_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 
 
-def arguments(folder: Path) -> list[str]:
+def arguments(folder: Path, workers: int) -> list[str]:
     fields = ["--threads", "1", "--magicpoint.loop.steps", "12"]
+    fields += ["--magicpoint.loop.precision", "float32", "--magicpoint.loop.workers", str(workers)]
     fields += ["--magicpoint.loop.checkpoint-minutes", "0", "--magicpoint.data.size", "40", "48"]
+    fields += ["--magicpoint.validation-images", "4"]
     return ["magicpoint", "--recipe", "smoke", "--run-dir", str(folder), *fields]
 
 
 def test_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     path = tmp_path / "killed" / "magicpoint.pt"
-    command = [sys.executable, "-m", "train", *arguments(path.parent)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "train", *arguments(path.parent, workers=1)]
+    environment = {**os.environ, **CPU_ENVIRONMENT}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     try:
         while not path.exists():
             assert process.poll() is None
@@ -31,7 +36,7 @@ def test_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert checkpoint.load(path)["step"] > 0
 
     for folder in (path.parent, tmp_path / "whole"):
-        run_stage(*parse(arguments(folder)))
+        run_stage(*parse(arguments(folder, workers=0)))
     resumed, whole = (
         checkpoint.load(tmp_path / name / "magicpoint.pt") for name in ("killed", "whole")
     )

@@ -59,6 +59,6 @@ def test_command_prints_a_row_for_each_detector(
     assert rows[0][1].strip() == "1.00 (1.00)"
     assert float(rows[0][6].split()[0]) > 0.5
     assert float(rows[1][-1].split()[0]) < 0.5
-    assert (tmp_path / "out" / "limits.md").read_text() == printed
+    assert (tmp_path / "out" / "limits.md").read_text(encoding="utf-8") == printed
     assert main(["--data", str(tmp_path / "nowhere")]) == 2
     assert "is not a folder" in capsys.readouterr().err

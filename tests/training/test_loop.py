@@ -11,9 +11,11 @@ from train import checkpoint
 from train.data.synthetic import SyntheticConfig
 from train.loop import LoopConfig, Trainer
 from train.magicpoint import MagicPoint, MagicPointConfig
-from train.runtime import wants_bfloat16
+from train.runtime import multiplies_bfloat16, wants_bfloat16
 
-LOOP = LoopConfig(steps=6, batch_size=2, workers=0, warmup_steps=2, freeze_stem_from=0.6)
+LOOP = LoopConfig(
+    steps=6, batch_size=2, workers=0, warmup_steps=2, freeze_stem_from=0.6, precision="float32"
+)
 CONFIG = MagicPointConfig(loop=LOOP, data=SyntheticConfig(size=(40, 48)), validation_images=2)
 
 
@@ -30,23 +32,25 @@ class Interrupted(MagicPoint):
         return super().loss(batch)
 
 
-def train(folder: Path, stop: int = 100) -> dict[str, torch.Tensor]:
+def train(
+    folder: Path, precision: str, *, steps: int = 6, stop: int = 100
+) -> dict[str, torch.Tensor]:
     task = Interrupted(CONFIG, seed=0)
     task.stop = stop
-    Trainer(task, LOOP, folder).fit()
+    Trainer(task, replace(LOOP, precision=precision, steps=steps), folder).fit()
     state = checkpoint.load(folder / "magicpoint.pt")
     assert state["finished"]
     return {f"{part} {k}": v for part in ("network", "averaged") for k, v in state[part].items()}
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_resumed_run_gives_the_same_weights(tmp_path: Path, stop: int) -> None:
-    whole = train(tmp_path / "whole")
+@pytest.mark.parametrize(("precision", "stop"), [("float32", 1), ("float32", 4), ("bfloat16", 4)])
+def test_resumed_run_gives_the_same_weights(tmp_path: Path, precision: str, stop: int) -> None:
+    whole = train(tmp_path / "whole", precision)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "parts", stop)
+        train(tmp_path / "parts", precision, stop=stop)
     # The step that was running is finished and counted.
     assert checkpoint.load(tmp_path / "parts" / "magicpoint.pt")["step"] == stop + 1
-    resumed = train(tmp_path / "parts")
+    resumed = train(tmp_path / "parts", precision)
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
 
@@ -107,7 +111,7 @@ def test_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_folder_that_cannot_be_written_is_said_before_training(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OSError, match="choose another --run-dir"):
         checkpoint.check_folder(tmp_path / "file" / "run", 1)
 
@@ -153,15 +157,36 @@ def test_average_of_the_weights_follows_them(tmp_path: Path) -> None:
     torch.testing.assert_close(averaged, start + 0.75)
 
 
-def test_smaller_precision_is_for_machines_that_have_it() -> None:
-    cpu = torch.device("cpu")
-    assert wants_bfloat16("bfloat16", cpu)
-    assert not wants_bfloat16("float32", cpu)
-    assert isinstance(wants_bfloat16("auto", cpu), bool)
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_vnni": True}, False),
+        ({"avx512_vnni": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
+        ({"neon": True, "architecture": "aarch64"}, False),
+        ({}, False),
+    ],
+)
+def test_smaller_precision_is_for_cpus_that_have_it(
+    capabilities: dict[str, object], expected: bool
+) -> None:
+    assert multiplies_bfloat16(capabilities) == expected
 
 
-def test_mixed_precision_learns(tmp_path: Path) -> None:
-    loop = replace(LOOP, precision="bfloat16")
-    Trainer(MagicPoint(CONFIG, seed=0), loop, tmp_path).fit()
-    state = checkpoint.load(tmp_path / "magicpoint.pt")
-    assert all(v.dtype != torch.bfloat16 for v in state["network"].values())
+def test_auto_trains_in_what_this_cpu_has(tmp_path: Path) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert wants_bfloat16("bfloat16", device)
+    assert not wants_bfloat16("float32", device)
+    taken = "bfloat16" if wants_bfloat16("auto", device) else "float32"
+    one, other, auto = (
+        train(tmp_path / name, name, steps=2)["network net.detector_output.conv.bias"]
+        for name in ("float32", "bfloat16", "auto")
+    )
+    assert not torch.equal(one, other)
+    assert torch.equal(auto, one if taken == "float32" else other)
+
+
+def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:
+    weights = train(tmp_path, "bfloat16")
+    assert all(v.dtype != torch.bfloat16 for v in weights.values())

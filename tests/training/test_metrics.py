@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -265,6 +266,41 @@ def test_bootstrap_covers_the_mean_of_many_groups():
     assert low < 5 < high
     again = statistics.bootstrap_interval(values, groups, statistics.finite_mean)
     assert (low, high) == again
+
+
+def test_paired_differences_leave_out_what_both_sides_share():
+    rng = np.random.default_rng(0)
+    groups = [f"photograph {index // 8}" for index in range(512)]
+    hard = rng.normal(0.7, 0.2, 512)  # 0.2 between pairs, 0.01 between the two sides
+    before, after = hard + rng.normal(0, 0.01, (2, 512))
+    found = statistics.paired_difference(after - 0.005, before, groups)
+    assert found.value == pytest.approx((after - 0.005 - before).mean())
+    assert found.low < found.value < found.high < 0
+    assert found.high - found.low < 0.004
+    one_side = statistics.estimate(before, groups)
+    assert one_side.high - one_side.low > 5 * (found.high - found.low)
+    after[::2] = math.nan
+    assert statistics.paired_difference(after, before, groups).count == 256
+
+
+def test_mcnemar_counts_the_pairs_that_changed():
+    before, after = np.zeros(20, bool), np.zeros(20, bool)
+    assert statistics.mcnemar(before, after) == (0, 0, 1.0)
+    before[:9] = True
+    after[8:10] = True
+    # 8 lost against 1 gained: 2 * (1 + 9) / 2 ** 9.
+    assert statistics.mcnemar(before, after) == (1, 8, pytest.approx(20 / 512))
+    assert statistics.mcnemar(after, before) == (8, 1, pytest.approx(20 / 512))
+
+
+@given(hnp.arrays(bool, (2, 40)))
+def test_mcnemar_is_the_binomial_test_of_what_changed(sides):
+    gained, lost, probability = statistics.mcnemar(*sides)
+    assert gained - lost == sides[1].sum() - sides[0].sum()
+    assert gained + lost == (sides[0] != sides[1]).sum()
+    if gained + lost:
+        exact = scipy.stats.binomtest(gained, gained + lost).pvalue
+        assert probability == pytest.approx(exact)
 
 
 def test_estimate_leaves_out_what_was_not_measured():

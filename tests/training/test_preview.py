@@ -20,7 +20,7 @@ def test_dataset_holds_the_samples_exactly(tmp_path: Path) -> None:
     assert save_dataset(tmp_path, 5, 4, DATA) == 4
     for index in range(4):
         sample = draw_sample(5, index, DATA)
-        record = json.loads((tmp_path / f"{index:05d}.json").read_text())
+        record = json.loads((tmp_path / f"{index:05d}.json").read_text(encoding="utf-8"))
         image = cv2.imread(str(tmp_path / record["image"]), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(image, sample.image)
         np.testing.assert_array_equal(
@@ -101,7 +101,9 @@ def test_command_line(tmp_path: Path) -> None:
     assert "wrote 2 samples" in done.stderr
     image = cv2.imread(str(tmp_path / "data" / "00001.png"), cv2.IMREAD_UNCHANGED)
     assert image.shape == (128, 128)
-    settings = json.loads((tmp_path / "data" / "dataset.json").read_text())["drawing"]
+    settings = json.loads((tmp_path / "data" / "dataset.json").read_text(encoding="utf-8"))[
+        "drawing"
+    ]
     assert (settings["labels"], settings["photometric"]["noise"]) == ("corners", 3.0)
 
 

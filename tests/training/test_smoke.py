@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pinned import FLOAT32
+
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.weights import save_weights
 from train.evaluate.detectors import build_detector
@@ -16,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_smoke_chain_makes_a_detector_that_beats_harris_on_noise(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "train", "--recipe", "smoke", "--run-dir", str(tmp_path)]
+    # What is compared with Harris below learns in float32 on every machine.
+    command += ["--threads", "1", "--magicpoint.loop.precision", "float32"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -26,7 +30,7 @@ def test_smoke_chain_makes_a_detector_that_beats_harris_on_noise(tmp_path: Path)
     weights = tmp_path / "magicpoint.safetensors"
     save_weights(folded_network(tmp_path / "magicpoint.pt"), weights, score_threshold=0.005)
     detectors = {
-        "magicpoint": SuperPointFeature2D(weights=str(weights)),
+        "magicpoint": SuperPointFeature2D(weights=str(weights), **FLOAT32),
         "harris": build_detector("harris", quota=1000, weights=None),
     }
     config = EvaluateConfig(protocol="synthetic", images=60, resamples=0)

@@ -58,11 +58,11 @@ def test_report_holds_every_curve_and_picture(run_dir: Path) -> None:
 
 def test_evaluation_and_weights_are_part_of_it(run_dir: Path) -> None:
     (run_dir / "evaluation").mkdir(exist_ok=True)
-    (run_dir / "evaluation" / "results.md").write_text("| sift | <5 |")
+    (run_dir / "evaluation" / "results.md").write_text("| sift | <5 |", encoding="utf-8")
     cv2.imwrite(str(run_dir / "evaluation" / "bars.png"), np.full((8, 8, 3), 77, np.uint8))
     (run_dir / "superpoint.safetensors").write_bytes(b"")
-    (run_dir / "superpoint.json").write_text('{"commit": "abc"}')
-    text = write_report(run_dir).read_text()
+    (run_dir / "superpoint.json").write_text('{"commit": "abc"}', encoding="utf-8")
+    text = write_report(run_dir).read_text(encoding="utf-8")
     assert "| sift | &lt;5 |" in text
     assert base64.b64encode((run_dir / "evaluation" / "bars.png").read_bytes()).decode() in text
     assert "{&quot;commit&quot;: &quot;abc&quot;}" in text
@@ -74,7 +74,7 @@ def test_long_runs_show_pictures_evenly(tmp_path: Path) -> None:
         picture = np.full((4, 4, 3), step, np.uint8)
         writer.add_image("labels", picture, step, dataformats="HWC")
     writer.close()
-    text = write_report(tmp_path).read_text()
+    text = write_report(tmp_path).read_text(encoding="utf-8")
     steps = [int(step) for step in re.findall(r"<figcaption>step (\d+)<", text)]
     assert len(steps) == PICTURES
     assert (steps[0], min(steps)) == (39, 0)

@@ -168,7 +168,9 @@ def _read_homography(path: Path) -> Array | str:
     if not path.is_file():
         return f"no {path.name}"
     try:
-        homography = np.array([float(word) for word in path.read_text().split()]).reshape(3, 3)
+        homography = np.array(
+            [float(word) for word in path.read_text(encoding="utf-8").split()]
+        ).reshape(3, 3)
     except ValueError:
         return f"{path.name} is not nine numbers"
     if not np.isfinite(homography).all() or abs(np.linalg.det(homography)) < 1e-12:

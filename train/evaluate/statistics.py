@@ -30,6 +30,20 @@ class Estimate:
     count: int
 
 
+class Changes(NamedTuple):
+    """Pairs that hold on one side only, and how likely such a split is by chance.
+
+    Attributes:
+        gained: Pairs that hold afterwards only.
+        lost: Pairs that held before only.
+        probability: Of a split at least as uneven if both are equally likely, of two sides.
+    """
+
+    gained: int
+    lost: int
+    probability: float
+
+
 class Interval(NamedTuple):
     """Bounds of a confidence interval; both NaN where none can be given."""
 
@@ -88,6 +102,51 @@ def estimate(
     values = values[measured]
     low, high = bootstrap_interval(values, kept, statistic, resamples=resamples, seed=seed)
     return Estimate(statistic(values), low, high, len(values))
+
+
+def paired_difference(
+    values: Array,
+    reference: Array,
+    groups: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean difference of two measurements of the same pairs, with its interval.
+
+    What makes a pair easy or hard is in both and cancels, so that the interval is many times
+    narrower than those of the two means.
+
+    Args:
+        values: (N,) one per pair; NaN on either side leaves the pair out.
+        reference: (N,) what is subtracted.
+        groups: N names, of the sequence of each pair.
+        resamples: See :func:`bootstrap_interval`.
+        seed: See :func:`bootstrap_interval`.
+    """
+    difference = np.asarray(values, np.float64) - np.asarray(reference, np.float64)
+    return estimate(difference, groups, resamples=resamples, seed=seed)
+
+
+def mcnemar(before: Array, after: Array) -> Changes:
+    """McNemar's exact test of a yes or no on the same pairs.
+
+    Pairs count as independent here, which those of one photograph are not quite; the interval of
+    :func:`paired_difference` resamples photographs.
+
+    Args:
+        before: (N,) bool.
+        after: (N,) bool.
+
+    Source:
+        McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 1947, with the binomial distribution itself.
+    """
+    before, after = np.asarray(before, bool), np.asarray(after, bool)
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    count = gained + lost
+    tail = sum(math.comb(count, rank) for rank in range(min(gained, lost) + 1))
+    return Changes(gained, lost, min(1.0, 2 * tail / 2**count))
 
 
 def bootstrap_interval(

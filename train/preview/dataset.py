@@ -70,7 +70,7 @@ def _describe(path: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         replace_file(path, json.dumps(settings, indent=1).encode())
-    elif json.loads(path.read_text()) != settings:
+    elif json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ValueError(
             f"{path.parent} holds samples of another seed or of other settings (see {path.name}); "
             "save into a new folder"

@@ -1,0 +1,212 @@
+"""Two precisions of one network on the same pairs, and when one keeps the accuracy of the other.
+
+A precision keeps the accuracy where no measure can be worse than float32's by more than its
+margin: the lower end of the paired difference's 95 % interval, resampled by photograph, lies above
+minus the margin. That it does not is no proof of a loss: few pairs have intervals as wide as the
+margins, however alike the precisions are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.architecture import receptive_margin
+from cv_superpoint.backends import Backend
+from cv_superpoint.detector import Detector, DetectorConfig
+from cv_superpoint.weights import LoadedWeights
+from train.evaluate.datasets import ImagePair
+from train.evaluate.measure import PairResult, evaluate_pairs
+from train.evaluate.predictions import Detections, Finder
+from train.evaluate.protocols import Protocol
+from train.evaluate.statistics import Changes, Estimate, finite_mean, mcnemar, paired_difference
+
+REFERENCE = "float32"
+RATES = ("repeatability", "match_precision", "matching_score")
+CORNERS = (1, 3, 5)
+"""Pixels of corner error up to which a homography counts."""
+MARGINS = {**dict.fromkeys(RATES, 0.01), **{f"e <= {limit} px": 0.03 for limit in CORNERS}}
+"""Loss that must be ruled out before ``precision="auto"`` may take a precision."""
+FEWEST_PAIRS = 500
+"""A share of fewer may change by chance in none of them, which would look like certainty."""
+DISTANCES = (0.5, 1.0)
+"""Pixels within which a keypoint of one precision is that of the other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One precision beside float32 on the same pairs.
+
+    Attributes:
+        backend: What computed it.
+        pairs: How many there were.
+        values: Each measure of :data:`MARGINS` over all pairs.
+        differences: From float32, paired, with intervals.
+        changes: By McNemar, of the homographies.
+        shared: Share of the keypoints that both have, by the distance in pixels.
+        cosine: Mean, of the descriptors of the keypoints that both have within 1 px.
+        low_cosine: What one in a hundred of these lies below.
+    """
+
+    backend: str
+    pairs: int
+    values: Mapping[str, float]
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+    changes: Mapping[str, Changes] = field(default_factory=dict)
+    shared: Mapping[float, float] = field(default_factory=dict)
+    cosine: float = 1.0
+    low_cosine: float = 1.0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a loss beyond the margin is ruled out for every measure."""
+        return self.pairs >= FEWEST_PAIRS and all(
+            self.differences[key].low > -margin for key, margin in MARGINS.items()
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "backend": self.backend,
+            "pairs": self.pairs,
+            "values": dict(self.values),
+            "differences": {key: asdict(one) for key, one in self.differences.items()},
+            "changes": {key: one._asdict() for key, one in self.changes.items()},
+            "shared": {f"{distance} px": share for distance, share in self.shared.items()},
+            "cosine": self.cosine,
+            "low_cosine": self.low_cosine,
+            "keeps": self.keeps,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """The keypoints of two sets that are each other's nearest.
+
+    Attributes:
+        count: Keypoints of the larger set.
+        distances: (M,) pixels.
+        cosines: (M,) of their descriptors.
+    """
+
+    count: int
+    distances: NDArray[np.float64]
+    cosines: NDArray[np.float64]
+
+    def share(self, distance: float) -> float:
+        """Share of the larger set that the other has within a distance; 1 of two empty sets."""
+        return float((self.distances <= distance).sum() / self.count) if self.count else 1.0
+
+
+def agreement(reference: Detections, other: Detections) -> Agreement:
+    """Match two precisions' keypoints of one image to each other, by position."""
+    count = max(len(reference), len(other))
+    if not len(reference) or not len(other):
+        return Agreement(count=count, distances=np.empty(0), cosines=np.empty(0))
+    distance = np.linalg.norm(reference.points[:, None] - other.points, axis=2)
+    there, back = distance.argmin(axis=1), distance.argmin(axis=0)
+    rows = np.flatnonzero(back[there] == np.arange(len(reference)))
+    pairs = reference.descriptors[rows] * other.descriptors[there[rows]]
+    return Agreement(
+        count=count,
+        distances=distance[rows, there[rows]],
+        cosines=pairs.sum(axis=1, dtype=np.float64),
+    )
+
+
+def pooled(agreements: Iterable[Agreement]) -> Agreement:
+    """All images' keypoints as of one."""
+    found = list(agreements)
+    return Agreement(
+        count=sum(one.count for one in found),
+        distances=np.concatenate([one.distances for one in found]),
+        cosines=np.concatenate([one.cosines for one in found]),
+    )
+
+
+def finder(backend: Backend, weights: LoadedWeights, seen: list[Detections]) -> Finder:
+    """A detector of the evaluation, which appends what it finds to ``seen``."""
+    detector = Detector(
+        backend,
+        channels=weights.config.in_channels,
+        descriptor_dim=weights.config.descriptor_dim,
+        config=DetectorConfig(
+            score_threshold=weights.score_threshold, score_radius=weights.score_radius
+        ),
+        margin=receptive_margin(weights.config),
+    )
+
+    def find(image: NDArray[Any]) -> Detections:
+        features = detector.extract(np.ascontiguousarray(image))
+        seen.append(
+            Detections(
+                points=features.keypoints.astype(np.float64),
+                scores=features.scores.astype(np.float64),
+                descriptors=features.descriptors,
+                binary=False,
+            )
+        )
+        return seen[-1]
+
+    return find
+
+
+def compare(
+    pairs: Iterable[ImagePair],
+    protocol: Protocol,
+    weights: LoadedWeights,
+    candidates: Mapping[str, Backend],
+) -> dict[str, Comparison]:
+    """Measure every precision on every pair, all on one pair before the next."""
+    seen: dict[str, list[Detections]] = {name: [] for name in candidates}
+    finders = {name: finder(backend, weights, seen[name]) for name, backend in candidates.items()}
+    results: dict[str, list[PairResult]] = {name: [] for name in candidates}
+    agreements: dict[str, list[Agreement]] = {name: [] for name in candidates}
+    for pair in pairs:
+        for name, find in finders.items():
+            seen[name].clear()
+            results[name] += evaluate_pairs([pair], find, protocol)
+            agreements[name] += map(agreement, seen[REFERENCE], seen[name])
+    return {
+        name: _compare(backend, results[REFERENCE], results[name], pooled(agreements[name]))
+        for name, backend in candidates.items()
+    }
+
+
+def _compare(
+    backend: Backend,
+    before: Sequence[PairResult],
+    after: Sequence[PairResult],
+    agreeing: Agreement,
+) -> Comparison:
+    groups = [result.sequence for result in before]
+    reference, values = (
+        {
+            **{key: np.array([getattr(one, key) for one in found]) for key in RATES},
+            **{
+                f"e <= {limit} px": np.array([one.corner_error <= limit for one in found])
+                for limit in CORNERS
+            },
+        }
+        for found in (before, after)
+    )
+    near = agreeing.cosines[agreeing.distances <= max(DISTANCES)]
+    return Comparison(
+        backend=backend.describe(),
+        pairs=len(before),
+        values={key: finite_mean(array.astype(np.float64)) for key, array in values.items()},
+        differences={key: paired_difference(values[key], reference[key], groups) for key in values},
+        changes={
+            key: mcnemar(reference[key], array)
+            for key, array in values.items()
+            if array.dtype == np.bool_
+        },
+        shared={distance: agreeing.share(distance) for distance in DISTANCES},
+        cosine=finite_mean(near),
+        low_cosine=float(np.percentile(near, 1)) if len(near) else math.nan,
+    )

@@ -1,0 +1,6 @@
+"""What a test asks for that compares numbers, so that the machine has no say in the outcome."""
+
+from __future__ import annotations
+
+FLOAT32 = {"device": "cpu", "precision": "float32"}
+""""auto" takes a GPU where there is one, and bfloat16 where the CPU multiplies in it."""
