@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Absolute, because tests start scripts elsewhere.
 OPENCV4 := $(CURDIR)/$(VENV)/opencv-4.14
+# Each takes up to 1 GB.
+PROCESSES := --numprocesses auto --maxprocesses 4 --dist worksteal
 # cv2 of another version before the environment's own on the path: one torch serves both.
 WITH_OPENCV4 := PYTHONPATH="$(OPENCV4)"
 
@@ -21,14 +23,14 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# Two processes gain a fifth here, where training waits for subprocesses, and nothing below.
+# A test computes in one thread, so that as many processes as there are cores share the tests.
 test-opencv5: $(VENV)/.test
 	$(BIN)/python -c "import cv2; assert cv2.__version__.startswith('5.'), cv2.__version__"
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest $(PROCESSES)
 
 test-opencv4: $(VENV)/.test
 	$(WITH_OPENCV4) $(BIN)/python -c "import cv2; assert cv2.__version__.startswith('4.14'), cv2.__version__"
-	$(WITH_OPENCV4) $(BIN)/python -m pytest tests/inference tests/interop tests/test_examples.py
+	$(WITH_OPENCV4) $(BIN)/python -m pytest $(PROCESSES) tests/inference tests/interop tests/test_examples.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks speed

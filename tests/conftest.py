@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
@@ -33,6 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_smoke.py")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """One thread in this process at the start of each test, whatever the one before it set.
+
+    Other tests run beside it, and results do not depend on the number of cores.
+    """
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder of this run for compiled networks, for its subprocesses too.
@@ -42,17 +52,6 @@ def compiled_networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.ENVIRONMENT, str(tmp_path_factory.mktemp("compiled")))
         yield
-
-
-@pytest.fixture(autouse=True)
-def thread_counts() -> Iterator[None]:
-    """The process's thread counts after a test are those before it: some tests set them."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    yield
-    if torch.get_num_threads() != before[0]:
-        torch.set_num_threads(before[0])
-    if cv2.getNumThreads() != before[1]:
-        cv2.setNumThreads(before[1])
 
 
 @pytest.fixture(scope="session")
@@ -71,4 +70,4 @@ def grey(bgr: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="session")
 def detector() -> SuperPointFeature2D:
     """The bundled weights in float32 on the CPU; tests that set parameters make their own."""
-    return SuperPointFeature2D.create(**FLOAT32)
+    return SuperPointFeature2D.create(**PINNED)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from cv_superpoint.backends.processor import CPU_BFLOAT16, allowed
+
 log = logging.getLogger(__name__)
 
 # glibc gives big buffers back to the kernel after every layer and asks for them again; keeping
@@ -60,12 +62,18 @@ def wants_bfloat16(precision: str, device: torch.device) -> bool:
         return precision == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return multiplies_bfloat16(torch.cpu.get_capabilities())
+    return multiplies_bfloat16(torch.cpu.get_capabilities(), os.environ)
 
 
-def multiplies_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a CPU with these ``torch.cpu.get_capabilities`` multiplies in bfloat16."""
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+def multiplies_bfloat16(capabilities: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Whether torch multiplies in bfloat16 on a CPU.
+
+    Args:
+        capabilities: Of the CPU, as ``torch.cpu.get_capabilities`` names them.
+        environment: Of the process; it may deny oneDNN the instructions.
+    """
+    has = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return bool(has) and CPU_BFLOAT16 in allowed(frozenset({CPU_BFLOAT16}), environment)
 
 
 def memory_format(device: torch.device, *, bfloat16: bool) -> torch.memory_format:

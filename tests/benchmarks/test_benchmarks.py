@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pinned import FLOAT32
+from pinned import PINNED
 
 from benchmarks import report
 from benchmarks.contenders import THRESHOLD, contenders, our_variants, ours
@@ -43,7 +43,7 @@ def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None
 def test_peers_do_the_same_work(photograph: np.ndarray) -> None:
     """The same weights give the same keypoints, up to what each implementation rounds."""
     weights = load_weights()
-    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **FLOAT32)
+    mine = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **PINNED)
     expected = {tuple(point) for point in mine.extract(photograph).keypoints.tolist()}
     assert len(expected) == COUNT
     points, _, descriptors = plain_call(weights, "cpu", THRESHOLD, COUNT)(photograph)

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-import torch
 
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
@@ -21,13 +20,6 @@ from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.data.synthetic import SyntheticConfig, SyntheticShapes
 
 ROUNDS = 5
-
-
-@pytest.fixture(autouse=True)
-def one_core(thread_counts: None) -> None:
-    """What a data worker has."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 def tell(benchmark: Any, capsys: Any, what: str, items: int) -> None:

@@ -15,13 +15,13 @@ import numpy as np
 import onnx
 import pytest
 import skimage.data
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.cli import main
 from cv_superpoint.reading import read_picture
 
-PINNED = [f"--{name}={value}" for name, value in FLOAT32.items()]
+ARGUMENTS = [f"--{name}={value}" for name, value in PINNED.items()]
 
 
 def run(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_detect(pictures: Path, tmp_path: Path) -> None:
     folder = pictures / "folder"
-    done = run("detect", folder, "-o", tmp_path / "out", "-k", 50, "--json", *PINNED, code=3)
+    done = run("detect", folder, "-o", tmp_path / "out", "-k", 50, "--json", *ARGUMENTS, code=3)
     report = figures(done)
     assert [Path(each["image"]).name for each in report["images"]] == ["a.jpg", "b.png"]
     assert [Path(each["image"]).name for each in report["broken"]] == ["cut.jpg", "none.png"]
@@ -75,7 +75,7 @@ def test_detect(pictures: Path, tmp_path: Path) -> None:
         assert file["descriptors"].shape == (len(table), 256)
         assert file["image_size"].tolist() == [120, 160]
     picture = cv2.imread(str(folder / "inside/b.png"))
-    expected = SuperPointFeature2D.create(50, **FLOAT32).extract(picture)
+    expected = SuperPointFeature2D.create(50, **PINNED).extract(picture)
     np.testing.assert_allclose(table[:, :2], expected.keypoints, atol=1e-3)
     overlay = cv2.imread(str(tmp_path / "out/inside/b.png.keypoints.png"))
     changed = np.any(overlay != picture, axis=2)
@@ -87,7 +87,7 @@ def test_detect(pictures: Path, tmp_path: Path) -> None:
 def test_match(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     names = pictures / "one.jpg", pictures / "turned.png"
-    done = run("match", *names, "-o", out, "--json", *PINNED)
+    done = run("match", *names, "-o", out, "--json", *ARGUMENTS)
     report = figures(done)
     truth = cv2.getRotationMatrix2D((300, 200), 10, 0.9)
     np.testing.assert_allclose(np.array(report["homography"])[:2, :2], truth[:, :2], atol=0.01)
@@ -106,7 +106,7 @@ def test_match_by_an_essential_matrix(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / name), image[..., ::-1])
     done = run(
         *("match", tmp_path / "left.png", tmp_path / "right.png", "-o", tmp_path / "out"),
-        *("--model", "essential", "--focal", 995, "--pixels", 1, "--json", *PINNED),
+        *("--model", "essential", "--focal", 995, "--pixels", 1, "--json", *ARGUMENTS),
     )
     report = figures(done)
     angle = np.rad2deg(np.arccos((np.trace(report["rotation_matrix"]) - 1) / 2))
@@ -145,7 +145,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_track(film: Path, tmp_path: Path) -> None:
-    options = ("--threshold", "0.01", "--json", *PINNED)
+    options = ("--threshold", "0.01", "--json", *ARGUMENTS)
     done = run("track", film, "-o", tmp_path / "tracks.avi", *options)
     report = figures(done)
     assert (report["frames"], report["expected"]) == (10, 10)
@@ -175,7 +175,7 @@ def test_a_film_that_ends_early(film: Path, tmp_path: Path, capfd: Any) -> None:
 def test_stitch(pictures: Path, tmp_path: Path) -> None:
     done = run(
         *("stitch", pictures / "left.png", pictures / "right.png", pictures / "folder/cut.jpg"),
-        *("-o", tmp_path / "panorama.png", "--json", *PINNED),
+        *("-o", tmp_path / "panorama.png", "--json", *ARGUMENTS),
         code=3,
     )
     report = figures(done)
@@ -203,7 +203,7 @@ def test_convert_there_and_back(tmp_path: Path, pictures: Path) -> None:
             main(["convert", str(tmp_path / source), str(tmp_path / target), "--to", layout]) == 0
         )
     image = read_picture(pictures / "folder/a.jpg")
-    options = {"scoreThreshold": 0.1, "scoreRadius": 2, **FLOAT32}
+    options = {"scoreThreshold": 0.1, "scoreRadius": 2, **PINNED}
     expected = SuperPointFeature2D.create(**options).extract(image)
     for name in ("theirs.pth", "hf.safetensors", "ours.safetensors"):
         converted = SuperPointFeature2D.create(weights=tmp_path / name, **options)
@@ -218,13 +218,12 @@ def test_doctor() -> None:
     assert report["chosen"] == SuperPointFeature2D.create(threads=1).describe()
 
 
-@pytest.mark.parametrize("program", ["cv_superpoint", "train"])
-def test_help_is_shown_in_any_encoding(program: str) -> None:
+def test_help_is_shown_in_any_encoding() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", program, "--help" if program != "train" else "--help-fields"]
+    command = [sys.executable, "-m", "cv_superpoint", "--help"]
     done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "weights" in done.stdout
+    assert "doctor" in done.stdout
 
 
 def test_train_reaches_the_training() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import skimage.data
-from pinned import FLOAT32
+from pinned import PINNED
 from processes import needs_proc, processes
 
 from cv_superpoint import SuperPointFeature2D
@@ -27,8 +27,7 @@ from cv_superpoint.extract.run import RayOptions
 from cv_superpoint.interop import hloc
 from cv_superpoint.reading import read_picture
 
-NETWORK = {**FLOAT32, "threads": 1}
-CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, **NETWORK)
+CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, **PINNED)
 BROKEN = ("d/cut.jpg", "z.png")
 
 
@@ -78,7 +77,7 @@ def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:
 
 
 def test_the_file_holds_what_the_detector_finds(folder: Path, undisturbed: Path) -> None:
-    detector = SuperPointFeature2D.create(60, 0.0, **NETWORK)
+    detector = SuperPointFeature2D.create(60, 0.0, **PINNED)
     assert len(hloc.image_names(undisturbed)) == 10
     for name in ("0.jpg", "d/1.png", "8.jpg"):
         image = read_picture(folder / name, grey=True, upright=False)
@@ -205,13 +204,13 @@ def test_parquet_shards_hold_the_same(folder: Path, undisturbed: Path, tmp_path:
 
 
 def test_shrunk_pictures_keep_their_coordinates(folder: Path, tmp_path: Path) -> None:
-    config = ExtractConfig(max_keypoints=30, threshold=0.0, longest_side=64, half=True, **NETWORK)
+    config = ExtractConfig(max_keypoints=30, threshold=0.0, longest_side=64, half=True, **PINNED)
     extract_folder(folder, tmp_path / "f.h5", config, readers=0)
     stored = hloc.read_features(tmp_path / "f.h5", "8.jpg")
     image = read_picture(folder / "8.jpg", grey=True)
     assert stored.image_size == image.shape == (96, 131)
     small = cv2.resize(image, (64, 47), interpolation=cv2.INTER_AREA)
-    expected = SuperPointFeature2D.create(30, 0.0, **NETWORK).extract(small)
+    expected = SuperPointFeature2D.create(30, 0.0, **PINNED).extract(small)
     x = (expected.keypoints[:, 0] + 0.5) * 131 / 64 - 0.5
     np.testing.assert_allclose(stored.keypoints[:, 0], x, atol=0.01)
     with h5py.File(tmp_path / "f.h5") as file:

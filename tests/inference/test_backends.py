@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D, backends
 from cv_superpoint.backends import cache, choose, make_backend
@@ -35,9 +35,9 @@ def weights() -> LoadedWeights:
 
 
 def backend_of(weights: LoadedWeights, name: str, **options: Any) -> backends.Backend:
-    threads = options.pop("threads", None)
-    chosen = choose(**{"backend": name, **FLOAT32, **options})
-    return make_backend(weights, chosen, threads=threads)
+    options = {"backend": name, **PINNED, **options}
+    threads = options.pop("threads")
+    return make_backend(weights, choose(**options), threads=threads)
 
 
 def make_detector(backend: backends.Backend) -> Detector:
@@ -243,7 +243,8 @@ def test_the_number_of_threads_is_not_seen_in_the_result(name: str, weights: Loa
 def test_threads_share_a_detector_and_have_their_own(name: str) -> None:
     """Two threads with one detector, and eight with one each: always the results of one alone."""
     images = [PHOTOGRAPH[:104, :128], PHOTOGRAPH[200:320, 100:300], PHOTOGRAPH[50:90, 60:120]]
-    shared = SuperPointFeature2D.create(200, 0.01, backend=name, **FLOAT32)
+    options = {"backend": name, **PINNED}
+    shared = SuperPointFeature2D.create(200, 0.01, **{**options, "threads": 2})
     expected = [shared.extract(image) for image in images]
     problems: list[str] = []
 
@@ -256,9 +257,7 @@ def test_threads_share_a_detector_and_have_their_own(name: str) -> None:
                 if one.shape != two.shape or not np.allclose(one, two, atol=1e-5):
                     problems.append(f"{field} of image {index}")
 
-    own = [
-        SuperPointFeature2D.create(200, 0.01, backend=name, threads=1, **FLOAT32) for _ in range(8)
-    ]
+    own = [SuperPointFeature2D.create(200, 0.01, **options) for _ in range(8)]
     for detectors in ([shared, shared], own):
         threads = [
             threading.Thread(target=work, args=(one, start)) for start, one in enumerate(detectors)

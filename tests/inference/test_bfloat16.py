@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage.data
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends.openvino import has_bfloat16
@@ -24,7 +24,7 @@ def rough() -> SuperPointFeature2D:
 
 def test_keypoints_are_nearly_those_of_float32(rough: SuperPointFeature2D) -> None:
     assert "bfloat16" in rough.describe()
-    exact = SuperPointFeature2D.create(200, threads=1, **FLOAT32).extract(PHOTOGRAPH)
+    exact = SuperPointFeature2D.create(200, **PINNED).extract(PHOTOGRAPH)
     found = rough.extract(PHOTOGRAPH)
     distance = np.linalg.norm(exact.keypoints[:, None] - found.keypoints, axis=2)
     nearest = distance.argmin(axis=1)

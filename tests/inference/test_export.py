@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D, decode
 from cv_superpoint.export import NO_KEYPOINT, decoding, export_onnx
@@ -26,13 +26,19 @@ COUNT, THRESHOLD = 60, 0.01
 ENGINES = [getattr(cv2.dnn, name) for name in ("ENGINE_NEW",) if hasattr(cv2.dnn, name)]
 
 
+def onnx_session(model: Path | bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def run_onnxruntime(path: Path, image: np.ndarray, names: list[str]) -> list[np.ndarray]:
-    return onnxruntime.InferenceSession(path).run(names, {"image": image})
+    return onnx_session(path).run(names, {"image": image})
 
 
 def run_openvino(path: Path, image: np.ndarray, names: list[str]) -> list[np.ndarray]:
     # Without the hint it takes bfloat16 where the CPU multiplies in it.
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     answer = openvino.compile_model(path, "CPU", options)({"image": image})
     return [answer[name] for name in names]
 
@@ -73,7 +79,7 @@ def test_heads(
 
 @RUNTIMES
 def test_full(run: object, files: dict[str, Path]) -> None:
-    expected = SuperPointFeature2D.create(COUNT, THRESHOLD, **FLOAT32).extract(PHOTOGRAPH)
+    expected = SuperPointFeature2D.create(COUNT, THRESHOLD, **PINNED).extract(PHOTOGRAPH)
     keypoints, scores, descriptors = run(
         files["full"], IMAGE, ["keypoints", "scores", "descriptors"]
     )
@@ -92,7 +98,7 @@ def test_disk_is_a_feature2d_of_opencv(files: dict[str, Path]) -> None:
     feature = cv2.DISK.create(str(files["disk"]), imageSize=SIZE[::-1])
     assert isinstance(feature, cv2.Feature2D)
     keypoints, descriptors = feature.detectAndCompute(cv2.merge([PHOTOGRAPH] * 3), None)
-    ours = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **FLOAT32)
+    ours = SuperPointFeature2D.create(COUNT, THRESHOLD, subpixel=False, **PINNED)
     expected = ours.extract(PHOTOGRAPH)
     assert len(keypoints) == len(expected)
     np.testing.assert_array_equal([keypoint.pt for keypoint in keypoints], expected.keypoints)
@@ -160,7 +166,7 @@ def _decode(heatmaps: np.ndarray, dense: np.ndarray, config: DecodeConfig) -> li
         },
         "decoding only",
     )
-    session = onnxruntime.InferenceSession(model.SerializeToString())
+    session = onnx_session(model.SerializeToString())
     return session.run(None, {"heat": heatmaps, "dense": dense})
 
 

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import FeatureError, SuperPointFeature2D, WeightsError
 
 
 def make(**parameters: Any) -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(**FLOAT32, **parameters)
+    return SuperPointFeature2D.create(**{**PINNED, **parameters})
 
 
 def positions(keypoints: Any) -> np.ndarray:
@@ -197,8 +197,9 @@ def test_weights_error_is_a_value_error() -> None:
     assert issubclass(WeightsError, ValueError)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_batches_and_threads_give_the_result_of_one_call(
-    detector: SuperPointFeature2D,
+    detector: SuperPointFeature2D, threads: int
 ) -> None:
     images = [
         skimage.data.camera()[:200, :301],
@@ -207,10 +208,11 @@ def test_batches_and_threads_give_the_result_of_one_call(
         skimage.data.camera()[100:237, 5:118],
     ] * 2
     alone = [detector.extract(image) for image in images]
-    batch = detector.extractBatch(images)
+    other = make(threads=threads)
+    batch = other.extractBatch(images)
     with ThreadPoolExecutor(8) as pool:
-        threads = list(pool.map(detector.extract, images))
-    for expected, *others in zip(alone, batch, threads, strict=True):
+        together = list(pool.map(other.extract, images))
+    for expected, *others in zip(alone, batch, together, strict=True):
         for other in others:
             np.testing.assert_array_equal(other.keypoints, expected.keypoints)
             np.testing.assert_array_equal(other.scores, expected.scores)

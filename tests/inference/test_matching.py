@@ -13,7 +13,7 @@ import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import FeatureError, Features, SuperPointFeature2D, nearest
 from cv_superpoint.matching import MatchResult, match_pair
@@ -29,7 +29,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> SuperPointFeature2D:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         save_weights(SuperPointNet(), path, score_threshold=0.0155)
-    return SuperPointFeature2D.create(maxKeypoints=200, weights=path, **FLOAT32)
+    return SuperPointFeature2D.create(maxKeypoints=200, weights=path, **PINNED)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_the_rotation_set_matches_what_is_turned(degrees: int) -> None:
     turned = cv2.warpPerspective(image, turn, (320, 320))
     inliers = {}
     for name in ("superpoint", "superpoint-rotation"):
-        detector = SuperPointFeature2D.create(300, 0.12, weights=name, **FLOAT32)
+        detector = SuperPointFeature2D.create(300, 0.12, weights=name, **PINNED)
         result = match_pair(image, turned, detector)
         inliers[name] = result.inliers.sum()
     assert inliers["superpoint-rotation"] > 1.3 * inliers["superpoint"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import skimage.data
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import FeatureError, SuperPointFeature2D
 
@@ -18,7 +18,7 @@ PHOTOGRAPH = skimage.data.camera()
 
 @pytest.fixture(scope="module")
 def detector() -> SuperPointFeature2D:
-    return SuperPointFeature2D.create(50, threads=1, **FLOAT32)
+    return SuperPointFeature2D.create(50, **PINNED)
 
 
 def frames() -> Iterator[np.ndarray]:
@@ -74,7 +74,7 @@ def test_impossible_distance_is_refused(detector: SuperPointFeature2D) -> None:
 
 
 def test_parameters_are_those_of_the_start(detector: SuperPointFeature2D) -> None:
-    other = SuperPointFeature2D.create(50, threads=1, **FLOAT32)
+    other = SuperPointFeature2D.create(50, **PINNED)
     stream = other.extractStream(frames())
     next(stream)
     other.setMaxKeypoints(3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
@@ -42,12 +42,12 @@ def run_without(blocked: set[str], script: str) -> subprocess.CompletedProcess[s
 @pytest.mark.parametrize("name", ["auto", "ncnn", "openvino", "onnxruntime"])
 def test_cpu_backends_need_no_torch(name: str, tmp_path: Path) -> None:
     image = PHOTOGRAPH[:104, :128]
-    expected = SuperPointFeature2D.create(50, 0.01, backend="torch", **FLOAT32).extract(image)
+    expected = SuperPointFeature2D.create(50, 0.01, backend="torch", **PINNED).extract(image)
     np.save(tmp_path / "image.npy", image)
     script = f"""
 import numpy as np, cv_superpoint
 image = np.load({str(tmp_path / "image.npy")!r})
-detector = cv_superpoint.SuperPointFeature2D.create(50, 0.01, backend={name!r}, **{FLOAT32!r})
+detector = cv_superpoint.SuperPointFeature2D.create(50, 0.01, backend={name!r}, **{PINNED!r})
 features = detector.extract(image)
 np.savez({str(tmp_path / "found.npz")!r}, k=features.keypoints, d=features.descriptors)
 assert "torch" not in sys.modules

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 from made import made_features
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import Features, MatchResult, SuperPointFeature2D, match_pair
 
@@ -21,7 +21,7 @@ def stereo() -> tuple[Any, Any]:
 @pytest.fixture(scope="session")
 def pair(stereo: tuple[Any, Any]) -> MatchResult:
     """The pair with bundled weights: 400 keypoints each, matched and verified."""
-    detector = SuperPointFeature2D.create(400, **FLOAT32)
+    detector = SuperPointFeature2D.create(400, **PINNED)
     result = match_pair(*stereo, detector, model="fundamental", threshold=2.0)
     assert result.inliers.sum() > 100
     return result

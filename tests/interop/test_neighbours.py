@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from made import made_features
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import FeatureError, MatchResult, SuperPointFeature2D
 from cv_superpoint.interop import opensfm
@@ -93,7 +93,7 @@ def test_two_tensors_in_matched_points_out(stereo: Any) -> None:
         torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1) / 255
         for image in (left, left[16:, 24:])
     ]
-    matcher = PairMatcher(SuperPointFeature2D.create(200, **FLOAT32))
+    matcher = PairMatcher(SuperPointFeature2D.create(200, **PINNED))
     answer = matcher(*tensors)
     assert answer["num_inliers"] == len(answer["inlier_kpts0"]) > 50
     np.testing.assert_allclose(answer["H"] / answer["H"][2, 2] @ [100, 100, 1], [76, 84, 1], atol=1)
@@ -107,7 +107,7 @@ def test_two_tensors_in_matched_points_out(stereo: Any) -> None:
 
 
 def test_vismatch_refuses_other_forms() -> None:
-    matcher = PairMatcher(SuperPointFeature2D.create(10, **FLOAT32))
+    matcher = PairMatcher(SuperPointFeature2D.create(10, **PINNED))
     for wrong in (torch.zeros(1, 3, 8, 8), torch.zeros(8, 8, 3), torch.zeros(3, 8, 8).byte()):
         with pytest.raises(FeatureError, match=r"\(3, H, W\) float RGB"):
             matcher(wrong, torch.zeros(3, 8, 8))

@@ -1,4 +1,4 @@
-"""One thread for what trains, and a pair of images whose homography is known."""
+"""A pair of images whose homography is known."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-import torch
 
 from train.evaluate.datasets import ImagePair
-
-
-@pytest.fixture(autouse=True)
-def one_thread(thread_counts: None) -> None:
-    """One thread for torch while a test runs: tiny networks train fastest, and disturb nothing."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -12,24 +12,29 @@ from processes import needs_proc, processes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train import checkpoint
+from train.__main__ import parse, run_stage
 from train.runtime import CPU_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8
-# With its settings the command need not start itself again.
-ENVIRONMENT = {**os.environ, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"}
+FIELDS = ["--threads", "1", "--magicpoint.loop.workers", "0", "--magicpoint.loop.batch-size", "4"]
+FIELDS += ["--magicpoint.loop.precision", "float32", "--magicpoint.data.size", "40", "48"]
+FIELDS += ["--magicpoint.validation-images", "4"]
 
 
-def start(folder: Path, ranks: int, steps: int, *fields: str) -> "subprocess.Popen[str]":
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+def arguments(folder: Path, steps: int, *fields: str) -> list[str]:
+    command = ["magicpoint", "--recipe", "smoke", "--run-dir", str(folder), *FIELDS]
+    return [*command, "--magicpoint.loop.steps", str(steps), *fields]
+
+
+def start_two(*arguments: str) -> "subprocess.Popen[str]":
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     launcher += ["--max-restarts=3", "--monitor-interval=0.1"]
-    command = ["magicpoint", "--recipe", "smoke", "--run-dir", str(folder), "--threads", "1"]
-    command += ["--magicpoint.loop.steps", str(steps), "--magicpoint.loop.batch-size", "4"]
-    command += ["--magicpoint.loop.workers", "0", "--magicpoint.loop.precision", "float32"]
-    command += ["--magicpoint.data.size", "40", "48", "--magicpoint.validation-images", "4"]
+    # With its settings the command need not start itself again.
+    environment = {**os.environ, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *(launcher if ranks > 1 else []), "-m", "train", *command, *fields],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        [sys.executable, *launcher, "-m", "train", *arguments],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 
 
@@ -47,13 +52,15 @@ def losses(folder: Path) -> list[float]:
 
 def test_two_ranks_learn_what_one_process_learns(tmp_path: Path) -> None:
     every_step = ["--magicpoint.loop.report-steps", "1"]
-    for ranks in (1, 2):
-        finish(start(tmp_path / str(ranks), ranks, STEPS, *every_step))
+    both = start_two(*arguments(tmp_path / "2", STEPS, *every_step))
+    run_stage(*parse(arguments(tmp_path / "1", STEPS, *every_step)))
+    finish(both)
     one, two = (checkpoint.load(tmp_path / name / "magicpoint.pt") for name in ("1", "2"))
     assert one["step"] == two["step"] == STEPS
     first, second = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(first) == len(second) == STEPS
-    assert first[0] == pytest.approx(second[0], rel=1e-6)
+    # Sums over two processes round differently, by instructions and by order.
+    assert first[0] == pytest.approx(second[0], rel=1e-5)
     assert first == pytest.approx(second, rel=2e-3)
     # Adam blows rounding up where gradients are tiny, so single weights may differ by a step.
     for name, value in one["network"].items():
@@ -69,7 +76,7 @@ def ranks_of(launcher: int) -> list[int]:
 @needs_proc
 def test_run_goes_on_after_a_rank_is_killed(tmp_path: Path) -> None:
     # Long enough not to be over when the signal comes.
-    process = start(tmp_path, 2, 30, "--magicpoint.loop.checkpoint-minutes", "0")
+    process = start_two(*arguments(tmp_path, 30, "--magicpoint.loop.checkpoint-minutes", "0"))
     try:
         while not (tmp_path / "magicpoint.pt").exists():
             assert process.poll() is None, process.communicate()[1][-3000:]

@@ -158,20 +158,22 @@ def test_average_of_the_weights_follows_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("capabilities", "limit", "expected"),
     [
-        ({"avx2": True, "avx512_vnni": True}, False),
-        ({"avx512_vnni": True, "avx512_bf16": False, "amx_bf16": False}, False),
-        ({"avx512_bf16": True}, True),
-        ({"avx512_bf16": True, "amx_bf16": True}, True),
-        ({"neon": True, "architecture": "aarch64"}, False),
-        ({}, False),
+        ({"avx2": True, "avx512_vnni": True}, "", False),
+        ({"avx512_vnni": True, "avx512_bf16": False, "amx_bf16": False}, "", False),
+        ({"avx512_bf16": True}, "", True),
+        ({"avx512_bf16": True, "amx_bf16": True}, "", True),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AVX512_CORE_BF16", True),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AVX512_CORE_VNNI", False),
+        ({"neon": True, "architecture": "aarch64"}, "", False),
+        ({}, "", False),
     ],
 )
 def test_smaller_precision_is_for_cpus_that_have_it(
-    capabilities: dict[str, object], expected: bool
+    capabilities: dict[str, object], limit: str, expected: bool
 ) -> None:
-    assert multiplies_bfloat16(capabilities) == expected
+    assert multiplies_bfloat16(capabilities, {"ONEDNN_MAX_CPU_ISA": limit}) == expected
 
 
 def test_auto_trains_in_what_this_cpu_has(tmp_path: Path) -> None:

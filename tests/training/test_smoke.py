@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pinned import FLOAT32
+from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.weights import save_weights
@@ -30,7 +30,7 @@ def test_smoke_chain_makes_a_detector_that_beats_harris_on_noise(tmp_path: Path)
     weights = tmp_path / "magicpoint.safetensors"
     save_weights(folded_network(tmp_path / "magicpoint.pt"), weights, score_threshold=0.005)
     detectors = {
-        "magicpoint": SuperPointFeature2D(weights=str(weights), **FLOAT32),
+        "magicpoint": SuperPointFeature2D(weights=str(weights), **PINNED),
         "harris": build_detector("harris", quota=1000, weights=None),
     }
     config = EvaluateConfig(protocol="synthetic", images=60, resamples=0)
