@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="finds processes in /proc"
-)
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
 def processes() -> dict[int, tuple[int, str]]:

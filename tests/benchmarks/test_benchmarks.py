@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pinned import PINNED
+from processes import needs_proc
 
 from benchmarks import report
 from benchmarks.contenders import THRESHOLD, contenders, our_variants, ours
@@ -92,6 +93,7 @@ def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
         report.replace_block(page, "y", "new")
 
 
+@needs_proc
 def test_a_fresh_process_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
     """The bar of docs/performance.md: at most 400 MiB at 480 x 640."""
     np.save(tmp_path / "image.npy", photographs(None, (480, 640), 1)[0])
@@ -101,6 +103,7 @@ def test_a_fresh_process_needs_little_memory_and_no_torch(tmp_path: Path) -> Non
     assert seen.steady_mib <= 400
 
 
+@needs_proc
 @pytest.mark.parametrize("backend", ["ncnn", "openvino", "onnxruntime"])
 def test_memory_does_not_grow_with_random_sizes(backend: str) -> None:
     """The short version of ``python -m benchmarks soak``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import needs_proc
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.detector import Detector
@@ -140,7 +140,7 @@ print(found, (after - before) // 1024)
     assert mebibytes < 150
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@needs_proc
 def test_memory_of_a_large_image_is_given_back() -> None:
     script = """
 import numpy as np, skimage.data
