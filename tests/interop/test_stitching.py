@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from pinned import FLOAT32
+from pinned import PINNED
 from views import FOCAL, oblique, photograph, turned
 
 from cv_superpoint import FeatureError, Features, MatchResult, SuperPointFeature2D, match_pair
@@ -30,7 +30,7 @@ class Remembering:
     """A detector that finds the keypoints of a picture once."""
 
     def __init__(self) -> None:
-        self.detector = SuperPointFeature2D.create(800, **FLOAT32)
+        self.detector = SuperPointFeature2D.create(800, **PINNED)
         self.known: dict[Any, Features] = {}
 
     def extract(self, image: Any, mask: Any = None) -> Features:
