@@ -19,12 +19,18 @@ from numpy.typing import NDArray
 from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import Backend
 from cv_superpoint.detector import Detector, DetectorConfig
+from cv_superpoint.evaluation.datasets import ImagePair
+from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
+from cv_superpoint.evaluation.predictions import Detections, Finder
+from cv_superpoint.evaluation.protocols import Protocol
+from cv_superpoint.evaluation.statistics import (
+    Changes,
+    Estimate,
+    finite_mean,
+    mcnemar,
+    paired_difference,
+)
 from cv_superpoint.weights import LoadedWeights
-from train.evaluate.datasets import ImagePair
-from train.evaluate.measure import PairResult, evaluate_pairs
-from train.evaluate.predictions import Detections, Finder
-from train.evaluate.protocols import Protocol
-from train.evaluate.statistics import Changes, Estimate, finite_mean, mcnemar, paired_difference
 
 REFERENCE = "float32"
 RATES = ("repeatability", "match_precision", "matching_score")

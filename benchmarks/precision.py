@@ -15,10 +15,10 @@ from benchmarks.paired import DISTANCES, MARGINS, RATES, REFERENCE, Comparison, 
 from benchmarks.trial_backends import QuantisedBackend, RoundedBackend
 from cv_superpoint.backends import Backend, choose, choosing, make_backend
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
+from cv_superpoint.evaluation.datasets import HPatches
+from cv_superpoint.evaluation.protocols import PROTOCOLS
+from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.weights import LoadedWeights, load_weights
-from train.evaluate.datasets import HPatches
-from train.evaluate.protocols import PROTOCOLS
-from train.evaluate.warps import WarpConfig, WarpedPhotographs
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 _CALIBRATION_SIZE = (240, 320)

@@ -19,11 +19,11 @@ from benchmarks.measure import machine, photographs
 from cv_superpoint.network import NetworkConfig
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
-from train.joint import Joint, JointConfig
-from train.loop import Trainer
-from train.model import TrainingNetwork, TrainingNorm
+from train.learning.loop import Trainer
+from train.learning.model import TrainingNetwork, TrainingNorm
 from train.recipes import LITE, default, lite
-from train.runtime import memory_format, wants_bfloat16
+from train.runtime.process import memory_format, wants_bfloat16
+from train.stages.joint import Joint, JointConfig
 
 SIZE = (240, 320)
 NETWORKS = {"default": NetworkConfig(), "lite": LITE}

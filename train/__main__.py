@@ -11,13 +11,13 @@ import torch
 import tyro
 
 from cv_superpoint.cli.output import show_every_character
-from train import distributed
+from cv_superpoint.evaluation.run import main as evaluate
 from train.config import RunConfig
-from train.evaluate.run import main as evaluate
-from train.preview.run import main as preview
 from train.recipes import RECIPES
+from train.reporting.preview.run import main as preview
 from train.run import Run
-from train.runtime import restart_with_settings, start_logging
+from train.runtime import distributed
+from train.runtime.process import restart_with_settings, start_logging
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from cv_superpoint.architecture import NetworkConfig
-from train.adapt import AdaptConfig
-from train.joint import JointConfig
-from train.magicpoint import MagicPointConfig
+from train.stages.adapt import AdaptConfig
+from train.stages.joint import JointConfig
+from train.stages.magicpoint import MagicPointConfig
 
 # How a given time is shared: about what each stage gained from more of it.
 SHARES = {"magicpoint": 0.25, "adapt": 0.15, "joint": 0.35, "refine": 0.25}

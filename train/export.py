@@ -12,11 +12,11 @@ import torch
 
 from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import save_weights
-from train import checkpoint
-from train.adapt import median_threshold
 from train.data.images import ImageConfig, load_image, to_tensor
-from train.detect import SCORE_RADIUS, detect
-from train.model import TrainingNetwork
+from train.learning import checkpoint
+from train.learning.detect import SCORE_RADIUS, detect
+from train.learning.model import TrainingNetwork
+from train.stages.adapt import median_threshold
 
 CALIBRATION_IMAGES = 48
 KEYPOINTS = 160

@@ -29,17 +29,17 @@ from dataclasses import replace
 import numpy as np
 
 from cv_superpoint.architecture import NetworkConfig
-from train.adapt import AdaptConfig
 from train.config import RunConfig
 from train.data.augment import PhotometricConfig
 from train.data.images import ImageConfig
 from train.data.pairs import PairConfig
 from train.data.synthetic import SyntheticConfig
 from train.geometry.homography import HomographyConfig
-from train.joint import JointConfig
-from train.loop import LoopConfig
-from train.magicpoint import MagicPointConfig
-from train.validate import ValidationConfig
+from train.learning.loop import LoopConfig
+from train.learning.validate import ValidationConfig
+from train.stages.adapt import AdaptConfig
+from train.stages.joint import JointConfig
+from train.stages.magicpoint import MagicPointConfig
 
 # Small drawings at the usual zoom: more corners per pixel, so more per second.
 SMALL_DRAWINGS = SyntheticConfig(

@@ -10,20 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.network import SuperPointNet
 from cv_superpoint.weights import load_weights
-from train import checkpoint, distributed
-from train.adapt import adapt, cache_folder, read_labels
 from train.config import RunConfig
 from train.data.images import list_images, load_image, to_tensor
-from train.evaluate.run import EvaluateConfig, evaluate
 from train.export import export, folded_network
-from train.joint import Joint, JointConfig
-from train.loop import Trainer
-from train.magicpoint import MagicPoint
-from train.model import TrainingNorm, from_folded, unfold_batchnorm
-from train.preview import save_drawings
-from train.summary import write_report
+from train.learning import checkpoint
+from train.learning.loop import Trainer
+from train.learning.model import TrainingNorm, from_folded, unfold_batchnorm
+from train.reporting.preview import save_drawings
+from train.reporting.summary import write_report
+from train.runtime import distributed
+from train.stages.adapt import adapt, cache_folder, read_labels
+from train.stages.joint import Joint, JointConfig
+from train.stages.magicpoint import MagicPoint
 
 log = logging.getLogger(__name__)
 

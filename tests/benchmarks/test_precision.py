@@ -21,11 +21,11 @@ from benchmarks.trial_backends import RoundedBackend
 from cv_superpoint.backends import choose, make_backend, processor
 from cv_superpoint.backends.processor import CPU_BFLOAT16
 from cv_superpoint.backends.torch import TorchBackend
+from cv_superpoint.evaluation.predictions import Detections
+from cv_superpoint.evaluation.protocols import PROTOCOLS
+from cv_superpoint.evaluation.statistics import Changes, Estimate
+from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.weights import available_weights, load_weights
-from train.evaluate.predictions import Detections
-from train.evaluate.protocols import PROTOCOLS
-from train.evaluate.statistics import Changes, Estimate
-from train.evaluate.warps import WarpConfig, WarpedPhotographs
 
 PAIRS = WarpedPhotographs(
     root=Path(skimage.data.__file__).parent,

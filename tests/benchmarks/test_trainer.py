@@ -14,14 +14,14 @@ import skimage.data
 import torch
 
 from cv_superpoint.network import fold_batchnorm
-from train.adapt import AdaptConfig, aggregate, make_detector, sample_views
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
-from train.joint import Joint
-from train.loop import Batch, Task, Trainer
-from train.magicpoint import MagicPoint
-from train.model import TrainingNetwork
+from train.learning.loop import Batch, Task, Trainer
+from train.learning.model import TrainingNetwork
 from train.recipes import default
+from train.stages.adapt import AdaptConfig, aggregate, make_detector, sample_views
+from train.stages.joint import Joint
+from train.stages.magicpoint import MagicPoint
 
 STEPS = 8
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from train.evaluate.datasets import ImagePair
+from cv_superpoint.evaluation.datasets import ImagePair
 
 
 @pytest.fixture(scope="session")

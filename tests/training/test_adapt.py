@@ -9,7 +9,8 @@ from skimage import data
 from cv_superpoint import backends
 from cv_superpoint.backends import cache
 from cv_superpoint.network import NetworkConfig, SuperPointNet, logits_to_heatmap
-from train.adapt import (
+from train.data.images import ImageConfig, list_images, load_image
+from train.stages.adapt import (
     AdaptConfig,
     adapt,
     aggregate,
@@ -21,7 +22,6 @@ from train.adapt import (
     read_labels,
     sample_views,
 )
-from train.data.images import ImageConfig, list_images, load_image
 
 CONFIG = AdaptConfig(images=ImageConfig(shorter_side=64, longest_side=96), views=3)
 
@@ -74,7 +74,7 @@ def test_labels_are_cached_by_weights_settings_and_content(
     folder = adapt(net, photographs, tmp_path, CONFIG, seed=0)
     files = {path: label_file(folder, path).stat().st_mtime_ns for path in photographs}
     assert len(files) == 2
-    monkeypatch.setattr("train.adapt.load_image", None)  # nothing may be labelled again
+    monkeypatch.setattr("train.stages.adapt.load_image", None)  # nothing may be labelled again
     assert adapt(net, photographs, tmp_path, CONFIG, seed=0) == folder
     assert files == {path: label_file(folder, path).stat().st_mtime_ns for path in photographs}
     assert cache_folder(tmp_path, SuperPointNet(), CONFIG, 0) != folder
@@ -148,7 +148,7 @@ def test_compiled_network_of_other_weights_is_not_taken(
 ) -> None:
     monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
     with_openvino = backends.choose(backend="openvino", device="cpu", precision="float32")
-    monkeypatch.setattr("train.adapt.choose", lambda **_: with_openvino)
+    monkeypatch.setattr("train.stages.adapt.choose", lambda **_: with_openvino)
     image = data.camera()[None, 200:264, 200:288]
     for seed in (0, 1):
         torch.manual_seed(seed)

@@ -8,11 +8,11 @@ import torch
 from skimage import data
 
 from cv_superpoint.weights import load_weights
-from train import checkpoint
 from train.__main__ import parse, run_stage
 from train.export import _commit, folded_network
+from train.learning import checkpoint
 from train.run import Run
-from train.runtime import CPU_ENVIRONMENT, missing_settings
+from train.runtime.process import CPU_ENVIRONMENT, missing_settings
 
 FEW = ["--magicpoint.loop.steps", "3", "--magicpoint.loop.workers", "0"]
 FEW += ["--magicpoint.validation-images", "4"]

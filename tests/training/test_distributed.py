@@ -11,9 +11,9 @@ import pytest
 from processes import needs_proc, processes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train import checkpoint
 from train.__main__ import parse, run_stage
-from train.runtime import CPU_ENVIRONMENT
+from train.learning import checkpoint
+from train.runtime.process import CPU_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8

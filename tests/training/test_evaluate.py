@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from train.evaluate import detectors, metrics
-from train.evaluate.datasets import ImagePair
-from train.evaluate.measure import evaluate_pairs, find_turned, fit_pair, measure
-from train.evaluate.predictions import Detections, detect
-from train.evaluate.protocols import PROTOCOLS, Fit
-from train.evaluate.results import summarise
+from cv_superpoint.evaluation import detectors, metrics
+from cv_superpoint.evaluation.datasets import ImagePair
+from cv_superpoint.evaluation.measure import evaluate_pairs, find_turned, fit_pair, measure
+from cv_superpoint.evaluation.predictions import Detections, detect
+from cv_superpoint.evaluation.protocols import PROTOCOLS, Fit
+from cv_superpoint.evaluation.results import summarise
 
 
 class PerfectDetector:

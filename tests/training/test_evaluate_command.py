@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import skimage.data
 
-from train.evaluate import detectors
-from train.evaluate.datasets import HPatches
-from train.evaluate.predictions import PredictionCache, detect
-from train.evaluate.run import EvaluateConfig, evaluate, main
-from train.evaluate.warps import WarpConfig, WarpedPhotographs, warp_pair
+from cv_superpoint.evaluation import detectors
+from cv_superpoint.evaluation.datasets import HPatches
+from cv_superpoint.evaluation.predictions import PredictionCache, detect
+from cv_superpoint.evaluation.run import EvaluateConfig, evaluate, main
+from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs, warp_pair
 
 IDENTITY = np.eye(3)
 

@@ -8,14 +8,14 @@ import torch
 from skimage import data
 from torch.utils.data import default_collate
 
-from train import checkpoint
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
 from train.export import folded_network
-from train.joint import Joint, cell_pairs
-from train.loop import Trainer
-from train.losses import dense_hinge_loss
+from train.learning import checkpoint
+from train.learning.loop import Trainer
+from train.learning.losses import dense_hinge_loss
 from train.recipes import RECIPES, smoke
+from train.stages.joint import Joint, cell_pairs
 
 SIZES = ImageConfig(shorter_side=96, longest_side=128)
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv_superpoint import decode
-from train.keypoints import NMS_RADIUS, SoftKeypoints, soft_keypoints, warp
-from train.losses import agreement_loss, reprojection_loss
+from train.learning.keypoints import NMS_RADIUS, SoftKeypoints, soft_keypoints, warp
+from train.learning.losses import agreement_loss, reprojection_loss
 
 
 def keypoints(points: list[tuple[float, float]], size: int = 4) -> SoftKeypoints:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from train import checkpoint
 from train.__main__ import parse, run_stage
-from train.runtime import CPU_ENVIRONMENT
+from train.learning import checkpoint
+from train.runtime.process import CPU_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv_superpoint.network import logits_to_heatmap
-from train.labels import labels_from_points, one_per_cell, points_from_labels, valid_cells
+from train.data.labels import labels_from_points, one_per_cell, points_from_labels, valid_cells
 
 SIZE = (40, 56)
 points_strategy = st.lists(

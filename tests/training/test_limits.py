@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from train.evaluate.limits import DEGREES, Respect, main, make_pair
+from cv_superpoint.evaluation.limits import DEGREES, Respect, main, make_pair
 from train.geometry.homography import valid_mask
 
 PHOTOGRAPH = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)

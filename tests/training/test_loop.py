@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from train import checkpoint
 from train.data.synthetic import SyntheticConfig
-from train.loop import LoopConfig, Trainer
-from train.magicpoint import MagicPoint, MagicPointConfig
-from train.runtime import multiplies_bfloat16, wants_bfloat16
+from train.learning import checkpoint
+from train.learning.loop import LoopConfig, Trainer
+from train.runtime.process import multiplies_bfloat16, wants_bfloat16
+from train.stages.magicpoint import MagicPoint, MagicPointConfig
 
 LOOP = LoopConfig(
     steps=6, batch_size=2, workers=0, warmup_steps=2, freeze_stem_from=0.6, precision="float32"

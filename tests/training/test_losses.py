@@ -3,7 +3,7 @@ import math
 import numpy as np
 import torch
 
-from train.losses import dense_hinge_loss, detector_loss, dual_softmax_loss
+from train.learning.losses import dense_hinge_loss, detector_loss, dual_softmax_loss
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

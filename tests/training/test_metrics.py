@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from train.evaluate import metrics, statistics
+from cv_superpoint.evaluation import metrics, statistics
 
 IDENTITY = np.eye(3)
 SHIFT = np.array([[1, 0, 10], [0, 1, -5], [0, 0, 1.0]])

@@ -6,9 +6,9 @@ from skimage import data
 
 from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import load_weights
-from train.model import ImageConvolution, TrainingNetwork, from_folded, unfold_batchnorm
+from train.learning.model import ImageConvolution, TrainingNetwork, from_folded, unfold_batchnorm
 from train.recipes import LITE
-from train.runtime import memory_format
+from train.runtime.process import memory_format
 
 
 def photographs() -> torch.Tensor:

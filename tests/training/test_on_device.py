@@ -13,8 +13,7 @@ import skimage.data
 import torch
 from torch.utils.data import DataLoader
 
-from train import labels
-from train.data import augment_batch, on_device
+from train.data import augment_batch, labels, on_device
 from train.data.augment import PhotometricConfig, photometric
 from train.data.images import ImageConfig, load_image
 from train.data.on_device import DevicePairs, ViewBatch

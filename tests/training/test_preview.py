@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from train.data.synthetic import SyntheticConfig, SyntheticSample, draw_sample
-from train.preview.dataset import save_dataset
-from train.preview.pictures import coordinate_list, points_alone, samples_sheet, with_points
-from train.preview.run import PreviewConfig, main, preview
+from train.reporting.preview.dataset import save_dataset
+from train.reporting.preview.pictures import (
+    coordinate_list,
+    points_alone,
+    samples_sheet,
+    with_points,
+)
+from train.reporting.preview.run import PreviewConfig, main, preview
 
 DATA = SyntheticConfig(size=(64, 80))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.evaluation.detectors import build_detector
+from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.weights import save_weights
-from train.evaluate.detectors import build_detector
-from train.evaluate.run import EvaluateConfig, evaluate
 from train.export import folded_network
 
 ROOT = Path(__file__).parents[2]

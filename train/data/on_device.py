@@ -26,9 +26,9 @@ from torch import Tensor
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment_batch import blur, photometric_batch
 from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.labels import DUSTBIN
 from train.data.pairs import LabelledImage, PairConfig, draw, photograph
 from train.geometry.homography import Matrix, sample_homographies, smoothing
-from train.labels import DUSTBIN
 
 Batch = dict[str, Tensor]
 
@@ -291,7 +291,7 @@ def one_per_cell(view: ViewBatch, size: tuple[int, int], generator: torch.Genera
 
 
 def cell_targets(points: Tensor, label: Tensor, size: tuple[int, int], *, soft: bool) -> Tensor:
-    """Cell targets as :func:`train.labels.labels_from_points` makes them.
+    """Cell targets as :func:`train.data.labels.labels_from_points` makes them.
 
     Args:
         points: (B, K, 2).

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment import Image, PhotometricConfig, photometric
 from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.labels import labels_from_points, one_per_cell, valid_cells
 from train.data.synthetic import SyntheticConfig, draw_sample
 from train.geometry.homography import (
     HomographyConfig,
@@ -31,7 +32,6 @@ from train.geometry.homography import (
     warp_image,
     warp_points,
 )
-from train.labels import labels_from_points, one_per_cell, valid_cells
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from torch.utils.data import Dataset
 from train.data.augment import Image, PhotometricConfig, photometric
 from train.data.drawing import Shape, grey_paint, random_colours
 from train.data.images import to_tensor
+from train.data.labels import labels_from_points
 from train.data.shapes import SHAPES
 from train.geometry.homography import HomographyConfig, inside, sample_homography
-from train.labels import labels_from_points
 
 
 @dataclass(frozen=True, kw_only=True)

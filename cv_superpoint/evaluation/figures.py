@@ -1,0 +1,142 @@
+"""Pictures of an evaluation: bars of the main measures, and matches drawn over a pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from cv_superpoint.evaluation import metrics
+from cv_superpoint.evaluation.datasets import ImagePair
+from cv_superpoint.evaluation.measure import (
+    PairResult,
+    distances_between,
+    find_turned,
+    fit_pair,
+    select,
+)
+from cv_superpoint.evaluation.metrics import Array
+from cv_superpoint.evaluation.predictions import Finder
+from cv_superpoint.evaluation.protocols import Protocol
+from cv_superpoint.evaluation.results import HEADERS, Summary
+from cv_superpoint.evaluation.statistics import Estimate
+
+Colour = tuple[int, int, int]
+
+_COLOURS: tuple[Colour, ...] = (
+    (176, 114, 31),
+    (14, 127, 255),
+    (44, 160, 44),
+    (40, 39, 214),
+    (189, 103, 148),
+    (75, 86, 140),
+)
+_CORRECT, _WRONG, _INK, _GRID = (60, 180, 60), (60, 60, 220), (40, 40, 40), (225, 225, 225)
+_TOP, _LEFT, _HEIGHT, _BAR, _GAP, _LINE = 50, 50, 260, 24, 30, 22
+
+
+def draw_bars(
+    title: str, summaries: Mapping[str, Summary], columns: Sequence[str], subset: str
+) -> Array:
+    """Grouped bars with their 95 % intervals, for the measures between 0 and 1.
+
+    Args:
+        title: Written above; names the protocol.
+        summaries: Per detector.
+        columns: Measures; those that are not rates are left out.
+        subset: Of the summaries.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    rates = [key for key in columns if key not in ("keypoints", "localisation_error")]
+    group = _BAR * len(summaries) + _GAP
+    width = max(_LEFT + max(group, 110) * len(rates) + _GAP, 11 * len(title) + _LEFT)
+    canvas = np.full((_TOP + _HEIGHT + 50 + _LINE * len(summaries), width, 3), 255, np.uint8)
+    _write(canvas, title, (_LEFT, 28), 0.6)
+    for tenth in range(0, 11, 2):
+        cv2.line(canvas, (_LEFT, _y(tenth / 10)), (width - 10, _y(tenth / 10)), _GRID, 1)
+        _write(canvas, f"{tenth / 10:.1f}", (14, _y(tenth / 10) + 4))
+    for column, key in enumerate(rates):
+        start = _LEFT + _GAP // 2 + column * max(group, 110)
+        _write(canvas, HEADERS[key], (start, _TOP + _HEIGHT + 18))
+        for row, summary in enumerate(summaries.values()):
+            _bar(canvas, start + row * _BAR, summary[subset][key], _COLOURS[row % len(_COLOURS)])
+    for row, label in enumerate(summaries):
+        y = _TOP + _HEIGHT + 44 + _LINE * row
+        colour = _COLOURS[row % len(_COLOURS)]
+        cv2.rectangle(canvas, (_LEFT, y - 10), (_LEFT + 12, y + 2), colour, -1)
+        _write(canvas, label, (_LEFT + 20, y + 2))
+    return canvas
+
+
+def _y(share: float) -> int:
+    return _TOP + round(_HEIGHT * (1 - share))
+
+
+def _bar(canvas: Array, x: int, value: Estimate, colour: Colour) -> None:
+    if math.isnan(value.value):
+        return
+    cv2.rectangle(canvas, (x, _y(value.value)), (x + _BAR - 4, _y(0)), colour, -1)
+    if not math.isnan(value.low):
+        middle = x + _BAR // 2 - 2
+        cv2.line(canvas, (middle, _y(value.low)), (middle, _y(value.high)), _INK, 1)
+
+
+def _write(canvas: Array, text: str, place: tuple[int, int], scale: float = 0.42) -> None:
+    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, 1, cv2.LINE_AA)
+
+
+def best_and_worst(results: Sequence[PairResult]) -> dict[str, PairResult]:
+    """The pairs of lowest and of highest corner error; empty if no pair was matched."""
+    matched = [result for result in results if not math.isnan(result.corner_error)]
+    if not matched:
+        return {}
+    ordered = sorted(matched, key=lambda r: (r.corner_error, -r.match_precision))
+    return {"best": ordered[0], "worst": ordered[-1]}
+
+
+def draw_matches(
+    pair: ImagePair, result: PairResult, find: Finder, protocol: Protocol, *, limit: int = 200
+) -> Array:
+    """Both images side by side with their matches: green where correct, red where not.
+
+    Args:
+        pair: The images.
+        result: What was measured on them; goes into the caption.
+        find: The detector.
+        protocol: The pass that matches is drawn.
+        limit: Matches drawn at most, evenly spread over all.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    step = next(step for step in protocol.passes if step.description)
+    (image0, image1), h_0to1 = fit_pair(pair, step.fit)
+    sizes = (image0.shape[:2], image1.shape[:2])
+    turned = find_turned(find, image1, result.rotation)
+    found0, found1 = select(find(image0), turned, h_0to1, sizes, step)
+    matches = metrics.mutual_matches(distances_between(found0, found1))
+    correct = metrics.match_errors(found0.points, found1.points, matches, h_0to1)
+    correct = correct <= metrics.CORRECT_DISTANCE
+    height = max(sizes[0][0], sizes[1][0])
+    canvas = np.full((height + 30, sizes[0][1] + sizes[1][1], 3), 255, np.uint8)
+    canvas[: sizes[0][0], : sizes[0][1]] = image0[..., None]
+    canvas[: sizes[1][0], sizes[0][1] :] = image1[..., None]
+    chosen = range(len(matches))
+    if len(matches) > limit:
+        chosen = np.linspace(0, len(matches) - 1, limit).round().astype(int).tolist()
+    for index in sorted(chosen, key=lambda i: bool(correct[i])):
+        start = found0.points[matches[index, 0]]
+        end = found1.points[matches[index, 1]] + (sizes[0][1], 0)
+        colour = _CORRECT if correct[index] else _WRONG
+        start_xy, end_xy = ((round(float(x)), round(float(y))) for x, y in (start, end))
+        cv2.line(canvas, start_xy, end_xy, colour, 1, cv2.LINE_AA)
+    caption = (
+        f"{protocol.name}, {pair.name}: {int(correct.sum())} of {len(matches)} matches correct, "
+        f"corner error {result.corner_error:.2f} px"
+    )
+    _write(canvas, caption, (8, height + 20), 0.45)
+    return canvas

@@ -1,0 +1,195 @@
+"""Where a detector stops working: photographs that differ in one respect, more and more.
+
+``python -m cv_superpoint.evaluation.limits --data PHOTOGRAPHS`` pairs a photograph's centre with
+
+- *rotation*: the same turned about its centre,
+- *scale*: a view from farther away, which shows more of the photograph in the same size,
+- *blur*: the same blurred,
+- *night*: the same with less light: shot noise and read noise of a short exposure, brightened,
+
+and prints the matching score and the share of homographies within 3 px for each degree.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from cv_superpoint.evaluation.datasets import ImagePair, read_grey
+from cv_superpoint.evaluation.detectors import build_detector, split_names
+from cv_superpoint.evaluation.measure import evaluate_pairs
+from cv_superpoint.evaluation.metrics import Array
+from cv_superpoint.evaluation.predictions import detect
+from cv_superpoint.evaluation.protocols import PROTOCOLS
+from cv_superpoint.evaluation.results import table
+from cv_superpoint.evaluation.statistics import accuracy, finite_mean
+from cv_superpoint.evaluation.warps import WarpedPhotographs
+from cv_superpoint.files import replace_file
+from train.command import run_command
+from train.geometry.homography import smoothed
+
+Respect = Literal["rotation", "scale", "blur", "night"]
+
+SIZE = (240, 320)
+DEGREES: dict[Respect, tuple[float, ...]] = {
+    "rotation": (0, 15, 30, 45, 60, 90, 135, 180),
+    "scale": (1, 1.5, 2, 2.5, 3),
+    "blur": (0, 1, 2, 3, 4),
+    "night": (10000, 1000, 300, 100, 30),
+}
+UNITS: dict[Respect, str] = {
+    "rotation": "degrees",
+    "scale": "times as far",
+    "blur": "px, standard deviation",
+    "night": "photons in a white pixel",
+}
+_READ_NOISE = 1.0
+"""Electrons, as of a good camera."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """Measure how far detectors can be driven.
+
+    Attributes:
+        data: Folder of photographs.
+        detectors: As of ``python -m train evaluate``.
+        weights: Of superpoint; the package's default if left out.
+        only: Which of rotation, scale, blur and night; all if left out.
+        photographs: At most.
+        out: Folder for limits.md.
+    """
+
+    data: Path
+    detectors: tuple[str, ...] = ("superpoint,sift,orb",)
+    weights: str | None = None
+    only: tuple[Respect, ...] = ()
+    photographs: int = 64
+    out: Path | None = None
+
+
+def make_pair(photograph: Array, name: str, respect: Respect, degree: float) -> ImagePair:
+    """A photograph's centre and the same, different in one respect.
+
+    Args:
+        photograph: (H, W) uint8.
+        name: Of the photograph; seeds the noise.
+        respect: A key of :data:`DEGREES`.
+        degree: How much.
+    """
+    height, width = SIZE
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    # Everything that the farthest view shows must be there.
+    reach = max(DEGREES["scale"]) if respect == "scale" else 1.3
+    cover = max(height / photograph.shape[0], width / photograph.shape[1])
+    first = _view(photograph, cover * reach)
+    h_0to1, second = np.eye(3), first
+    if respect == "rotation":
+        turn = np.vstack([cv2.getRotationMatrix2D((centre[0], centre[1]), degree, 1), [0, 0, 1]])
+        h_0to1, second = turn, _view(photograph, cover * reach, turn)
+    elif respect == "scale":
+        second = _view(photograph, cover * reach / degree)
+        h_0to1 = _similarity(1 / degree, centre, centre)
+    elif respect == "blur" and degree:
+        second = cv2.GaussianBlur(first, (0, 0), degree)
+    elif respect == "night":
+        second = _expose(first, degree, zlib.crc32(name.encode()))
+    pair = f"{name} {respect} {degree:g}"
+    return ImagePair(
+        name=pair,
+        sequence=f"{name} {respect}",
+        kind="other",
+        images=(first, np.asarray(second, np.uint8)),
+        h_0to1=np.asarray(h_0to1, np.float64),
+        keys=(f"{name} {respect} reference", pair),
+    )
+
+
+def _similarity(scale: float, centre: Array, target: Array) -> Array:
+    """Scales about a point that goes to another."""
+    shift = target - scale * centre
+    return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1.0]])
+
+
+def _view(photograph: Array, scale: float, turn: Array | None = None) -> Array:
+    """The photograph's centre at a scale, and turned."""
+    middle = (np.array(photograph.shape[::-1]) - 1) / 2
+    centre = np.array([(SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2])
+    matrix = _similarity(scale, middle, centre)
+    matrix = matrix if turn is None else turn @ matrix
+    smooth = smoothed(photograph, matrix, SIZE)
+    return np.asarray(cv2.warpPerspective(smooth, matrix, (SIZE[1], SIZE[0])))
+
+
+def _expose(image: Array, photons: float, seed: int) -> Array:
+    """A short exposure, brightened to the range of the image."""
+    rng = np.random.default_rng(seed)
+    electrons = rng.poisson(image / 255 * photons) + rng.normal(0, _READ_NOISE, image.shape)
+    return np.asarray(np.clip(np.rint(electrons / photons * 255), 0, 255), np.uint8)
+
+
+def pairs(photographs: Sequence[tuple[str, Array]], respect: Respect) -> Iterator[ImagePair]:
+    """Every photograph in every degree of a respect, photograph by photograph."""
+    for name, photograph in photographs:
+        for degree in DEGREES[respect]:
+            yield make_pair(photograph, name, respect, degree)
+
+
+def limits(config: LimitsConfig) -> str:
+    """Measure, and return the tables as Markdown.
+
+    Raises:
+        ValueError: If a detector or the data cannot be used.
+    """
+    source = WarpedPhotographs(root=config.data)
+    photographs = [
+        (path.relative_to(config.data).as_posix(), read_grey(path))
+        for path in source.paths[: config.photographs]
+    ]
+    protocol = PROTOCOLS["warp"]
+    finders: dict[str, Callable[[Any], Any]] = {
+        name: partial(detect, build_detector(name, quota=protocol.quota, weights=config.weights))
+        for name in split_names(config.detectors)
+    }
+    parts = [f"{len(photographs)} photographs, {SIZE[0]} x {SIZE[1]}: matching score (e = 3)."]
+    for respect in config.only or DEGREES:
+        rows = []
+        for label, find in finders.items():
+            results = list(evaluate_pairs(pairs(photographs, respect), find, protocol))
+            cells = []
+            for number in range(len(DEGREES[respect])):
+                same = results[number :: len(DEGREES[respect])]
+                score = finite_mean(np.array([result.matching_score for result in same]))
+                share = accuracy(np.array([result.corner_error for result in same]), 3)
+                cells.append(f"{score:.2f} ({share:.2f})")
+            rows.append([label, *cells])
+        header = [f"{respect}, {UNITS[respect]}", *(f"{degree:g}" for degree in DEGREES[respect])]
+        parts.append("\n".join(table(header, rows)))
+    return "\n\n".join(parts)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Measure and print the tables; see :func:`train.command.run_command`."""
+    return run_command(
+        LimitsConfig, _print_tables, "python -m cv_superpoint.evaluation.limits", args
+    )
+
+
+def _print_tables(config: LimitsConfig) -> None:
+    text = limits(config)
+    print(text)
+    if config.out is not None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        replace_file(config.out / "limits.md", f"{text}\n".encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

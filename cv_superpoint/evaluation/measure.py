@@ -1,0 +1,238 @@
+"""A detector measured pair by pair under a protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cv_superpoint.evaluation import metrics
+from cv_superpoint.evaluation.datasets import ImagePair
+from cv_superpoint.evaluation.metrics import Array, Size
+from cv_superpoint.evaluation.predictions import Detections, Finder
+from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """Measures of one pair; NaN where there was nothing to measure.
+
+    ``corner_error`` is infinite where no homography was found. ``keypoints`` is the mean of both
+    images, after every filter; where two passes are made, of the one that matches. ``rotation``
+    is the turn of image 1 that was chosen, in degrees.
+    """
+
+    name: str
+    sequence: str
+    kind: str
+    keypoints: float = math.nan
+    repeatability: float = math.nan
+    localisation_error: float = math.nan
+    matches: float = math.nan
+    match_precision: float = math.nan
+    matching_score: float = math.nan
+    nn_map: float = math.nan
+    inliers: float = math.nan
+    corner_error: float = math.nan
+    rotation: int = 0
+
+
+def evaluate_pairs(
+    pairs: Iterable[ImagePair],
+    find: Finder,
+    protocol: Protocol,
+    *,
+    rotations: Sequence[int] = (0,),
+) -> Iterator[PairResult]:
+    """Measure a detector pair by pair.
+
+    Each image of a sequence is detected once per pass, however many pairs it is in.
+
+    Args:
+        pairs: Those of a sequence in a row.
+        find: The detector.
+        protocol: What to measure, and how.
+        rotations: Counter-clockwise turns of image 1 in degrees, multiples of 90. With more than
+            one, each is tried and the one with the most inliers counts.
+    """
+    cache: dict[tuple[int, str], Detections] = {}
+    current = None
+    for pair in pairs:
+        if pair.sequence != current:
+            cache.clear()
+            current = pair.sequence
+        result = PairResult(name=pair.name, sequence=pair.sequence, kind=pair.kind)
+        for number, step in enumerate(protocol.passes):
+            (image0, image1), h_0to1 = fit_pair(pair, step.fit)
+            if (number, pair.keys[0]) not in cache:
+                cache[number, pair.keys[0]] = find(image0)
+            tried = []
+            for rotation in rotations:
+                key = (number, f"{pair.keys[1]} {rotation}")
+                if key not in cache:
+                    cache[key] = find_turned(find, image1, rotation)
+                found = (cache[number, pair.keys[0]], cache[key])
+                sizes = (image0.shape[:2], image1.shape[:2])
+                measured = measure(*found, h_0to1, sizes, step, ransac=protocol.ransac)
+                tried.append(measured | {"rotation": rotation})
+            best = max(tried, key=lambda measured: measured.get("inliers", 0.0))
+            result = dataclasses.replace(result, **best)  # type: ignore[arg-type]
+        yield result
+
+
+def find_turned(find: Finder, image: Array, rotation: int) -> Detections:
+    """Detections of an image after a turn, their points in the image as it was.
+
+    Args:
+        find: The detector.
+        image: (H, W) uint8.
+        rotation: Degrees counter-clockwise, a multiple of 90.
+    """
+    height, width = image.shape
+    found = find(np.ascontiguousarray(np.rot90(image, rotation // 90)))
+    x, y = found.points.T
+    back = {
+        0: (x, y),
+        1: (width - 1 - y, x),
+        2: (width - 1 - x, height - 1 - y),
+        3: (y, height - 1 - x),
+    }[rotation // 90 % 4]
+    return dataclasses.replace(found, points=np.stack(back, axis=1))
+
+
+def fit_pair(pair: ImagePair, fit: Fit) -> tuple[tuple[Array, Array], Array]:
+    """A pair's images at the size of a pass, and the (3, 3) homography between them."""
+    image0, to_fitted0 = fit.apply(pair.images[0])
+    image1, to_fitted1 = fit.apply(pair.images[1])
+    return (image0, image1), to_fitted1 @ pair.h_0to1 @ np.linalg.inv(to_fitted0)
+
+
+def select(
+    found0: Detections, found1: Detections, h_0to1: Array, sizes: tuple[Size, Size], step: Pass
+) -> tuple[Detections, Detections]:
+    """The keypoints that a pass keeps: suppression, then shared view, then the strongest."""
+    if step.nms_radius is not None:
+        radius = step.nms_radius
+        found0 = found0.take(metrics.suppress_neighbours(found0.points, found0.scores, radius))
+        found1 = found1.take(metrics.suppress_neighbours(found1.points, found1.scores, radius))
+    if step.counting == "paper":
+        keep0, keep1 = metrics.shared_view(found0.points, found1.points, h_0to1, *sizes)
+        found0, found1 = found0.take(keep0), found1.take(keep1)
+    return found0.strongest(step.quota), found1.strongest(step.quota)
+
+
+def measure(
+    found0: Detections,
+    found1: Detections,
+    h_0to1: Array,
+    sizes: tuple[Size, Size],
+    step: Pass,
+    *,
+    matches: Array | None = None,
+    ransac: Ransac = THOROUGH,
+) -> dict[str, float]:
+    """Measure one pass over one pair.
+
+    Args:
+        found0: Detections of image 0.
+        found1: Detections of image 1.
+        h_0to1: (3, 3).
+        sizes: Of both images.
+        step: What to keep and what to measure.
+        matches: (M, 2) indices into ``found0`` and ``found1`` of another matcher, for which the
+            detections are taken as they are; mutual nearest neighbours of the selected if None.
+        ransac: How the homography is estimated.
+
+    Returns:
+        Fields of :class:`PairResult`; without descriptors only those of the detection.
+    """
+    if matches is None:
+        found0, found1 = select(found0, found1, h_0to1, sizes, step)
+    measured = {"keypoints": (len(found0) + len(found1)) / 2}
+    keep0, keep1 = metrics.shared_view(found0.points, found1.points, h_0to1, *sizes)
+    if step.detection:
+        measured["repeatability"], measured["localisation_error"] = metrics.repeatability(
+            found0.points[keep0], found1.points[keep1], h_0to1, pooled=step.counting == "paper"
+        )
+    described = matches is not None or (found0.described and found1.described)
+    if not step.description or not described:
+        return measured
+    if matches is None:
+        distances = distances_between(found0, found1)
+        matches = metrics.mutual_matches(distances)
+        measured["nn_map"] = metrics.nearest_neighbour_map(
+            distances, found0.points, found1.points, h_0to1
+        )
+    counts = (int(keep0.sum()), int(keep1.sum()))
+    return measured | _measure_matches(
+        found0.points[matches[:, 0]],
+        found1.points[matches[:, 1]],
+        h_0to1,
+        sizes[0],
+        counts,
+        step,
+        ransac,
+    )
+
+
+def _measure_matches(
+    points0: Array,
+    points1: Array,
+    h_0to1: Array,
+    size0: Size,
+    counts: tuple[int, int],
+    step: Pass,
+    ransac: Ransac,
+) -> dict[str, float]:
+    """Measures of points (M, 2) that are matched row by row; ``counts`` are in the shared view."""
+    rows = np.arange(len(points0))
+    errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
+    estimate, inliers = estimate_homography(points0, points1, ransac)
+    return {
+        "matches": float(len(errors)),
+        "match_precision": metrics.match_precision(errors),
+        "matching_score": metrics.matching_score(
+            errors, *counts, of_smaller=step.counting == "plain"
+        ),
+        "inliers": float(inliers),
+        "corner_error": metrics.corner_error(estimate, h_0to1, size0),
+    }
+
+
+def distances_between(found0: Detections, found1: Detections) -> Array:
+    """(N0, N1) distances of two images' descriptors."""
+    if len(found0) == 0 or len(found1) == 0:
+        return np.zeros((len(found0), len(found1)))
+    return metrics.descriptor_distances(
+        found0.descriptors, found1.descriptors, binary=found0.binary
+    )
+
+
+def estimate_homography(points0: Array, points1: Array, ransac: Ransac) -> tuple[Array | None, int]:
+    """A homography from matched points.
+
+    Args:
+        points0: (N, 2).
+        points1: (N, 2), matched row by row.
+        ransac: Its options.
+
+    Returns:
+        (3, 3), or None where there is none, and the number of inliers.
+    """
+    if len(points0) < 4:
+        return None, 0
+    homography, mask = cv2.findHomography(
+        points0,
+        points1,
+        cv2.RANSAC,
+        ransac.threshold,
+        maxIters=ransac.iterations,
+        confidence=ransac.confidence,
+    )
+    if homography is None:
+        return None, 0
+    return homography, int(mask.sum())

@@ -1,0 +1,159 @@
+"""A detector's keypoints as arrays, and a cache of them on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from cv_superpoint.evaluation.metrics import Array, strongest
+from cv_superpoint.files import replace_file
+
+logger = logging.getLogger(__name__)
+
+
+class Detector(Protocol):
+    """What an evaluated detector has to offer, as every ``cv2.Feature2D`` does."""
+
+    def detectAndCompute(  # noqa: N802
+        self, image: Any, mask: Any, /
+    ) -> tuple[Sequence[cv2.KeyPoint], Any]:
+        """Keypoints of a grey uint8 image, and (N, D) descriptors or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """Keypoints of one image.
+
+    Attributes:
+        points: (N, 2) float64.
+        scores: (N,) float64, the keypoints' responses.
+        descriptors: (N, D), float vectors or bytes of bits; (N, 0) of a detector without any.
+        binary: Whether descriptors are compared by Hamming distance.
+    """
+
+    points: Array
+    scores: Array
+    descriptors: Array
+    binary: bool
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def described(self) -> bool:
+        """Whether there are descriptors."""
+        return bool(self.descriptors.shape[1] > 0)
+
+    def take(self, indices: Array) -> Detections:
+        """The keypoints at ``indices`` (or where a mask is true)."""
+        return Detections(
+            points=self.points[indices],
+            scores=self.scores[indices],
+            descriptors=self.descriptors[indices],
+            binary=self.binary,
+        )
+
+    def strongest(self, count: int) -> Detections:
+        """The ``count`` keypoints of highest response, best first."""
+        return self.take(strongest(self.scores, count))
+
+
+Finder = Callable[[Array], Detections]
+"""(H, W) uint8 -> its detections: ``functools.partial(detect, detector)``, or a cache's."""
+
+
+def detect(detector: Detector, image: Array) -> Detections:
+    """Run a detector on a grey image.
+
+    Raises:
+        ValueError: If keypoints and descriptors do not belong together.
+    """
+    keypoints, descriptors = detector.detectAndCompute(image, None)
+    points = np.array([keypoint.pt for keypoint in keypoints], np.float64).reshape(-1, 2)
+    scores = np.array([keypoint.response for keypoint in keypoints], np.float64)
+    if descriptors is None:
+        descriptors = np.zeros((len(points), 0), np.float32)
+    descriptors = np.asarray(descriptors)
+    if len(descriptors) != len(points):
+        raise ValueError(
+            f"detectAndCompute returned {len(points)} keypoints and {len(descriptors)} "
+            "descriptors; it must return one row per keypoint"
+        )
+    return Detections(
+        points=points,
+        scores=scores,
+        descriptors=descriptors,
+        binary=_is_binary(detector, descriptors),
+    )
+
+
+def _is_binary(detector: Detector, descriptors: Array) -> bool:
+    norm = getattr(detector, "defaultNorm", None)
+    if callable(norm):
+        return bool(norm() in (cv2.NORM_HAMMING, cv2.NORM_HAMMING2))
+    return bool(descriptors.dtype == np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionCache:
+    """A detector whose answers are kept in a folder.
+
+    Answers are found again by the image's pixels and by what the detector says of itself: its
+    name with its options and, where it has one, ``describe()`` (for SuperPoint that holds the
+    weights' hash and the backend). A change of code is not seen: empty the folder after one.
+
+    Attributes:
+        folder: Made if missing.
+        detector: Asked for images that are not in the folder.
+        name: The detector's name with its options.
+        quota: What the detector was told to find at most.
+    """
+
+    folder: Path
+    detector: Detector
+    name: str
+    quota: int
+
+    def __call__(self, image: Array) -> Detections:
+        """Detections of an (H, W) uint8 image."""
+        path = self.folder / f"{self._key(image)}.npz"
+        if path.is_file():
+            try:
+                with path.open("rb") as file, np.load(file) as stored:
+                    return Detections(
+                        points=stored["points"],
+                        scores=stored["scores"],
+                        descriptors=stored["descriptors"],
+                        binary=bool(stored["binary"]),
+                    )
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                logger.warning("%s is damaged and is made again", path.name)
+        found = detect(self.detector, image)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(
+            content,
+            points=found.points,
+            scores=found.scores,
+            descriptors=found.descriptors,
+            binary=found.binary,
+        )
+        replace_file(path, content.getvalue())
+        return found
+
+    def _key(self, image: Array) -> str:
+        describe = getattr(self.detector, "describe", None)
+        said = describe() if callable(describe) else ""
+        identity = (self.name, self.quota, said, cv2.__version__, image.shape)
+        digest = hashlib.sha256(repr(identity).encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,248 @@
+"""The command ``python -m train evaluate``: protocols, detectors and data in, tables out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+
+from cv_superpoint.evaluation import figures
+from cv_superpoint.evaluation.datasets import HPatches, PairSource
+from cv_superpoint.evaluation.detectors import build_detector, split_names
+from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
+from cv_superpoint.evaluation.predictions import Detector, Finder, PredictionCache, detect
+from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
+from cv_superpoint.evaluation.results import Report, Summary, summarise
+from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
+from cv_superpoint.reading import write_picture
+from train.command import run_command
+
+logger = logging.getLogger(__name__)
+
+_SYNTHETIC_QUOTA = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measure detectors under a named protocol (see docs/evaluation.md).
+
+    Attributes:
+        data: paper, auc, plain: a folder in HPatches layout; warp: any folder of photographs;
+            synthetic: not needed.
+        protocol: What is measured, and how. Figures of two protocols are not comparable.
+        detectors: Names separated by commas: superpoint, sift, orb, akaze, harris, or
+            module:factory for any object with detectAndCompute; options in brackets, as in
+            "sift(contrastThreshold=0.02)".
+        weights: Weights of superpoint: a bundled name or a file; the package's default if left out.
+        out: Folder for results.json, results.md, pairs.csv and pictures.
+        cache: Folder that keeps every image's detections for later runs.
+        only: Glob patterns of sequences (or photographs) to evaluate, such as v_boat; all if left
+            out.
+        per_pair: Also print a table of every single pair.
+        rotations: Counter-clockwise turns of the second image to try, in degrees; the one with
+            the most inliers counts.
+        ransac_threshold: Pixels; the protocol's own if left out.
+        size: Height and width of the pairs of warp; the default is 240 320.
+        pairs_per_image: Pairs that warp makes of each photograph.
+        images: Drawings of each kind for synthetic.
+        seed: Of warp and synthetic.
+        resamples: Of the bootstrap for the 95 % intervals; 0 leaves them out.
+    """
+
+    data: Path | None = None
+    protocol: Literal["paper", "auc", "plain", "warp", "synthetic"] = "paper"
+    detectors: tuple[str, ...] = ("superpoint,sift,orb",)
+    weights: str | None = None
+    out: Path | None = None
+    cache: Path | None = None
+    only: tuple[str, ...] = ()
+    per_pair: bool = False
+    rotations: tuple[Literal[0, 90, 180, 270], ...] = (0,)
+    ransac_threshold: float | None = None
+    size: tuple[int, int] = (240, 320)
+    pairs_per_image: int = 2
+    images: int = 500
+    seed: int = 0
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.protocol != "synthetic" and self.data is None:
+            raise ValueError(f"protocol {self.protocol} needs images: name a folder with --data")
+        if not self.rotations or len(set(self.rotations)) != len(self.rotations):
+            raise ValueError(f"rotations must be different angles, got {self.rotations}")
+        if self.resamples < 0:
+            raise ValueError(f"resamples must not be negative, got {self.resamples}")
+
+
+def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = None) -> Report:
+    """Evaluate detectors.
+
+    Args:
+        config: What to do; ``out`` is written, nothing is printed.
+        detectors: By label, instead of those that ``config`` names.
+
+    Raises:
+        ValueError: If a detector, the data or an option cannot be used; the message says which.
+    """
+    protocol = None if config.protocol == "synthetic" else _protocol(config)
+    quota = protocol.quota if protocol else _SYNTHETIC_QUOTA
+    if detectors is None:
+        # All before the first is run: a misspelt name should not cost an hour.
+        detectors = {
+            name: build_detector(name, quota=quota, weights=config.weights)
+            for name in split_names(config.detectors)
+        }
+    finders: dict[str, Finder] = {}
+    for label, detector in detectors.items():
+        if config.cache is None:
+            finders[label] = partial(detect, detector)
+        else:
+            finders[label] = PredictionCache(
+                folder=config.cache, detector=detector, name=label, quota=quota
+            )
+    if protocol is None:
+        report = _evaluate_synthetic(config, finders)
+        results = {}
+    else:
+        source = _source(config, protocol)
+        results = _run_pairs(source, finders, protocol, config)
+        report = _report(config, protocol, source, results)
+    if config.out is not None:
+        report.write(config.out)
+        _draw_bars(config.out, report)
+        if protocol is not None:
+            _draw_pairs(config.out, source, finders, results, protocol)
+    return report
+
+
+def _protocol(config: EvaluateConfig) -> Protocol:
+    assert config.protocol != "synthetic"
+    protocol = PROTOCOLS[config.protocol]
+    if config.ransac_threshold is None:
+        return protocol
+    ransac = dataclasses.replace(protocol.ransac, threshold=config.ransac_threshold)
+    return dataclasses.replace(protocol, ransac=ransac)
+
+
+def _source(config: EvaluateConfig, protocol: Protocol) -> PairSource:
+    assert config.data is not None
+    if protocol.name != "warp":
+        return HPatches(root=config.data, only=config.only, excluded=protocol.excluded)
+    warp = WarpConfig(size=config.size, pairs_per_image=config.pairs_per_image, seed=config.seed)
+    return WarpedPhotographs(root=config.data, config=warp, only=config.only)
+
+
+def _run_pairs(
+    source: PairSource,
+    finders: Mapping[str, Finder],
+    protocol: Protocol,
+    config: EvaluateConfig,
+) -> dict[str, list[PairResult]]:
+    results = {}
+    for label, find in finders.items():
+        started = time.perf_counter()
+        results[label] = list(evaluate_pairs(source, find, protocol, rotations=config.rotations))
+        logger.info(
+            "%s: %d pairs in %.1f s", label, len(results[label]), time.perf_counter() - started
+        )
+    return results
+
+
+def _report(
+    config: EvaluateConfig,
+    protocol: Protocol,
+    source: PairSource,
+    results: Mapping[str, Sequence[PairResult]],
+) -> Report:
+    settings: dict[str, Any] = {
+        "passes": [dataclasses.asdict(step) for step in protocol.passes],
+        "ransac": dataclasses.asdict(protocol.ransac),
+        "rotations": config.rotations,
+        "only": config.only,
+        "weights": config.weights,
+        "opencv": cv2.__version__,
+    }
+    if isinstance(source, WarpedPhotographs):
+        settings["warp"] = dataclasses.asdict(source.config)
+    summaries: dict[str, Summary] = {
+        label: summarise(found, resamples=config.resamples) for label, found in results.items()
+    }
+    return Report(
+        protocol=protocol.name,
+        settings=settings,
+        columns=protocol.columns,
+        summaries=summaries,
+        results={
+            label: [dataclasses.asdict(result) for result in found]
+            for label, found in results.items()
+        },
+        skipped=source.skipped,
+    )
+
+
+def _evaluate_synthetic(config: EvaluateConfig, finders: Mapping[str, Finder]) -> Report:
+    # Only when asked for: drawing needs torch, the other protocols do not.
+    from cv_superpoint.evaluation import synthetic
+
+    drawings = synthetic.SyntheticEvaluation(images=config.images, seed=config.seed)
+    results = {
+        label: synthetic.evaluate_drawings(find, drawings) for label, find in finders.items()
+    }
+    return Report(
+        protocol="synthetic",
+        settings=dataclasses.asdict(drawings)
+        | {"nms_radius": synthetic.NMS_RADIUS, "weights": config.weights},
+        columns=synthetic.COLUMNS,
+        summaries={
+            label: synthetic.summarise_drawings(found, resamples=config.resamples)
+            for label, found in results.items()
+        },
+        results={label: [result.record() for result in found] for label, found in results.items()},
+    )
+
+
+def _draw_bars(folder: Path, report: Report) -> None:
+    for subset in next(iter(report.summaries.values())):
+        title = f"{report.protocol}, {subset}"
+        picture = figures.draw_bars(title, report.summaries, report.columns, subset)
+        write_picture(folder / f"bars_{subset}.png", picture)
+
+
+def _draw_pairs(
+    folder: Path,
+    source: PairSource,
+    finders: Mapping[str, Finder],
+    results: Mapping[str, Sequence[PairResult]],
+    protocol: Protocol,
+) -> None:
+    wanted = {
+        (label, which): result
+        for label, found in results.items()
+        for which, result in figures.best_and_worst(found).items()
+    }
+    for pair in source:
+        for (label, which), result in wanted.items():
+            if result.name == pair.name:
+                picture = figures.draw_matches(pair, result, finders[label], protocol)
+                name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
+                write_picture(folder / f"matches_{name}_{which}.png", picture)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Evaluate and print the tables; see :func:`train.command.run_command`."""
+    return run_command(EvaluateConfig, _print_tables, "python -m train evaluate", args)
+
+
+def _print_tables(config: EvaluateConfig) -> None:
+    report = evaluate(config)
+    print(report.to_markdown())
+    if config.per_pair and config.protocol != "synthetic":
+        print(report.pairs_markdown())

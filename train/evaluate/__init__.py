@@ -1,1 +1,0 @@
-"""Evaluation of detectors under named protocols; docs/evaluation.md describes them."""

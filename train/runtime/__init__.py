@@ -1,0 +1,7 @@
+"""The processes that train.
+
+process.py      environment, logging, precision and layout of this machine
+distributed.py  several processes on one batch
+
+Everything that trains enters.
+"""

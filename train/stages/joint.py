@@ -1,0 +1,200 @@
+"""Stage 3, joint training of detector and descriptors on warped pairs (section 3.4 to 6)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cv_superpoint.network import CELL_SIZE, NetworkConfig, sample_descriptors
+from train.data.images import ImageConfig
+from train.data.on_device import DevicePairs
+from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
+from train.learning.keypoints import SoftKeypoints, soft_keypoints
+from train.learning.loop import Batch, LoopConfig
+from train.learning.losses import (
+    agreement_loss,
+    dense_hinge_loss,
+    detector_loss,
+    dual_softmax_loss,
+    reprojection_loss,
+)
+from train.learning.model import TrainingNetwork, TrainingNorm
+from train.learning.validate import ValidationConfig, draw_matches, fixed_pairs, measure_pairs
+from train.reporting.preview import Picture, with_points
+from train.runtime import distributed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig:
+    """Configuration of the stage.
+
+    Attributes:
+        loop: Length, batch (in pairs), learning rate.
+        norm: "before_relu" trains with batch normalisation; "none" goes on from folded weights
+            without any, which takes a CPU two thirds of the time a step, and makes training and
+            inference the same function. From nothing a network needs normalisation.
+        data: How pairs are made.
+        validation: The pairs that are watched.
+        pairs: Made by "workers" (processes, on the CPU) or on the training "device", where all
+            photographs must fit into memory; "auto": on the device if it is a GPU.
+        descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
+        negative_margin: Of the dense hinge: products of cells that do not correspond are pushed
+            down to it. The paper's 0.2; -1 pushes them all the way.
+        detector_weight: Of the detector's loss, the mean of both images.
+        descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
+        reprojection_weight: Of the distance between corresponding keypoints, in pixels.
+        spread_weight: Of the spread of their 5 x 5 windows, in pixels squared.
+        agreement_weight: Of the difference between what both images say about a keypoint, in nats.
+        keypoints: Strongest keypoints of an image that these three terms look at.
+        keypoint_threshold: Smallest probability of such a keypoint.
+        temperature: Where the learned temperature of the dual softmax starts.
+        largest_scale: Bound of the inverse temperature.
+    """
+
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            minutes=45, batch_size=4, flat=0.15, freeze_stem_from=0.0, validate_minutes=8
+        )
+    )
+    norm: TrainingNorm = "before_relu"
+    data: PairConfig = field(default_factory=PairConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    pairs: Literal["auto", "workers", "device"] = "auto"
+    descriptor_loss: Literal["dual_softmax", "dense_hinge"] = "dual_softmax"
+    negative_margin: float = 0.2
+    detector_weight: float = 2.0
+    descriptor_weight: float = 0.3
+    reprojection_weight: float = 0.0
+    spread_weight: float = 0.0
+    agreement_weight: float = 0.0
+    keypoints: int = 200
+    keypoint_threshold: float = 0.02
+    temperature: float = 0.07
+    largest_scale: float = 60.0
+
+
+class Joint:
+    """The task: pairs -> cell labels of both images and matching descriptors."""
+
+    def __init__(
+        self,
+        config: JointConfig,
+        seed: int,
+        images: list[LabelledImage],
+        held_out: list[Path],
+        sizes: ImageConfig,
+        name: str = "joint",
+        network: NetworkConfig | None = None,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.seed = seed
+        self.images = images
+        self.sizes = sizes
+        network = replace(
+            network or NetworkConfig(), in_channels=3 if sizes.colour else 1, norm=config.norm
+        )
+        self.network = TrainingNetwork(seed, network)
+        self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.network.register_parameter("log_scale", self.log_scale)
+        self.pairs = fixed_pairs(held_out, sizes, config.validation)
+
+    def start_from(self, network: dict[str, Tensor]) -> None:
+        """Take the weights of a network that was trained before; the temperature is new."""
+        self.network.load_state_dict({**network, "log_scale": self.log_scale.detach()})
+
+    def dataset(self) -> WarpedPairs:
+        """Warped pairs of the labelled photographs."""
+        return WarpedPairs(self.seed, self.images, self.sizes, self.config.data)
+
+    def device_batches(self, device: torch.device, step: int, share: int) -> Iterator[Batch] | None:
+        """Warped pairs made on the device, if that is where they are to be made."""
+        if self.config.pairs == "workers" or (self.config.pairs, device.type) == ("auto", "cpu"):
+            return None
+        pairs = DevicePairs(
+            self.seed, self.images, self.sizes, self.config.data, device,
+            rank=distributed.rank(), world_size=distributed.world_size(),
+        )  # fmt: skip
+        return pairs.batches(step, share)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The whole network and the temperature."""
+        return list(self.network.parameters())
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the detector's and the descriptors' losses."""
+        config = self.config
+        images = torch.cat([batch["image0"], batch["image1"]])
+        logits, dense = self.network(images)
+        valid = torch.cat([batch["valid0"], batch["valid1"]])
+        detector = detector_loss(logits, torch.cat([batch["targets0"], batch["targets1"]]), valid)
+        dense0, dense1 = dense.chunk(2)
+        scale = self.log_scale.exp().clamp(max=config.largest_scale)
+        if config.descriptor_loss == "dense_hinge":
+            descriptor = dense_hinge_loss(
+                dense0, dense1, *cell_pairs(batch), negative_margin=config.negative_margin
+            )
+        else:
+            descriptor = dual_softmax_loss(
+                sample_descriptors(dense0, batch["points0"]),
+                sample_descriptors(dense1, batch["points1"]),
+                batch["points1"],
+                batch["visible"],
+                scale,
+                safe_radius=CELL_SIZE / 2,
+            )
+        total = config.detector_weight * detector + config.descriptor_weight * descriptor
+        parts = {"detector": detector, "descriptor": descriptor, "scale": scale}
+        if config.reprojection_weight or config.spread_weight or config.agreement_weight:
+            found = soft_keypoints(logits, valid, config.keypoints, config.keypoint_threshold)
+            first = SoftKeypoints(*(value.chunk(2)[0] for value in found))
+            second = SoftKeypoints(*(value.chunk(2)[1] for value in found))
+            distance, spread = reprojection_loss(first, second, batch["homography"])
+            agreement = agreement_loss(first, second, batch["homography"])
+            total = total + config.reprojection_weight * distance + config.spread_weight * spread
+            total = total + config.agreement_weight * agreement
+            parts |= {"reprojection": distance, "spread": spread, "agreement": agreement}
+        return total, parts
+
+    def validate(self, network: TrainingNetwork) -> dict[str, float]:
+        """Measures on warped pairs of photographs that are not trained on."""
+        return measure_pairs(network, self.pairs, self.config.validation)
+
+    def pictures(self, network: TrainingNetwork) -> dict[str, Picture]:
+        """Matches of the first validation pair and the labels of the first training pair."""
+        views = self.dataset().views(0)[:2]
+        labels = np.hstack([with_points(view.image, view.keypoints) for view in views])
+        matches = [draw_matches(network, pair, 100) for pair in self.pairs[:1]]
+        return {"labels": labels, **{f"matches{k}": picture for k, picture in enumerate(matches)}}
+
+
+def cell_pairs(batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the dense hinge compares.
+
+    Args:
+        batch: With ``homography`` (B, 3, 3) from image 0 to image 1 and ``valid0``, ``valid1``
+            (B, h, w).
+
+    Returns:
+        Cell centres of image 0 in image 1 (B, h * w, 2), and the valid pairs of cells
+        (B, h * w, h * w).
+    """
+    valid0, valid1 = batch["valid0"].flatten(1), batch["valid1"].flatten(1)
+    h, w = batch["valid0"].shape[1:]
+    i, j = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    centres = torch.stack([j, i], dim=-1).reshape(-1, 2) * CELL_SIZE + (CELL_SIZE - 1) / 2
+    homogeneous = torch.cat([centres, torch.ones(len(centres), 1)], dim=1).to(valid0.device)
+    warped = homogeneous @ batch["homography"].transpose(1, 2)
+    front = warped[..., 2] > 1e-6
+    points = warped[..., :2] / warped[..., 2:].clamp(min=1e-6)
+    return points, (valid0 & front)[:, :, None] & valid1[:, None, :]

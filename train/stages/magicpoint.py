@@ -1,0 +1,124 @@
+"""Stage 1, MagicPoint: the detector learns corners from synthetic shapes (section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cv_superpoint.evaluation import metrics
+from cv_superpoint.network import NetworkConfig
+from train.data.images import to_tensor
+from train.data.synthetic import (
+    SyntheticConfig,
+    SyntheticSample,
+    SyntheticShapes,
+    draw_sample,
+)
+from train.learning.detect import Detections, detect
+from train.learning.loop import Batch, LoopConfig
+from train.learning.losses import detector_loss
+from train.learning.model import TrainingNetwork
+from train.reporting.preview import Picture, with_points
+
+THRESHOLD = 0.1
+"""Smallest probability of the detections whose precision and recall are watched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagicPointConfig:
+    """Configuration of the stage.
+
+    Attributes:
+        loop: Length, batch, learning rate.
+        data: What is drawn.
+        keypoint_weight: How much more than empty cells those with a keypoint count.
+        validation_images: Held-out drawings, each judged clean and with photometric changes.
+    """
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(minutes=35, warmup_steps=150))
+    data: SyntheticConfig = field(default_factory=SyntheticConfig)
+    keypoint_weight: float = 1.0
+    validation_images: int = 96
+
+
+class MagicPoint:
+    """The task: synthetic shapes -> cell labels."""
+
+    name = "magicpoint"
+
+    def __init__(
+        self, config: MagicPointConfig, seed: int, network: NetworkConfig | None = None
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        network = replace(
+            network or NetworkConfig(),
+            in_channels=3 if config.data.colour else 1,
+            norm="before_relu",
+        )
+        self.network = TrainingNetwork(seed, network)
+        for name, parameter in self.network.net.named_parameters():
+            parameter.requires_grad_(not name.startswith("descriptor"))
+
+    def dataset(self) -> SyntheticShapes:
+        """Drawings of the run's seed."""
+        return SyntheticShapes(self.seed, self.config.data)
+
+    def device_batches(self, device: torch.device, step: int, share: int) -> None:
+        """Drawings are made by workers."""
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The network without its descriptor head."""
+        named = self.network.net.named_parameters()
+        return [p for name, p in named if not name.startswith("descriptor")]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the cells."""
+        features = self.network.encode(batch["image"])
+        logits = self.network.net.detect(features)
+        weight = self.config.keypoint_weight
+        return detector_loss(logits, batch["targets"], keypoint_weight=weight), {}
+
+    def validate(self, network: TrainingNetwork) -> dict[str, float]:
+        """Of clean drawings and of drawings with photometric changes, at 2.5 px.
+
+        Average precision, precision and recall of the detections above ``THRESHOLD``, and the
+        localisation error of the correct ones.
+        """
+        measures = {}
+        for kind in ("clean", "noisy"):
+            config = replace(self.config.data, clean=kind == "clean")
+            samples = [
+                # Far from the seed of any training run.
+                draw_sample(self.seed + 2**31, index, config)
+                for index in range(self.config.validation_images)
+            ]
+            pairs = [(_find(network, sample), sample.keypoints) for sample in samples]
+            distances = np.concatenate(
+                [metrics.match_detections(f.points, f.scores, corners, 2.5) for f, corners in pairs]
+            )
+            scores = np.concatenate([found.scores for found, _ in pairs])
+            corners = sum(len(corners) for _, corners in pairs)
+            correct, strong = np.isfinite(distances), scores > THRESHOLD
+            hits = float((correct & strong).sum())
+            measures[f"precision_{kind}"] = hits / max(int(strong.sum()), 1)
+            measures[f"recall_{kind}"] = hits / max(corners, 1)
+            measures[f"ap_{kind}"] = metrics.average_precision(scores, correct, corners)
+            measures[f"localisation_{kind}"] = (
+                float(np.mean(distances[correct])) if correct.any() else float("nan")
+            )
+        return measures
+
+    def pictures(self, network: TrainingNetwork) -> dict[str, Picture]:
+        """Detections on held-out drawings."""
+        samples = [draw_sample(self.seed + 2**31, index, self.config.data) for index in range(6)]
+        found = [with_points(s.image, _find(network, s).points) for s in samples]
+        return {"detections": np.hstack(found)}
+
+
+def _find(network: TrainingNetwork, sample: SyntheticSample) -> Detections:
+    image = to_tensor(sample.image)[None]
+    return detect(network, image, 0.01, border=0, describe=False)[0]
