@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 CELL_SIZE = 8
 SUBPIXEL_RADIUS = 2
 """Pixels around a maximum that its sub-pixel position depends on."""
-_ROWS = 128
-"""Descriptors that are sampled at a time."""
+_ROWS = 256
+"""Descriptors that are sampled at a time, so that their cells stay in the cache."""
+_PARTS, _SUMMED = 8, 128
+"""Partial sums of :func:`_sum`, and values at most that they take."""
+_TIED = 128
+"""Maxima with an equal that are compared with each other in pairs; more are in maps of ranks."""
 LARGEST_SHIFT = 0.499
 """Of a sub-pixel position from its maximum, in pixels: rounding gives the maximum back."""
 
@@ -28,19 +32,49 @@ def logits_to_heatmap(logits: Floats) -> Floats:
     """Probability of a keypoint at every pixel.
 
     Args:
-        logits: (h, w, 65), the dustbin last. Channels come last here because one cell's values
-            then lie side by side in memory, and because a channels-last network makes them so.
+        logits: (h, w, 65), the dustbin last, in any order of memory: one that keeps the values of
+            a channel side by side, as a transposed (65, h, w), is not copied.
 
     Returns:
         (8 h, 8 w) float32.
     """
     h, w = logits.shape[:2]
-    exponentials = logits - logits.max(axis=-1, keepdims=True)
+    # Channel by channel: numpy works on long rows, where a cell has 65 values only.
+    maps = np.ascontiguousarray(logits.transpose(2, 0, 1)).reshape(-1, h * w)
+    exponentials = maps - maps.max(axis=0)
     np.exp(exponentials, out=exponentials)
-    exponentials /= exponentials.sum(axis=-1, keepdims=True)
-    cells = exponentials[..., :-1].reshape(h, w, CELL_SIZE, CELL_SIZE)
-    heatmap: Floats = cells.transpose(0, 2, 1, 3).reshape(h * CELL_SIZE, w * CELL_SIZE)
-    return heatmap
+    cells = exponentials[:-1]
+    cells /= _sum(exponentials)
+    heatmap = np.empty((h, CELL_SIZE, w, CELL_SIZE), np.float32)
+    heatmap[...] = cells.reshape(CELL_SIZE, CELL_SIZE, h, w).transpose(2, 0, 3, 1)
+    whole: Floats = heatmap.reshape(h * CELL_SIZE, w * CELL_SIZE)
+    return whole
+
+
+def _sum(values: Floats) -> Floats:
+    """Sum over the first axis, in the order in which numpy adds values that lie side by side.
+
+    That is in eight partial sums, so it rounds less than one sum, and the same in any order of
+    memory.
+    """
+    total: Floats
+    count = len(values)
+    if count > _SUMMED:
+        half = count // 2 - count // 2 % _PARTS
+        return _sum(values[:half]) + _sum(values[half:])
+    whole = count - count % _PARTS
+    if whole:
+        parts = values[:_PARTS].copy()
+        for start in range(_PARTS, whole, _PARTS):
+            parts += values[start : start + _PARTS]
+        while len(parts) > 1:
+            parts = parts[::2] + parts[1::2]
+        total = parts[0]
+    else:
+        total, whole = values[0].copy(), 1
+    for value in values[whole:]:
+        total += value
+    return total
 
 
 def sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
@@ -86,16 +120,47 @@ def local_maxima(
         is_maximum &= heatmap == window_maximum(heatmap, radius)
     # Flat indices: numpy finds them ten times faster than rows and columns.
     found = np.flatnonzero(is_maximum)
-    scores = heatmap.ravel()[found]
-    if radius and len(np.unique(scores)) < len(scores):
-        # Some are equal: repeat among the maxima with their ranks, which all differ.
-        exact = np.float32 if heatmap.size < 1 << 24 else np.float64
-        ranks = np.zeros(heatmap.size, exact)
-        ranks[found] = np.arange(len(found), 0, -1)
-        highest = window_maximum(ranks.reshape(heatmap.shape), radius).ravel()
-        found = found[ranks[found] == highest[found]]
+    if radius:
+        found = _first_of_equals(heatmap, found, radius, window_maximum)
     rows, columns = np.divmod(found, heatmap.shape[1])
     return rows, columns
+
+
+def _first_of_equals(
+    heatmap: Floats,
+    found: Indices,
+    radius: int,
+    window_maximum: Callable[[NDArray[Any], int], NDArray[Any]],
+) -> Indices:
+    """Without the maxima that have one before them within reach, which has the same value.
+
+    Args:
+        heatmap: As for :func:`local_maxima`.
+        found: Flat indices of maxima, ascending.
+        radius: As for :func:`local_maxima`.
+        window_maximum: As for :func:`local_maxima`.
+    """
+    first: Indices
+    scores = heatmap.reshape(-1)[found]
+    ordered = np.sort(scores)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated) == 0:
+        return found
+    tied = np.flatnonzero(np.isin(scores, repeated))
+    if len(tied) <= _TIED:
+        rows, columns = np.divmod(found[tied], heatmap.shape[1])
+        near = np.abs(rows[:, None] - rows) <= radius
+        near &= np.abs(columns[:, None] - columns) <= radius
+        later = np.tril(near, -1).any(axis=1)  # maxima within reach of each other are equal
+        first = np.delete(found, tied[later])
+        return first
+    # Repeat among the maxima with their ranks, which all differ.
+    exact = np.float32 if heatmap.size < 1 << 24 else np.float64
+    ranks = np.zeros(heatmap.size, exact)
+    ranks[found] = np.arange(len(found), 0, -1)
+    highest = window_maximum(ranks.reshape(heatmap.shape), radius).ravel()
+    first = found[ranks[found] == highest[found]]
+    return first
 
 
 def keypoints(
@@ -104,6 +169,7 @@ def keypoints(
     nms_radius: int,
     score_radius: int,
     window_maximum: Callable[[NDArray[Any], int], NDArray[Any]] = sliding_maximum,
+    inside: tuple[int, int, int, int] | None = None,
 ) -> tuple[Indices, Indices, Floats]:
     """Local maxima whose score exceeds the threshold.
 
@@ -120,28 +186,39 @@ def keypoints(
         nms_radius: As ``radius`` of :func:`local_maxima`.
         score_radius: Pixels (Chebyshev); 0 scores a maximum by its own probability, as the paper.
         window_maximum: As for :func:`local_maxima`.
+        inside: Top, left, bottom and right: no other keypoints come back, although maxima outside
+            suppress those inside; None for all.
 
     Returns:
         Rows, columns and scores, each (N,), in raster order.
     """
     share = threshold / (2 * score_radius + 1) ** 2
     rows, columns = local_maxima(heatmap, share, nms_radius, window_maximum)
+    if inside is not None:
+        top, left, bottom, right = inside
+        kept = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+        rows, columns = rows[kept], columns[kept]
     scores = heatmap[rows, columns]
     if score_radius:
-        scores = _around(heatmap, rows, columns, score_radius).sum(axis=(1, 2))
+        scores = _sum(_windows(heatmap, rows, columns, score_radius))
         above = scores > threshold
         rows, columns, scores = rows[above], columns[above], scores[above]
     return rows, columns, scores
 
 
-def _around(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -> Floats:
-    """(N, 2 radius + 1, 2 radius + 1) values around pixels; 0 outside the heatmap."""
-    offsets = np.arange(2 * radius + 1)
-    padded = np.pad(heatmap, radius)
-    patches: Floats = padded[
-        rows[:, None, None] + offsets[None, :, None], columns[:, None, None] + offsets
-    ]
-    return patches
+def _windows(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -> Floats:
+    """((2 radius + 1)^2, N): values around pixels, row by row; 0 outside the heatmap."""
+    height, width = heatmap.shape
+    last = np.array([[height], [width]]) - 1 - radius
+    pixels = np.stack([rows, columns])
+    if np.any(pixels < radius) or np.any(pixels > last):
+        heatmap = np.pad(heatmap, radius)
+        pixels += radius
+        width += 2 * radius
+    steps = np.arange(-radius, radius + 1)
+    steps = (steps[:, None] * width + steps).reshape(-1, 1)
+    values: Floats = heatmap.reshape(-1).take(steps + (pixels[0] * width + pixels[1]))
+    return values
 
 
 def strongest(scores: Floats, count: int) -> Indices:
@@ -162,13 +239,12 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
     if len(rows) == 0:
         return np.empty((0, 2), np.float32)
     offsets = np.arange(-SUBPIXEL_RADIUS, SUBPIXEL_RADIUS + 1)
-    patches = _around(heatmap, rows, columns, SUBPIXEL_RADIUS)
-    total = patches.sum(axis=(1, 2))
+    windows = _windows(heatmap, rows, columns, SUBPIXEL_RADIUS)
+    total = _sum(windows)
+    square = windows.reshape(len(offsets), len(offsets), -1)
+    # Along x the rows of a window are summed first, along y its columns; then in float64.
     shift = np.stack(
-        [
-            (patches.sum(axis=1) * offsets).sum(axis=1) / total,
-            (patches.sum(axis=2) * offsets).sum(axis=1) / total,
-        ],
+        [(square.sum(axis=axis) * offsets[:, None]).sum(axis=0) / total for axis in (0, 1)],
         axis=1,
     )
     shift = np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
@@ -177,40 +253,66 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
 
 
 def sample_descriptors(dense: Floats, points: Floats) -> Floats:
-    """Descriptors at any positions: bilinear between cell centres, made unit length.
+    """Descriptors at any positions: bilinear between the cells' unit descriptors, made unit length.
 
     Beyond the outermost cell centres the border cells are repeated.
 
     Args:
-        dense: (h, w, D) float32; cell (i, j) is centred on pixel (8 j + 3.5, 8 i + 3.5).
+        dense: (h, w, D) float32, of any length; cell (i, j) is centred on pixel
+            (8 j + 3.5, 8 i + 3.5). Or (h, w, P, D / P): a backend may keep its channels in packs.
+            Only the cells that the points need are read, in any order of memory.
         points: (N, 2) as (x, y) pixels of the network's input.
 
     Returns:
         (N, D) float32.
     """
     h, w = dense.shape[:2]
-    cells = (points - np.float32((CELL_SIZE - 1) / 2)) / np.float32(CELL_SIZE)
+    corners, weights = _corners(points, h, w)
+    # Each cell once, although several points may need it.
+    needed = np.zeros(h * w, np.bool_)
+    needed[corners] = True
+    cells = np.flatnonzero(needed)
+    place = np.empty(h * w, np.intp)
+    place[cells] = np.arange(len(cells))
+    corners = place[corners]
+    rows = _take(dense.reshape(h * w, *dense.shape[2:]), cells)
+    weights /= _lengths(rows)[corners]
+    sampled = np.empty((len(points), rows.shape[1]), np.float32)
+    for start in range(0, len(points), _ROWS):
+        block = slice(start, start + _ROWS)
+        some = sampled[block]
+        np.matmul(weights[block, None], rows[corners[block]], out=some[:, None])
+        some /= _lengths(some)[:, None]
+    return sampled
+
+
+def _corners(points: Floats, h: int, w: int) -> tuple[Indices, Floats]:
+    """Flat indices and bilinear weights (N, 4) of the cells around each point."""
+    centre = np.float32((CELL_SIZE - 1) / 2)
+    cells = (points - centre) / np.float32(CELL_SIZE)
     x = np.clip(cells[:, 0], 0, w - 1)
     y = np.clip(cells[:, 1], 0, h - 1)
-    left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+    left, top = x.astype(np.intp), y.astype(np.intp)
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
     fx, fy = (x - left).astype(np.float32), (y - top).astype(np.float32)
     corners = np.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right])
-    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])[..., None]
-    flat = dense.reshape(h * w, -1)
-    sampled = np.empty((len(points), flat.shape[1]), np.float32)
-    corner = np.empty((min(len(points), _ROWS), flat.shape[1]), np.float32)
-    # In blocks that stay in the cache: three times as fast as all rows at once.
-    for start in range(0, len(points), _ROWS):
-        block = slice(start, start + _ROWS)
-        rows = sampled[block]
-        np.take(flat, corners[0, block], axis=0, out=rows, mode="clip")
-        rows *= weights[0, block]
-        for index in (1, 2, 3):
-            other = corner[: len(rows)]
-            np.take(flat, corners[index, block], axis=0, out=other, mode="clip")
-            other *= weights[index, block]
-            rows += other
-        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-        rows /= np.maximum(norms, np.float32(1e-12))[:, None]
-    return sampled
+    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
+    return np.ascontiguousarray(corners.T), np.ascontiguousarray(weights.T)
+
+
+def _take(flat: Floats, cells: Indices) -> Floats:
+    """(N, D) descriptors of some of the cells (h w, D), or (h w, P, D / P) in packs."""
+    if flat.ndim == 2:
+        return np.ascontiguousarray(flat[cells])
+    # A pack is copied as one value.
+    _, count, size = flat.shape
+    pack = np.dtype((np.void, flat.itemsize * size))
+    packs = np.ascontiguousarray(flat.view(pack)[cells, :, 0])
+    return packs.view(np.float32).reshape(len(cells), count * size)
+
+
+def _lengths(rows: Floats) -> Floats:
+    """Of the rows of (N, D); none is 0."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    positive: Floats = np.maximum(lengths, np.float32(1e-12))
+    return positive

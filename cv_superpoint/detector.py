@@ -306,20 +306,17 @@ class Detector:
         config = self.config
         height, width = level.size
         heatmap = decode.logits_to_heatmap(logits)
-        # Without the padding: it neither gives keypoints nor suppresses any.
-        heatmap = heatmap[: height - tile.top, : width - tile.left]
+        # The padding neither gives keypoints nor suppresses any.
+        heatmap[height - tile.top :] = 0
+        heatmap[:, width - tile.left :] = 0
         rows, columns, scores = decode.keypoints(
             heatmap,
             config.score_threshold,
             config.nms_radius,
             config.score_radius,
             window_maximum,
+            tile.inside(config.border_margin, level.size),
         )
-        margin = config.border_margin
-        x, y = columns + tile.left, rows + tile.top
-        keep = (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
-        keep &= tile.owns(np.stack([x, y], axis=1))
-        rows, columns, scores = rows[keep], columns[keep], scores[keep]
         if mask is not None:
             seen = self._positions(level, tile, heatmap, rows, columns)[1]
             x, y = np.rint(seen).astype(np.intp).T

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import repeat
 from typing import Any
 
 import cv2
@@ -74,18 +73,18 @@ def make_keypoints(
     octaves: NDArray[np.int32],
 ) -> tuple[cv2.KeyPoint, ...]:
     """One ``cv2.KeyPoint`` for each row of (N, 2) points and (N,) scores, sizes and octaves."""
-    # Values of .tolist() by map: four times as fast as numpy scalars in a loop.
-    return tuple(
-        map(
-            cv2.KeyPoint,
-            points[:, 0].tolist(),
-            points[:, 1].tolist(),
-            sizes.tolist(),
-            repeat(-1.0),
-            scores.tolist(),
-            octaves.tolist(),
-        )
-    )
+    # From tuples, and with only what differs set afterwards: twice as fast as a constructor call
+    # for each, and as from an array, whose numbers cv2 reads as numpy's scalars one by one.
+    xy = list(zip(points[:, 0].tolist(), points[:, 1].tolist(), strict=True))
+    size = float(sizes[0]) if len(sizes) else 1.0
+    keypoints = tuple(cv2.KeyPoint.convert(xy, size=size))
+    for keypoint, score in zip(keypoints, scores.tolist(), strict=True):
+        keypoint.response = score
+    if np.any(octaves) or np.any(sizes != size):
+        rows = zip(keypoints, sizes.tolist(), octaves.tolist(), strict=True)
+        for keypoint, diameter, octave in rows:
+            keypoint.size, keypoint.octave = diameter, octave
+    return keypoints
 
 
 def keypoints_to_array(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:

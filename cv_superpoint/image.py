@@ -111,10 +111,12 @@ def pad(image: ByteArray) -> ByteArray:
     """
     height, width = image.shape[:2]
     new_height, new_width = padded_size((height, width))
+    image = np.ascontiguousarray(image)  # cv2 does not take views with negative strides
     if (new_height, new_width) == (height, width):
-        return np.ascontiguousarray(image)
-    rows, columns = (0, new_height - height), (0, new_width - width)
-    return np.pad(image, (rows, columns, *((0, 0),) * (image.ndim - 2)), mode="edge")
+        return image
+    below, right = new_height - height, new_width - width
+    padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return padded.astype(np.uint8, copy=False)
 
 
 def window_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:

@@ -44,6 +44,21 @@ class Tile:
         inside: NDArray[np.bool_] = (x >= left) & (x < right) & (y >= top) & (y < bottom)
         return inside
 
+    def inside(self, margin: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, bottom and right of what it gives keypoints of, in its own pixels.
+
+        Args:
+            margin: Pixels without keypoints around the image.
+            size: (height, width) of the image, without the padding.
+        """
+        top, left, bottom, right = self.core
+        return (
+            max(top, margin) - self.top,
+            max(left, margin) - self.left,
+            min(bottom, size[0] - margin) - self.top,
+            min(right, size[1] - margin) - self.left,
+        )
+
 
 def _cuts(length: int, tile_size: int) -> list[int]:
     """Starts and end of about equal pieces on the grid of cells, none longer than the tile."""

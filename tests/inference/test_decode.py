@@ -13,6 +13,11 @@ from cv_superpoint.backends.device_decode import NO_KEYPOINT, decode_on_device
 from cv_superpoint.image import window_maximum
 
 
+def unit(dense: np.ndarray, axis: int) -> np.ndarray:
+    """As a network gives them; the decoder on the host takes any length."""
+    return (dense / np.linalg.norm(dense, axis=axis, keepdims=True)).astype(np.float32)
+
+
 def brute_force_maxima(heatmap: np.ndarray, threshold: float, radius: int) -> list[list[int]]:
     maxima = []
     for y, x in np.argwhere(heatmap > threshold):
@@ -135,7 +140,7 @@ def test_the_device_decodes_as_the_host(
     """On integer logits many pixels tie; both must break every tie alike."""
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, levels, (2, 65, 4, 6)).astype(np.float32)
-    dense = rng.normal(size=(2, 12, 4, 6)).astype(np.float32)
+    dense = unit(rng.normal(size=(2, 12, 4, 6)), axis=1)
     height, width = 32 - cut[0], 48 - cut[1]
     allowed = rng.random((2, height, width)) < 0.9
     allowed[:, :margin] = allowed[:, height - margin :] = False
@@ -181,7 +186,7 @@ def test_the_device_decodes_as_the_host(
 @given(seed=st.integers(0, 2**32 - 1), h=st.integers(1, 6), w=st.integers(1, 6))
 def test_descriptor_samplers_agree(seed: int, h: int, w: int) -> None:
     rng = np.random.default_rng(seed)
-    dense = rng.normal(size=(h, w, 16)).astype(np.float32)
+    dense = unit(rng.normal(size=(h, w, 16)), axis=2)
     points = rng.uniform(-3, 8 * max(h, w) + 3, (20, 2)).astype(np.float32)
     sampled = decode.sample_descriptors(dense, points)
     as_tensor = torch.from_numpy(dense.transpose(2, 0, 1)[None].copy())
