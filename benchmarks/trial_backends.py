@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, layers
+from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, for_bytes, layers
 from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
@@ -39,14 +39,14 @@ class RoundedBackend:
         self.precision = precision
         self._kind = {"bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self._layers = layers(weights.config)
-        self._kernels = weights.convolutions()
+        self._kernels = for_bytes(weights.config, weights.convolutions())
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         import torch
 
         with torch.inference_mode():
-            x = self._round(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
             maps = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
             for layer in self._layers:
                 inputs = [maps[name] for name in layer.inputs]
@@ -57,9 +57,10 @@ class RoundedBackend:
                 else:
                     x = self._convolution(inputs[0], self._kernels[layer.name])
                 maps[layer.name] = x
-            logits, dense = maps[DETECTOR[1]], torch.nn.functional.normalize(maps[DESCRIPTOR[1]])
-            found = [one.permute(0, 2, 3, 1).contiguous().numpy() for one in (logits, dense)]
-        return found[0], found[1]
+            logits, dense = (
+                maps[name].permute(0, 2, 3, 1) for name in (DETECTOR[1], DESCRIPTOR[1])
+            )
+            return list(logits.numpy()), list(dense.numpy())
 
     def _convolution(self, x: Any, layer: Convolution) -> Any:
         import torch
@@ -113,12 +114,11 @@ class QuantisedBackend:
             options["INFERENCE_NUM_THREADS"] = threads
         self._model = openvino.Core().compile_model(model, "CPU", options)
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         found = [self._model(image[None]) for image in images]
-        logits, dense = (np.concatenate([one[index] for one in found]) for index in (0, 1))
-        # Interpolated 8-bit steps are no longer of unit length.
-        return logits, dense / np.linalg.norm(dense, axis=-1, keepdims=True).clip(1e-12)
+        logits, dense = ([one[index][0].transpose(1, 2, 0) for one in found] for index in (0, 1))
+        return logits, dense
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""

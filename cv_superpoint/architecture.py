@@ -157,6 +157,17 @@ def layers(config: NetworkConfig) -> tuple[Layer, ...]:
     return tuple(found)
 
 
+def for_bytes(config: NetworkConfig, kernels: Mapping[str, Convolution]) -> dict[str, Convolution]:
+    """The convolutions of a network that takes pixels in [0, 255] instead of [0, 1].
+
+    That spares a pass over the image, and in bfloat16 it keeps the pixels as they are.
+    """
+    gain = np.float32(1 / 255)
+    first = [layer.name for layer in layers(config) if IMAGE in layer.inputs]
+    scaled = {name: replace(kernels[name], weight=kernels[name].weight * gain) for name in first}
+    return {**kernels, **scaled}
+
+
 def receptive_margin(config: NetworkConfig) -> int:
     """Pixels beyond a cell that its outputs depend on, on the farther side, on the grid of cells.
 

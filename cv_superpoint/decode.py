@@ -198,12 +198,14 @@ def keypoints(
         top, left, bottom, right = inside
         kept = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
         rows, columns = rows[kept], columns[kept]
-    scores = heatmap[rows, columns]
-    if score_radius:
-        scores = _sum(_windows(heatmap, rows, columns, score_radius))
-        above = scores > threshold
-        rows, columns, scores = rows[above], columns[above], scores[above]
-    return rows, columns, scores
+    scores = window_sums(heatmap, rows, columns, score_radius)
+    above = scores > threshold
+    return rows[above], columns[above], scores[above]
+
+
+def window_sums(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -> Floats:
+    """(N,) sums of the (2 radius + 1)^2 window around each pixel; 0 outside the heatmap."""
+    return _sum(_windows(heatmap, rows, columns, radius))
 
 
 def _windows(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -> Floats:

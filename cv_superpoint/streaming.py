@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.backends import Backend
+from cv_superpoint.backends import Backend, Outputs
 from cv_superpoint.detector import Detector
 from cv_superpoint.features import Features
 
@@ -28,7 +28,7 @@ class _InTurn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
         with self._turn:
             return self._backend.run(images)
 

@@ -11,7 +11,10 @@ from cv_superpoint.backends.choosing import BACKENDS, Choice, choose
 from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
-__all__ = ["BACKENDS", "Backend", "Choice", "choose", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "Choice", "Outputs", "choose", "make_backend"]
+
+
+Outputs = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]
 
 
 class Backend(Protocol):
@@ -25,14 +28,16 @@ class Backend(Protocol):
     decodes: bool
     """Whether it is a :class:`cv_superpoint.on_device.DecodingBackend` as well."""
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Logits and dense descriptors.
 
         Args:
             images: (B, H, W, C) uint8, H and W multiples of 8.
 
         Returns:
-            logits (B, H/8, W/8, 65) and descriptors (B, H/8, W/8, D), channels last.
+            For each image logits (H/8, W/8, 65), and descriptors (H/8, W/8, D) of any length, or
+            (H/8, W/8, P, D / P), which :func:`cv_superpoint.decode.sample_descriptors` takes too.
+            They lie in memory as the network left them: channels need not be last there.
         """
         ...
 

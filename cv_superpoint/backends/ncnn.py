@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +29,7 @@ from cv_superpoint.architecture import (
     NetworkConfig,
     layers,
 )
+from cv_superpoint.backends.memory import keep_with
 from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
@@ -56,6 +56,9 @@ STRIP = 8
 LARGE = 512 * 512
 """Pixels of an image whose maps are not kept for images of other shapes."""
 Floats = NDArray[np.float32]
+
+_AS_IT_IS = 1
+"""Of ncnn's extract: without unpacking the channels, which it keeps in packs of 4, 8 or 16."""
 
 
 class NcnnBackend:
@@ -114,7 +117,7 @@ class NcnnBackend:
                 raise RuntimeError("ncnn does not take the network; please report this")
         return net
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         height, width = images.shape[1:3]
         self._make_room(height, width)
@@ -124,24 +127,26 @@ class NcnnBackend:
         else:
             with ThreadPoolExecutor(min(self.threads, len(images))) as pool:
                 found = list(pool.map(lambda image: self._run_one(image, 1), images))
-        logits, dense = zip(*found, strict=True)
-        if len(images) == 1:
-            return logits[0][None], dense[0][None]
-        return np.stack(logits), np.stack(dense)
+        return [one[0] for one in found], [one[1] for one in found]
 
     def _run_one(self, image: NDArray[np.uint8], threads: int) -> tuple[Floats, Floats]:
         """Logits and descriptors of an (H, W, C) image."""
-        half = self._run_first(image, threads)
-        logits, raw = _extract(self._rest_in(threads), half, DETECTOR[1], DESCRIPTOR[1])
-        dense = _cells_first(raw)
-        norms = np.sqrt(np.einsum("hwd,hwd->hw", dense, dense))
-        dense /= np.maximum(norms, np.float32(1e-12))[..., None]
-        return _cells_first(logits), dense
-
-    def _run_first(self, image: NDArray[np.uint8], threads: int) -> Floats:
-        """The first stage, strip by strip: (C, H/2, W/2); the pixels where there are no strips."""
-        height, width = image.shape[:2]
         pixels = image.transpose(2, 0, 1).astype(np.float32)
+        logits, dense = self._network(pixels, threads)
+        return _channels_last(logits, self._pools), _channels_last(dense, self._pools)
+
+    def _network(self, pixels: Floats, threads: int) -> tuple[Any, Any]:
+        """Logits and descriptors of (C, H, W) pixels in [0, 255], each an ncnn.Mat."""
+        half = self._run_first(pixels, threads)
+        extractor = self._rest_in(threads).create_extractor()
+        extractor.input("input", ncnn.Mat(half))
+        logits = extractor.extract(DETECTOR[1])[1]
+        dense = extractor.extract(DESCRIPTOR[1], _AS_IT_IS)[1]
+        return logits, dense
+
+    def _run_first(self, pixels: Floats, threads: int) -> Floats:
+        """The first stage, strip by strip: (C, H/2, W/2); the pixels where there are no strips."""
+        height, width = pixels.shape[1:]
         if not self._strips:
             return np.ascontiguousarray(pixels)
         half = np.empty((self._half_channels, height // 2, width // 2), np.float32)
@@ -198,11 +203,22 @@ def _extract(net: Any, maps: Floats, *names: str) -> list[Floats]:
     return [np.array(extractor.extract(name)[1], copy=False) for name in names]
 
 
-def _cells_first(maps: Floats) -> Floats:
-    """(C, h, w) -> contiguous (h, w, C); cv2 transposes three times as fast as numpy."""
-    count, h, w = maps.shape
-    turned: Any = cv2.transpose(np.ascontiguousarray(maps).reshape(count, h * w))
-    return np.asarray(turned, np.float32).reshape(h, w, count)
+def _channels_last(maps: Any, pools: Any) -> Floats:
+    """A view (h, w, C), or (h, w, C / pack, pack) where ncnn keeps channels in packs.
+
+    Args:
+        maps: An ncnn.Mat.
+        pools: Where its memory is from. They must outlive it, as they must outlive the nets.
+    """
+    # ncnn's Python makes arrays of unpacked maps only. Packed ones have the same memory as unpacked
+    # ones whose rows are longer.
+    maps, pack = ncnn.Mat(maps), maps.elempack  # not copied, but for its shape
+    maps.elempack, maps.elemsize = 1, maps.elemsize // pack
+    maps.w, maps.cstep = maps.w * pack, maps.cstep * pack
+    planes = keep_with(np.array(maps, copy=False), maps, pools)
+    count, h, width = planes.shape
+    cells: Floats = planes.reshape(count, h, width // pack, pack).transpose(1, 2, 0, 3)
+    return cells if pack > 1 else cells[..., 0]
 
 
 class _Model:

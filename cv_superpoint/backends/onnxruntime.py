@@ -7,11 +7,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from cv_superpoint.backends.cache import CachedFile
-from cv_superpoint.export import heads_model
+from cv_superpoint.export import runtime_model
 from cv_superpoint.weights import LoadedWeights
 
-GRAPH_VERSION = "2"
+GRAPH_VERSION = "3"
 """Changes with the exported graph, so that no stored one of another form is read."""
+Floats = NDArray[np.float32]
+
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -61,17 +63,18 @@ class OnnxRuntimeBackend:
                 "the CUDA installation, or use device='cpu'"
             )
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
-            logits, dense = zip(*alone, strict=True)
-            return np.concatenate(logits), np.concatenate(dense)
-        batch = images.transpose(0, 3, 1, 2).astype(np.float32)
-        batch /= np.float32(255)
-        answer = self._session.run(["logits", "descriptors"], {"image": batch})
-        first, second = (np.ascontiguousarray(maps.transpose(0, 2, 3, 1)) for maps in answer)
-        return first, second
+            return [one[0][0] for one in alone], [one[1][0] for one in alone]
+        logits, dense = self._network(images)
+        return list(logits.transpose(0, 2, 3, 1)), list(dense)
+
+    def _network(self, images: NDArray[np.uint8]) -> list[Floats]:
+        """Logits (B, 65, h, w), descriptors (B, h, w, D)."""
+        maps: list[Floats] = self._session.run(["logits", "descriptors"], {"images": images})
+        return maps
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
@@ -102,6 +105,6 @@ def _model(weights: LoadedWeights) -> bytes:
     cached = CachedFile("onnx", weights.sha256, str(weights.config), GRAPH_VERSION)
     model = cached.read()
     if model is None:
-        model = heads_model(weights).SerializeToString()
+        model = runtime_model(weights).SerializeToString()
         cached.write(model)
     return model

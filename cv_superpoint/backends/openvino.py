@@ -12,16 +12,21 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset8
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, layers
+from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, for_bytes, layers
 from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.backends.memory import keep_with
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.weights import LoadedWeights
 
-GRAPH_VERSION = "2"
+GRAPH_VERSION = "3"
 """Changes with the graph below, so that no compiled model of another one is read."""
 MOST_SHAPES = 64
 """Compiled kernels that are kept for each of the shapes seen; OpenVINO's own bound is 5000."""
+MOST_FREE = 4
+"""Inference requests that wait for another call, each with the memory of its outputs."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+Floats = NDArray[np.float32]
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -34,7 +39,7 @@ class OpenVinoBackend:
     """See :class:`cv_superpoint.backends.Backend`.
 
     One model with dynamic shapes; images of a batch run one after the other, so a result does not
-    depend on the rest of its batch. Every call takes an inference request that no other uses.
+    depend on the rest of its batch.
 
     Raises:
         ValueError: If the CPU does not have the precision.
@@ -61,26 +66,38 @@ class OpenVinoBackend:
         self._model = _compile(weights, precision, threads)
         self._free: deque[Any] = deque()  # its append and pop are atomic
 
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
+        outputs = [self._network(image[None]) for image in images]
+        logits = [one[0].transpose(1, 2, 0) for one, _ in outputs]
+        return logits, [one[0].transpose(1, 2, 0) for _, one in outputs]
+
+    def _network(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Logits (B, 65, h, w), descriptors (B, D, h, w)."""
         try:
             request = self._free.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        outputs: list[list[NDArray[np.float32]]] = [[], []]
-        for image in images:
-            request.infer({0: image[None]}, share_inputs=True)
-            for index, rows in enumerate(outputs):
-                rows.append(request.get_output_tensor(index).data.copy())
-        self._free.append(request)
-        if len(images) == 1:
-            return outputs[0][0], outputs[1][0]
-        return np.concatenate(outputs[0]), np.concatenate(outputs[1])
+        loan = _Loan(request, self._free)
+        request.infer({0: images}, share_inputs=True)
+        logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
+        return keep_with(logits, loan), keep_with(dense, loan)
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
         version = openvino.__version__.partition("-")[0]
         return f"openvino {version} on cpu, {self.precision}"
+
+
+class _Loan:
+    """An inference request that no other call takes until nothing uses its outputs any more."""
+
+    def __init__(self, request: Any, free: deque[Any]) -> None:
+        self._request, self._free = request, free
+
+    def __del__(self) -> None:
+        if len(self._free) < MOST_FREE:
+            self._free.append(self._request)
 
 
 def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any:
@@ -109,12 +126,16 @@ def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any
 
 
 def build_model(weights: LoadedWeights) -> Any:
-    """(B, H, W, C) uint8 -> logits and unit descriptors, channels last."""
-    kernels = weights.convolutions()
+    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, D, h, w) of any length.
+
+    Channels stay first: where convolutions keep them last in memory, a transposition at the end of
+    this model of dynamic shapes takes longer than all of the decoding.
+    """
+    kernels = for_bytes(weights.config, weights.convolutions())
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])
     images = opset8.parameter(shape, np.uint8, "images")
-    x = opset8.divide(opset8.convert(images, np.float32), opset8.constant(np.float32(255)))
-    maps = {IMAGE: opset8.transpose(x, opset8.constant([0, 3, 1, 2]))}
+    pixels = opset8.convert(images, np.float32)
+    maps = {IMAGE: opset8.transpose(pixels, opset8.constant([0, 3, 1, 2]))}
     for layer in layers(weights.config):
         inputs = [maps[name] for name in layer.inputs]
         if layer.kind == "pool":
@@ -124,10 +145,7 @@ def build_model(weights: LoadedWeights) -> Any:
         else:
             x = _convolution(inputs[0], kernels[layer.name])
         maps[layer.name] = x
-    logits, raw = maps[DETECTOR[1]], maps[DESCRIPTOR[1]]
-    unit = opset8.normalize_l2(raw, opset8.constant(np.array([1])), 1e-24, "max")
-    last = opset8.constant([0, 2, 3, 1])
-    results = [opset8.transpose(maps, last) for maps in (logits, unit)]
+    results = [maps[DETECTOR[1]], maps[DESCRIPTOR[1]]]
     return openvino.Model(results, [images], "superpoint")
 
 

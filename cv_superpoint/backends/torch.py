@@ -73,22 +73,29 @@ class TorchBackend:
         self._graphs = GraphCache()
         self._dtype = _PRECISIONS[self.precision]
         # Channels last is faster in float32 on a CPU (about 1.2 times) and with tensor cores.
-        net = weights.net.requires_grad_(False).to(self._device, self._dtype)
+        net = weights.net.requires_grad_(False)
+        # As architecture.for_bytes: it takes pixels in [0, 255].
+        net.get_parameter("encoder.0.conv.weight").mul_(1 / 255)
+        net = net.to(self._device, self._dtype)
         # torch's type stubs do not know this keyword.
         self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
-            logits, dense = zip(*alone, strict=True)
-            return np.concatenate(logits), np.concatenate(dense)
+            return [one[0][0] for one in alone], [one[1][0] for one in alone]
         # (B, H, W, C) seen as (B, C, H, W) is a channels-last tensor: nothing is copied.
         batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        batch = batch.to(self._dtype).div_(255)
-        maps = self._net(batch.contiguous(memory_format=torch.channels_last))
+        batch = batch.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        maps = self._network(batch)
         return _channels_last(maps[0]), _channels_last(maps[1])
+
+    def _network(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
+        maps: tuple[torch.Tensor, torch.Tensor] = self._net(batch)
+        return maps
 
     @torch.inference_mode()
     def run_decoded(
@@ -108,7 +115,7 @@ class TorchBackend:
         """
 
         def work(pixels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-            batch = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(255)
+            batch = pixels.permute(0, 3, 1, 2).to(self._dtype)
             logits, dense = self._net(batch.contiguous(memory_format=torch.channels_last))
             points, scores, rows = decode_on_device(
                 logits,
@@ -142,7 +149,6 @@ class TorchBackend:
         return f"torch {torch.__version__} on {device}, {self.precision}"
 
 
-def _channels_last(maps: torch.Tensor) -> NDArray[np.float32]:
-    """(B, C, h, w) on any device -> (B, h, w, C) float32 on the host."""
-    array: NDArray[np.float32] = maps.permute(0, 2, 3, 1).float().cpu().contiguous().numpy()
-    return array
+def _channels_last(maps: torch.Tensor) -> list[Floats]:
+    """(B, C, h, w) on any device -> (h, w, C) float32 on the host for each image."""
+    return list(maps.permute(0, 2, 3, 1).float().cpu().numpy())

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cv_superpoint.architecture import for_bytes
 from cv_superpoint.export import decoding
 from cv_superpoint.export.decoding import NO_KEYPOINT, DecodeConfig
 from cv_superpoint.export.graph import Graph
@@ -117,6 +118,31 @@ def heads_model(weights: LoadedWeights) -> Any:
             "descriptors": (dense, "float32", ["batch", weights.config.descriptor_dim, h, w]),
         },
         f"SuperPoint {weights.name} ({weights.sha256[:12]}): heads",
+    )
+
+
+def runtime_model(weights: LoadedWeights) -> Any:
+    """The ``onnx.ModelProto`` that :mod:`cv_superpoint.backends.onnxruntime` runs.
+
+    ``images`` (B, H, W, C) uint8 -> ``logits`` (B, 65, h, w) and ``descriptors`` (B, h, w, D) of
+    any length: each as it costs least to decode.
+    """
+    config = weights.config
+    graph = Graph()
+    pixels = graph.add("Cast", "images", to=decoding.FLOAT)
+    image = graph.add("Transpose", pixels, perm=[0, 3, 1, 2])
+    logits, raw = graph.maps(image, config, for_bytes(config, weights.convolutions()))
+    # ONNX Runtime unpacks its channels into this order at once.
+    cells = graph.add("Transpose", raw, perm=[0, 2, 3, 1])
+    h, w = "height/8", "width/8"
+    return graph.model(
+        {"images": ["batch", "height", "width", config.in_channels]},
+        {
+            "logits": (logits, "float32", ["batch", 65, h, w]),
+            "descriptors": (cells, "float32", ["batch", h, w, config.descriptor_dim]),
+        },
+        f"SuperPoint {weights.name} ({weights.sha256[:12]}): images to maps",
+        input_type="uint8",
     )
 
 

@@ -72,6 +72,13 @@ class Graph:
         self, image: str, config: NetworkConfig, kernels: Mapping[str, Convolution]
     ) -> tuple[str, str]:
         """(B, C, H, W) in [0, 1] -> logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
+        logits, raw = self.maps(image, config, kernels)
+        return logits, self.normalise(raw, axis=1)
+
+    def maps(
+        self, image: str, config: NetworkConfig, kernels: Mapping[str, Convolution]
+    ) -> tuple[str, str]:
+        """As :meth:`heads`, with descriptors of any length."""
         maps = {IMAGE: image}
         for layer in layers(config):
             inputs = [maps[name] for name in layer.inputs]
@@ -85,7 +92,7 @@ class Graph:
             else:
                 x = self.convolution(inputs[0], kernels[layer.name])
             maps[layer.name] = x
-        return maps[DETECTOR[1]], self.normalise(maps[DESCRIPTOR[1]], axis=1)
+        return maps[DETECTOR[1]], maps[DESCRIPTOR[1]]
 
     def normalise(self, x: str, axis: int) -> str:
         """Unit length along an axis; what is shorter than 1e-12 is divided by that."""
@@ -97,22 +104,24 @@ class Graph:
         inputs: Mapping[str, Sequence[int | str]],
         outputs: Mapping[str, tuple[str, str, Sequence[int | str]]],
         description: str,
+        input_type: str = "float32",
     ) -> Any:
         """The finished model, checked.
 
         Args:
-            inputs: float32 inputs' shapes by name; a text is a dynamic size.
+            inputs: Inputs' shapes by name; a text is a dynamic size.
             outputs: (result, its type such as "float32", shape) by name.
             description: What the model does, for those who find the file.
+            input_type: Of all inputs, "float32" or "uint8".
         """
         helper, types = self.onnx.helper, self.onnx.TensorProto
-        of = {"float32": types.FLOAT, "int64": types.INT64}
+        of = {"float32": types.FLOAT, "int64": types.INT64, "uint8": types.UINT8}
         for name, (result, _, _) in outputs.items():
             self.add("Identity", result, name=name)
         graph = helper.make_graph(
             self._nodes,
             "superpoint",
-            [helper.make_tensor_value_info(n, types.FLOAT, s) for n, s in inputs.items()],
+            [helper.make_tensor_value_info(n, of[input_type], s) for n, s in inputs.items()],
             [helper.make_tensor_value_info(n, of[t], s) for n, (_, t, s) in outputs.items()],
             list(self._constants.values()),
         )

@@ -18,7 +18,7 @@ from benchmarks.measure import photographs
 from benchmarks.paired import MARGINS, RATES, Comparison, agreement, compare, finder, pooled
 from benchmarks.precision import backends, precision, precision_markdown
 from benchmarks.trial_backends import RoundedBackend
-from cv_superpoint.backends import choose, make_backend, processor
+from cv_superpoint.backends import Backend, choose, make_backend, processor
 from cv_superpoint.backends.processor import CPU_BFLOAT16
 from cv_superpoint.backends.torch import TorchBackend
 from cv_superpoint.evaluation.predictions import Detections
@@ -95,6 +95,13 @@ def test_a_loss_beyond_the_margin_must_be_ruled_out_for_every_measure() -> None:
     assert text.splitlines()[-1] == "| keeps the accuracy |  | not shown |"
 
 
+def run_units(backend: Backend, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (B, h, w, 65) and unit descriptors (B, h, w, D) in one order of memory."""
+    logits, dense = backend.run(images)
+    rows = np.stack([np.ascontiguousarray(maps).reshape(*maps.shape[:2], -1) for maps in dense])
+    return np.stack(logits), rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_rounding_reproduces_the_arithmetic_of_16_bits(name: str, image: np.ndarray) -> None:
     """torch's own network in 16 bits: the difference is a fraction of that from float32.
@@ -102,13 +109,15 @@ def test_rounding_reproduces_the_arithmetic_of_16_bits(name: str, image: np.ndar
     Of the logits; torch rounds its descriptors once more, after the normalisation.
     """
     weights = load_weights()
-    rounded, _ = RoundedBackend(weights, name).run(image)
-    exact, _ = TorchBackend(weights, threads=1, **FLOAT32).run(image)
+    rounded, _ = run_units(RoundedBackend(weights, name), image)
+    exact, _ = run_units(TorchBackend(weights, threads=1, **FLOAT32), image)
+    net = weights.net.requires_grad_(False)
+    net.encoder[0].conv.weight.mul_(1 / 255)  # pixels come as they are
     kind = getattr(torch, name)
     with torch.inference_mode():
-        logits, _ = weights.net.to(kind)(torch.from_numpy(image).permute(0, 3, 1, 2).to(kind) / 255)
+        logits, _ = net.to(kind)(torch.from_numpy(image).permute(0, 3, 1, 2).to(kind))
     expected = logits.permute(0, 2, 3, 1).float().numpy()
-    assert np.abs(rounded - expected).mean() < 0.3 * np.abs(exact - expected).mean()
+    assert np.abs(rounded - expected).mean() < 0.5 * np.abs(exact - expected).mean()
 
 
 @NATIVE
@@ -116,9 +125,9 @@ def test_rounding_reproduces_what_openvino_computes_here(image: np.ndarray) -> N
     weights = load_weights()
     candidates = backends(weights, "cpu")
     assert "openvino" in candidates["bfloat16"].describe()
-    native = candidates["bfloat16"].run(image)
-    exact = candidates["float32"].run(image)
-    rounded = RoundedBackend(weights, "bfloat16").run(image)
+    native = run_units(candidates["bfloat16"], image)
+    exact = run_units(candidates["float32"], image)
+    rounded = run_units(RoundedBackend(weights, "bfloat16"), image)
     for mine, theirs, reference in zip(rounded, native, exact, strict=True):
         assert np.abs(mine - theirs).mean() < 0.2 * np.abs(reference - theirs).mean()
     # What the measures are made of differs less than either does from float32.

@@ -62,10 +62,10 @@ def detect(
         dense = network.net.describe(features).permute(0, 2, 3, 1).float().cpu().numpy()
     result = []
     for index, cells in enumerate(logits):
-        heatmap = decode.logits_to_heatmap(np.ascontiguousarray(cells))
+        heatmap = decode.logits_to_heatmap(cells)
         points, scores = points_of_heatmap(heatmap, threshold, count, border)
         described = np.empty((len(points), 0), np.float32)
         if dense is not None:
-            described = decode.sample_descriptors(np.ascontiguousarray(dense[index]), points)
+            described = decode.sample_descriptors(dense[index], points)
         result.append(Detections(points, scores, described))
     return result

@@ -48,7 +48,7 @@ class RefinedSuperPoint:
             np.full(len(points), CELL_DIAMETER, np.float32),
             np.zeros(len(points), np.int32),
         )
-        return keypoints, decode.sample_descriptors(np.ascontiguousarray(dense), points)
+        return keypoints, decode.sample_descriptors(dense, points)
 
     def _keypoints(
         self, heatmap: decode.Floats
