@@ -97,6 +97,7 @@ def processes(
 def main() -> None:
     """Choose a benchmark."""
     from benchmarks.growth import growth
+    from benchmarks.parts import parts
     from benchmarks.precision import precision
     from benchmarks.soak import soak
     from benchmarks.throughput import throughput
@@ -108,6 +109,7 @@ def main() -> None:
         "precision": precision,
         "throughput": throughput,
         "growth": growth,
+        "parts": parts,
         "soak": soak,
         "train": train,
     }

@@ -143,10 +143,14 @@ def _first_of_equals(
     first: Indices
     scores = heatmap.reshape(-1)[found]
     ordered = np.sort(scores)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(repeated) == 0:
+    if not np.any(ordered[1:] == ordered[:-1]):
         return found
-    tied = np.flatnonzero(np.isin(scores, repeated))
+    order = np.argsort(scores)
+    ordered = scores[order]
+    equal = ordered[1:] == ordered[:-1]
+    has_equal = np.zeros(len(found), np.bool_)
+    has_equal[order[1:][equal]] = has_equal[order[:-1][equal]] = True
+    tied = np.flatnonzero(has_equal)
     if len(tied) <= _TIED:
         rows, columns = np.divmod(found[tied], heatmap.shape[1])
         near = np.abs(rows[:, None] - rows) <= radius
@@ -211,21 +215,32 @@ def window_sums(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -
 def _windows(heatmap: Floats, rows: Indices, columns: Indices, radius: int) -> Floats:
     """((2 radius + 1)^2, N): values around pixels, row by row; 0 outside the heatmap."""
     height, width = heatmap.shape
-    last = np.array([[height], [width]]) - 1 - radius
-    pixels = np.stack([rows, columns])
-    if np.any(pixels < radius) or np.any(pixels > last):
+    if len(rows) and (
+        min(rows.min(), columns.min()) < radius
+        or rows.max() >= height - radius
+        or columns.max() >= width - radius
+    ):
         heatmap = np.pad(heatmap, radius)
-        pixels += radius
-        width += 2 * radius
+        rows, columns, width = rows + radius, columns + radius, width + 2 * radius
     steps = np.arange(-radius, radius + 1)
     steps = (steps[:, None] * width + steps).reshape(-1, 1)
-    values: Floats = heatmap.reshape(-1).take(steps + (pixels[0] * width + pixels[1]))
+    values: Floats = heatmap.reshape(-1).take(steps + (rows * width + columns), mode="clip")
     return values
 
 
 def strongest(scores: Floats, count: int) -> Indices:
-    """Indices of the ``count`` highest scores, descending; -1 for all. Ties keep their order."""
-    order = np.argsort(-scores, kind="stable")
+    """Indices of the ``count`` highest scores, descending; -1 for all. Ties keep their order.
+
+    Args:
+        scores: (N,) float32, not negative.
+        count: At most.
+    """
+    # As integers, the index in their lower half: a sort of such is faster than a stable one of
+    # floats. Floats that are not negative have the order of their bits.
+    keys = np.ascontiguousarray(scores, np.float32).view(np.uint32).astype(np.uint64)
+    keys = (~keys << np.uint64(32)) | np.arange(len(keys), dtype=np.uint64)
+    keys.sort()
+    order: Indices = (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
     return order if count < 0 else order[:count]
 
 
@@ -244,13 +259,11 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
     windows = _windows(heatmap, rows, columns, SUBPIXEL_RADIUS)
     total = _sum(windows)
     square = windows.reshape(len(offsets), len(offsets), -1)
-    # Along x the rows of a window are summed first, along y its columns; then in float64.
-    shift = np.stack(
-        [(square.sum(axis=axis) * offsets[:, None]).sum(axis=0) / total for axis in (0, 1)],
-        axis=1,
-    )
-    shift = np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
-    points: Floats = (np.stack([columns, rows], axis=1) + shift).astype(np.float32)
+    points = np.empty((len(rows), 2), np.float32)
+    for axis, pixels in enumerate((columns, rows)):
+        # Along x the rows of a window are summed first, along y its columns; then in float64.
+        shift = (square.sum(axis=axis) * offsets[:, None]).sum(axis=0) / total
+        points[:, axis] = pixels + np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
     return points
 
 
@@ -280,26 +293,31 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
     rows = _take(dense.reshape(h * w, *dense.shape[2:]), cells)
     weights /= _lengths(rows)[corners]
     sampled = np.empty((len(points), rows.shape[1]), np.float32)
+    around = np.empty((min(len(points), _ROWS), 4, rows.shape[1]), np.float32)
     for start in range(0, len(points), _ROWS):
         block = slice(start, start + _ROWS)
         some = sampled[block]
-        np.matmul(weights[block, None], rows[corners[block]], out=some[:, None])
+        four = around[: len(some)]
+        np.take(rows, corners[block], axis=0, out=four, mode="clip")
+        np.matmul(weights[block, None], four, out=some[:, None])
         some /= _lengths(some)[:, None]
     return sampled
 
 
 def _corners(points: Floats, h: int, w: int) -> tuple[Indices, Floats]:
     """Flat indices and bilinear weights (N, 4) of the cells around each point."""
-    centre = np.float32((CELL_SIZE - 1) / 2)
-    cells = (points - centre) / np.float32(CELL_SIZE)
-    x = np.clip(cells[:, 0], 0, w - 1)
-    y = np.clip(cells[:, 1], 0, h - 1)
-    left, top = x.astype(np.intp), y.astype(np.intp)
+    centre, last = np.float32((CELL_SIZE - 1) / 2), np.array((w - 1, h - 1), np.float32)
+    cells = np.clip((points - centre) / np.float32(CELL_SIZE), 0, last)
+    first = cells.astype(np.intp)
+    left, top = first.T
     right, bottom = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
-    fx, fy = (x - left).astype(np.float32), (y - top).astype(np.float32)
-    corners = np.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right])
-    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
-    return np.ascontiguousarray(corners.T), np.ascontiguousarray(weights.T)
+    fx, fy = (cells - first.astype(np.float32)).T
+    corners, weights = np.empty((len(points), 4), np.intp), np.empty((len(points), 4), np.float32)
+    for index, (y, wy) in enumerate(((top, 1 - fy), (bottom, fy))):
+        for x, wx, column in ((left, 1 - fx, 2 * index), (right, fx, 2 * index + 1)):
+            corners[:, column] = y * w + x
+            weights[:, column] = wx * wy
+    return corners, weights
 
 
 def _take(flat: Floats, cells: Indices) -> Floats:

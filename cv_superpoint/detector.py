@@ -287,7 +287,8 @@ class Detector:
             step = self.backend.batch if len(tiles) == 1 else 1
             for start in range(0, len(group), step):
                 batch = group[start : start + step]
-                stack = np.stack([pad(level.pixels) for level in batch])
+                padded = [pad(level.pixels) for level in batch]
+                stack = padded[0][None] if len(padded) == 1 else np.stack(padded)
                 stack = stack.reshape(*stack.shape[:3], self.channels)
                 for tile in tiles:
                     logits, dense = self.backend.run(tile.cut(stack))

@@ -131,12 +131,11 @@ class NcnnBackend:
 
     def _run_one(self, image: NDArray[np.uint8], threads: int) -> tuple[Floats, Floats]:
         """Logits and descriptors of an (H, W, C) image."""
-        pixels = image.transpose(2, 0, 1).astype(np.float32)
-        logits, dense = self._network(pixels, threads)
+        logits, dense = self._network(image.transpose(2, 0, 1), threads)
         return _channels_last(logits, self._pools), _channels_last(dense, self._pools)
 
-    def _network(self, pixels: Floats, threads: int) -> tuple[Any, Any]:
-        """Logits and descriptors of (C, H, W) pixels in [0, 255], each an ncnn.Mat."""
+    def _network(self, pixels: NDArray[np.uint8], threads: int) -> tuple[Any, Any]:
+        """Logits and descriptors of (C, H, W) pixels, each an ncnn.Mat."""
         half = self._run_first(pixels, threads)
         extractor = self._rest_in(threads).create_extractor()
         extractor.input("input", ncnn.Mat(half))
@@ -144,11 +143,11 @@ class NcnnBackend:
         dense = extractor.extract(DESCRIPTOR[1], _AS_IT_IS)[1]
         return logits, dense
 
-    def _run_first(self, pixels: Floats, threads: int) -> Floats:
+    def _run_first(self, pixels: NDArray[np.uint8], threads: int) -> Floats:
         """The first stage, strip by strip: (C, H/2, W/2); the pixels where there are no strips."""
         height, width = pixels.shape[1:]
         if not self._strips:
-            return np.ascontiguousarray(pixels)
+            return np.ascontiguousarray(pixels, np.float32)
         half = np.empty((self._half_channels, height // 2, width // 2), np.float32)
         # Of an iterator that they share, threads take turns.
         strips = range(0, height, STRIP)
@@ -159,7 +158,8 @@ class NcnnBackend:
                 end = min(start + STRIP, height)
                 net = self._first[start == 0, end == height]
                 rows = pixels[:, max(0, start - self._halo) : end + self._halo]
-                [maps] = _extract(net, np.ascontiguousarray(rows), self._strips[-1].name)
+                floats = np.ascontiguousarray(rows, np.float32)
+                [maps] = _extract(net, floats, self._strips[-1].name)
                 half[:, start // 2 : end // 2] = maps
 
         # This thread works too: one memory arena less.

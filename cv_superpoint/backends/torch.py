@@ -87,7 +87,9 @@ class TorchBackend:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             return [one[0][0] for one in alone], [one[1][0] for one in alone]
         # (B, H, W, C) seen as (B, C, H, W) is a channels-last tensor: nothing is copied.
-        batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        # torch takes no array that may not be written to.
+        pixels = torch.from_numpy(np.require(images, requirements="W"))
+        batch = pixels.to(self._device).permute(0, 3, 1, 2)
         batch = batch.to(self._dtype).contiguous(memory_format=torch.channels_last)
         maps = self._network(batch)
         return _channels_last(maps[0]), _channels_last(maps[1])

@@ -142,6 +142,22 @@ def test_descriptors_are_the_mean_of_unit_cells_in_every_order_of_memory(
         np.testing.assert_array_equal(decode.sample_descriptors(other, points), reference)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.floats(0, float(np.finfo(np.float32).max), width=32)
+        | st.sampled_from([0.0, 1e-45, 0.25, 0.5]),
+        max_size=40,
+    ),
+    count=st.integers(-1, 45),
+)
+def test_the_strongest_are_those_of_a_stable_sort(values: list[float], count: int) -> None:
+    scores = np.array(values, np.float32)
+    expected = np.argsort(-scores, kind="stable")
+    found = decode.strongest(scores, count)
+    np.testing.assert_array_equal(found, expected[: len(scores) if count < 0 else count])
+
+
 def test_a_descriptor_does_not_depend_on_the_other_points() -> None:
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(20, 30, 64)).astype(np.float32)
