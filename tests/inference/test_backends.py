@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,22 @@ def test_an_image_gives_the_same_bits_alone_and_in_a_batch(
             for one, many in zip(backend.run(images[index : index + 1]), together, strict=True):
                 assert (len(one), len(many)) == (1, 3)
                 np.testing.assert_array_equal(one[0], many[index])
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "torch"])
+def test_outputs_outlive_the_next_call_and_the_backend(name: str, weights: LoadedWeights) -> None:
+    """They are not copied out of the memory of what ran the network."""
+    backend = backend_of(weights, name, threads=1)
+    images = np.stack([PHOTOGRAPH[:64, :80], PHOTOGRAPH[200:264, 200:280]])[..., None]
+    images.flags.writeable = False
+    logits, dense = backend.run(images)
+    before = [maps.copy() for maps in (*logits, *dense)]
+    for _ in range(3):
+        backend.run(images[::-1].copy())
+    del backend
+    gc.collect()
+    for maps, copy in zip((*logits, *dense), before, strict=True):
+        np.testing.assert_array_equal(maps, copy)
 
 
 @pytest.mark.parametrize("norm", ["before_relu", "after_relu"])

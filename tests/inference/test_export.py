@@ -124,6 +124,7 @@ def test_decoding_in_the_graph_equals_ours_with_ties(
     rng = np.random.default_rng(seed)
     heatmaps = (rng.integers(0, levels + 1, (batch, 1, 24, 40)) / levels).astype(np.float32)
     dense = rng.normal(size=(batch, 16, 3, 5)).astype(np.float32)
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
     config = DecodeConfig(
         size=(24, 40),
         batch=batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from plain_decode import keypoints, logits_to_heatmap, maxima, refine, sample
 
 from cv_superpoint import decode
 from cv_superpoint.decode import _sum
+from cv_superpoint.features import make_keypoints
 from cv_superpoint.image import window_maximum
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -156,6 +158,26 @@ def test_the_strongest_are_those_of_a_stable_sort(values: list[float], count: in
     expected = np.argsort(-scores, kind="stable")
     found = decode.strongest(scores, count)
     np.testing.assert_array_equal(found, expected[: len(scores) if count < 0 else count])
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_keypoint_objects_are_those_of_the_constructor(levels: int, count: int) -> None:
+    rng = np.random.default_rng(count)
+    points, scores = rng.uniform(0, 5000, (count, 2)), rng.random(count)
+    octaves = rng.integers(0, levels, count).astype(np.int32)
+    sizes = (8 / np.array([0.7, 1.0, 1.4]))[octaves]
+    columns = [values.astype(np.float32) for values in (points, scores, sizes)]
+    rows = zip(*(values.tolist() for values in (*columns, octaves)), strict=True)
+    expected = [cv2.KeyPoint(*point, size, -1, score, one) for point, score, size, one in rows]
+
+    def fields(keypoint: cv2.KeyPoint) -> tuple[object, ...]:
+        names = ("pt", "size", "angle", "response", "octave", "class_id")
+        return tuple(getattr(keypoint, name) for name in names)
+
+    found = make_keypoints(*columns, octaves)
+    assert isinstance(found, tuple)
+    assert [fields(one) for one in found] == [fields(one) for one in expected]
 
 
 def test_a_descriptor_does_not_depend_on_the_other_points() -> None:
