@@ -181,7 +181,7 @@ def test_a_precision_that_needs_a_package_names_its_extra(
         ({"backend": "onnxruntime", "device": "fpga"}, "device must be 'auto', 'cpu'"),
         ({"backend": "torch", "device": "toaster"}, "device must be 'auto' or a torch device"),
         ({"device": "cuda:x"}, "device must be 'auto' or a torch device"),
-        ({"threads": 0}, "threads must be positive"),
+        ({"threads": 0}, "threads must be a whole number"),
     ],
 )
 def test_what_cannot_be_had_is_told(ask: dict[str, Any], message: str) -> None:
