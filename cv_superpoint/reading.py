@@ -87,10 +87,10 @@ def read_picture(
     return picture.pixels
 
 
-def picture_or_why(path: str | os.PathLike[str]) -> ByteArray | PictureError:
+def picture_or_why(path: str | os.PathLike[str], *, grey: bool = False) -> ByteArray | PictureError:
     """:func:`read_picture`, or its error as a value, for long lists that go on after one."""
     try:
-        return read_picture(path)
+        return read_picture(path, grey=grey)
     except PictureError as error:
         return error
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from cv_superpoint.cli.output import show_every_character
+from cv_superpoint.cli.output import DONE, PARTLY, settle, show_every_character
 from cv_superpoint.evaluation.run import main as evaluate
+from train.checks import check_run
 from train.config import RunConfig
 from train.recipes import RECIPES
 from train.reporting.preview.run import main as preview
@@ -71,14 +72,21 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, RunCo
     return known, config
 
 
-def run_stage(known: argparse.Namespace, config: RunConfig) -> None:
-    """Do what the command line asks for."""
+def run_stage(known: argparse.Namespace, config: RunConfig) -> int:
+    """Do what the command line asks for.
+
+    Returns:
+        Exit status: 0, or 3 where some pictures were left out of the photographs.
+    """
     run = Run(config, known.run_dir, known.images, known.start, known.shard)
+    check_run(run, known.stage, known.round)
     if known.stage in ("adapt", "joint"):
         getattr(run, known.stage)(known.round)
     else:
         getattr(run, known.stage)()
     run.report()
+    # torchrun would take it for a failure, and start again.
+    return PARTLY if run.left_out and distributed.world_size() == 1 else DONE
 
 
 def main() -> None:
@@ -88,7 +96,12 @@ def main() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         raise SystemExit(command(sys.argv[2:]))
     show_every_character()
-    known, config = parse()
+    try:
+        known, config = parse()
+    except BrokenPipeError:  # of the help, as in --help | head
+        raise SystemExit(DONE) from None
+    finally:
+        settle()
     if not torch.cuda.is_available():
         restart_with_settings()
     distributed.start()
@@ -96,7 +109,7 @@ def main() -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
-        run_stage(known, config)
+        status = run_stage(known, config)
     except (ValueError, OSError, FloatingPointError) as error:
         # What the user can act on is said in one line; anything else keeps its traceback.
         raise SystemExit(f"python -m train: {error}") from error
@@ -104,6 +117,8 @@ def main() -> None:
         raise SystemExit(130) from None
     finally:
         distributed.stop()
+        settle()
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -8,29 +8,40 @@ from typing import TypeVar
 
 import tyro
 
-from cv_superpoint.cli.output import show_every_character
+from cv_superpoint.cli.output import print_line, settle, show_every_character
 
 Config = TypeVar("Config")
 
 
 def run_command(
-    options: type[Config], work: Callable[[Config], object], prog: str, args: Sequence[str] | None
+    options: type[Config],
+    work: Callable[[Config], int | None],
+    prog: str,
+    args: Sequence[str] | None,
 ) -> int:
     """Read the options and do the work; input that cannot be used is said in one line.
 
     Args:
         options: A configuration; its docstring is the help.
-        work: What to do with it; raises ValueError or OSError where the user can help.
+        work: What to do with it; raises ValueError or OSError where the user can help. Returns the
+            exit status, None for 0.
         prog: The command's name.
         args: Arguments; those of the process if None.
 
     Returns:
-        Exit status: 0, or 2 where the input cannot be used.
+        Exit status: 0, 2 where the input cannot be used, 3 where some of it was left out.
     """
     show_every_character()
     try:
-        work(tyro.cli(options, args=args, prog=prog))
+        config = tyro.cli(options, args=args, prog=prog)
+    except BrokenPipeError:  # of the help, as in --help | head
+        return 0
+    finally:
+        settle()
+    try:
+        return work(config) or 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}", sys.stderr)
         return 2
-    return 0
+    finally:
+        settle()

@@ -51,6 +51,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        if self.held_out < 1:
+            raise ValueError(
+                f"held_out must be at least 1, got {self.held_out}: photographs that are not "
+                "trained on watch the run"
+            )
         if self.magicpoint.data.colour != self.adapt.images.colour:
             raise ValueError(
                 "drawings and photographs must both be in colour or both grey: set both "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from cv_superpoint.files import replace_file
 from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import save_weights
-from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning import checkpoint
 from train.learning.detect import SCORE_RADIUS, detect
 from train.learning.model import TrainingNetwork
@@ -50,15 +53,21 @@ def recommended_threshold(
 ) -> float:
     """The score above which the median photograph has ``wanted`` keypoints (NMS 4)."""
     scores = []
-    order = np.random.default_rng(3).permutation(len(images))[:CALIBRATION_IMAGES]
-    for position in order:
-        image = to_tensor(load_image(images[position], sizes))[None]
+    order = np.random.default_rng(3).permutation(len(images))
+    paths = (images[position] for position in order)
+    for photo in islice(load_readable(paths, sizes), CALIBRATION_IMAGES):
+        image = to_tensor(photo)[None]
         scores.append(detect(network, image, 1e-4, describe=False)[0].scores)
     return median_threshold(scores, wanted)
 
 
 def export(
-    stage: Path, target: Path, images: list[Path], sizes: ImageConfig, recipe: dict[str, Any]
+    stage: Path,
+    target: Path,
+    images: list[Path],
+    sizes: ImageConfig,
+    recipe: dict[str, Any],
+    left_out: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``target`` (safetensors) and its description (JSON) beside it.
 
@@ -68,6 +77,7 @@ def export(
         images: Photographs on which the recommended threshold is chosen.
         sizes: Their working size.
         recipe: Configuration of the run, for the description.
+        left_out: Name of each picture that was not among the photographs, and why.
     """
     network = network_of(stage)
     threshold = round(recommended_threshold(network, images, sizes, KEYPOINTS), 5)
@@ -80,6 +90,7 @@ def export(
         "score_radius": SCORE_RADIUS,
         "stages": _history(stage.parent),
         "photographs": len(images),
+        "left_out": dict(left_out or {}),
         "labelled_photographs": len(list(stage.parent.glob("labels/*/*.npy"))),
         "commit": commit,
         "torch": torch.__version__,
@@ -95,9 +106,8 @@ def export(
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
     )
-    target.with_suffix(".json").write_text(
-        json.dumps(description, indent=2, default=str) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(description, indent=2, default=str) + "\n"
+    replace_file(target.with_suffix(".json"), text.encode())
 
 
 def _history(run_dir: Path) -> dict[str, dict[str, Any]]:

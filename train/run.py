@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import sys
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cv_superpoint.cli.output import print_line
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
-from cv_superpoint.network import SuperPointNet
+from cv_superpoint.network import CELL_SIZE, SuperPointNet
 from cv_superpoint.weights import load_weights
 from train.config import RunConfig
-from train.data.images import list_images, load_image, to_tensor
+from train.data.images import load_readable, to_tensor
+from train.data.photographs import Photographs, look_at
 from train.export import export, folded_network
 from train.learning import checkpoint
 from train.learning.loop import Trainer
@@ -22,6 +27,7 @@ from train.learning.model import TrainingNorm, from_folded, unfold_batchnorm
 from train.reporting.preview import save_drawings
 from train.reporting.summary import write_report
 from train.runtime import distributed
+from train.settings import RunSettings
 from train.stages.adapt import adapt, cache_folder, read_labels
 from train.stages.joint import Joint, JointConfig
 from train.stages.magicpoint import MagicPoint
@@ -55,11 +61,13 @@ class Run:
         self.run_dir = run_dir
         self.folder = images
         self.start = start
+        self.settings = RunSettings.read(run_dir)
+        self._found: Photographs | None = None
         self.shard = shard or (distributed.rank(), distributed.world_size())
 
     def all(self) -> None:
         """Every stage in turn."""
-        if self.start is None and self.config.teacher is None:
+        if not self.starts_from_weights:
             self.magicpoint()
         for round_ in range(1, self.config.rounds + 1):
             self.adapt(round_)
@@ -69,6 +77,25 @@ class Run:
         if distributed.rank() == 0:
             self.export()
             self.evaluate()
+
+    def stages(self) -> list[str]:
+        """Names of the checkpoints of all stages, in their order."""
+        rounds = [joint_name(round_) for round_ in range(1, self.config.rounds + 1)]
+        return ["magicpoint", *rounds, *(["refine"] if self.config.refinement else [])]
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether there is no stage magicpoint."""
+        return self.start is not None or self.config.teacher is not None
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Pictures that are none of the photographs, by name, and why; none before a look."""
+        return {} if self._found is None else dict(self._found.left_out)
+
+    def path(self, name: str) -> Path:
+        """Of a stage's checkpoint."""
+        return self.run_dir / f"{name}.pt"
 
     def report(self) -> None:
         """Gather curves and pictures of what was run so far in one file."""
@@ -103,7 +130,9 @@ class Run:
         source = self.last_stage()
         target = "magicpoint" if source.stem == "magicpoint" else "superpoint"
         path = self.run_dir / f"{target}.safetensors"
-        export(source, path, self.split()[0], self.config.adapt.images, asdict(self.config))
+        recipe = self.settings.recipe(asdict(self.config))
+        images, sizes = self.split()[0], self.config.adapt.images
+        export(source, path, images, sizes, recipe, self.left_out)
         log.info("wrote %s", path)
 
     def evaluate(self) -> None:
@@ -112,45 +141,65 @@ class Run:
         if not weights.exists():
             raise ValueError(f"{weights} is missing; run the stage export first")
         held_out = self.split()[1]
-        folder = self.folder or self.run_dir / "drawings"
+        folder = self.photographs().folder
         report = evaluate(
             EvaluateConfig(
                 data=folder,
                 protocol="warp",
                 weights=str(weights),
-                only=tuple(path.relative_to(folder).as_posix() for path in held_out),
+                # Names, not patterns: "a[1].jpg" is a file.
+                only=tuple(glob.escape(path.relative_to(folder).as_posix()) for path in held_out),
                 out=self.run_dir / "evaluation",
             )
         )
-        print(report.to_markdown())
+        print_line(report.to_markdown(), sys.stdout)
 
-    def photographs(self) -> list[Path]:
-        """The user's images, or drawings in their place."""
-        if self.folder is not None:
-            return list_images(self.folder)
+    def photographs(self) -> Photographs:
+        """The user's images, or drawings in their place, looked at once."""
+        if self._found is None:
+            folder = self.folder or self._draw()
+            if distributed.rank() > 0:
+                distributed.wait()  # the first reads them, the others what it found
+            self._found = look_at(folder, self.run_dir / "photographs.json", self.run_dir)
+            if distributed.rank() == 0:
+                distributed.wait()
+        return self._found
+
+    def _draw(self) -> Path:
         folder = self.run_dir / "drawings"
-        sizes = self.config.adapt.images
-        data = replace(
-            self.config.magicpoint.data, size=(sizes.shorter_side, sizes.shorter_side * 4 // 3)
-        )
+        side = self.config.adapt.images.shorter_side
+        # Whole cells; those that this cuts off come back when the drawings are read.
+        size = (-(-side // CELL_SIZE) * CELL_SIZE, side * 4 // 3 // CELL_SIZE * CELL_SIZE)
+        data = replace(self.config.magicpoint.data, size=size)
         save_drawings(folder, self.config.seed + 1, self.config.drawings, data)
-        return list_images(folder)
+        return folder
 
     def split(self) -> tuple[list[Path], list[Path]]:
         """Photographs to train on, and those held out to watch the run."""
-        paths = self.photographs()
-        order = np.random.default_rng((self.config.seed, 3)).permutation(len(paths))
-        shuffled = [paths[position] for position in order]
-        return shuffled[self.config.held_out :], shuffled[: self.config.held_out]
+        found = self.photographs()
+        names = list(found.contents)
+        order = np.random.default_rng((self.config.seed, 3)).permutation(len(names))
+        shuffled = [names[position] for position in order]
+        held_out = shuffled[: self.config.held_out]
+        if any(self.path(name).exists() for name in self.stages()[1:]):
+            # Once training has begun they stay the same, whatever becomes of the others.
+            held_out = [
+                name for name in self.settings.held_out if name in found.contents
+            ] or held_out
+        kept = set(held_out)
+        return (
+            [found.folder / name for name in shuffled if name not in kept],
+            [found.folder / name for name in held_out],
+        )
 
     def detector(self, round_: int) -> SuperPointNet:
         """The folded network that labels the photographs of a round."""
         if round_ > 1:
-            return folded_network(self._path(joint_name(round_ - 1)))
+            return folded_network(self.path(joint_name(round_ - 1)))
         labels_first = self.config.teacher or self.start
         if labels_first is not None:
             return load_weights(labels_first).net
-        return folded_network(self._path("magicpoint"))
+        return folded_network(self.path("magicpoint"))
 
     def last_stage(self) -> Path:
         """Checkpoint of the stage that came furthest.
@@ -160,12 +209,9 @@ class Run:
         """
         rounds = [joint_name(k) for k in range(self.config.rounds, 0, -1)]
         for name in ("refine", *rounds, "magicpoint"):
-            if self._path(name).exists():
-                return self._path(name)
+            if self.path(name).exists():
+                return self.path(name)
         raise ValueError(f"nothing to export in {self.run_dir}; train first")
-
-    def _path(self, name: str) -> Path:
-        return self.run_dir / f"{name}.pt"
 
     def _before(self, round_: int, norm: TrainingNorm) -> dict[str, Tensor] | None:
         """The weights that joint training of a round starts from; None to start from nothing."""
@@ -179,8 +225,8 @@ class Run:
         if norm == "none":
             return from_folded(net).state_dict()
         sizes = self.config.adapt.images
-        paths = self.split()[0][:CALIBRATION_IMAGES]
-        images = [to_tensor(load_image(path, sizes)) for path in paths]
+        read = islice(load_readable(self.split()[0], sizes), CALIBRATION_IMAGES)
+        images = [to_tensor(image) for image in read]
         h, w = np.min([image.shape[1:] for image in images], axis=0)
         batch = torch.stack([image[:, :h, :w] for image in images]).float() / 255
         return unfold_batchnorm(net, batch).state_dict()
@@ -188,8 +234,8 @@ class Run:
     def _stage_weights(self, name: str, norm: TrainingNorm) -> dict[str, Tensor]:
         """The averaged weights of a stage, folded where the next one has no normalisation."""
         if norm == "none":
-            return from_folded(folded_network(self._path(name))).state_dict()
-        return checkpoint.weights_of(checkpoint.load(self._path(name)))
+            return from_folded(folded_network(self.path(name))).state_dict()
+        return checkpoint.weights_of(checkpoint.load(self.path(name)))
 
     def _train_joint(
         self, stage: JointConfig, round_: int, name: str, start: dict[str, Tensor] | None

@@ -29,20 +29,20 @@ class Output:
     def say(self, text: str) -> None:
         """A line for people."""
         if not self.json:
-            _print(text, sys.stdout)
+            print_line(text, sys.stdout)
 
     def warn(self, text: str) -> None:
         """A line on standard error."""
-        _print(f"warning: {shown(text)}", sys.stderr)
+        print_line(f"warning: {shown(text)}", sys.stderr)
 
     def result(self, record: dict[str, Any]) -> None:
         """The object for machines."""
         if self.json:
-            _print(json.dumps(record), sys.stdout)
+            print_line(json.dumps(record), sys.stdout)
 
     def fail(self, text: str) -> None:
         """An error in one line."""
-        _print(f"error: {shown(text)}", sys.stderr)
+        print_line(f"error: {shown(text)}", sys.stderr)
         self.result({"error": text})
 
     def left_out(self, pictures: Iterable[object], own: Sequence[object] = ()) -> None:
@@ -70,8 +70,8 @@ def is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _print(text: str, stream: TextIO | None) -> None:
-    """Print a line; one that nobody reads, as after ``| head``, is no error."""
+def print_line(text: str, stream: TextIO | None) -> None:
+    """Print lines; those that nobody reads, as after ``| head``, are no error."""
     if stream is None:  # closed before we started
         return
     encoding = stream.encoding or "utf-8"

@@ -13,10 +13,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from cv_superpoint.evaluation.metrics import Array
+from cv_superpoint.reading import read_picture
 
 Kind = Literal["illumination", "viewpoint", "warp", "other"]
 
@@ -150,12 +150,9 @@ def read_grey(path: Path) -> Array:
     """Read an image as (H, W) uint8.
 
     Raises:
-        ValueError: If the file cannot be decoded.
+        PictureError: If the file cannot be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError(f"cannot read {path} as an image; restore or remove the file")
-    return image
+    return read_picture(path, grey=True)
 
 
 def _find_image(folder: Path, number: int) -> Path | None:

@@ -12,18 +12,21 @@ and prints the matching score and the share of homographies within 3 px for each
 
 from __future__ import annotations
 
+import logging
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from cv_superpoint.evaluation.datasets import ImagePair, read_grey
+from cv_superpoint.cli.output import print_line
+from cv_superpoint.evaluation.datasets import ImagePair
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import evaluate_pairs
 from cv_superpoint.evaluation.metrics import Array
@@ -35,6 +38,8 @@ from cv_superpoint.evaluation.warps import WarpedPhotographs
 from cv_superpoint.files import replace_file
 from train.command import run_command
 from train.geometry.homography import smoothed
+
+logger = logging.getLogger(__name__)
 
 Respect = Literal["rotation", "scale", "blur", "night"]
 
@@ -150,10 +155,9 @@ def limits(config: LimitsConfig) -> str:
         ValueError: If a detector or the data cannot be used.
     """
     source = WarpedPhotographs(root=config.data)
-    photographs = [
-        (path.relative_to(config.data).as_posix(), read_grey(path))
-        for path in source.paths[: config.photographs]
-    ]
+    photographs = list(islice(source.photographs(), config.photographs))
+    for each in source.left_out:
+        logger.warning("left out: %s: %s", each.name, each.reason)
     protocol = PROTOCOLS["warp"]
     finders: dict[str, Callable[[Any], Any]] = {
         name: partial(detect, build_detector(name, quota=protocol.quota, weights=config.weights))
@@ -185,7 +189,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _print_tables(config: LimitsConfig) -> None:
     text = limits(config)
-    print(text)
+    print_line(text, sys.stdout)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         replace_file(config.out / "limits.md", f"{text}\n".encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from cv_superpoint.evaluation.datasets import Skipped
 from cv_superpoint.evaluation.measure import PairResult
 from cv_superpoint.evaluation.statistics import Estimate, accuracy, area_under_curve, estimate
+from cv_superpoint.files import write_file
 
 Summary = dict[str, dict[str, Estimate]]
 """Subset ("all", "viewpoint", ...) -> measure -> its value."""
@@ -107,6 +109,7 @@ class Report:
         summaries: Per detector.
         results: Per detector, one record per pair or image.
         skipped: What the reader left out.
+        left_out: Those of them that are images, but cannot be read.
     """
 
     protocol: str
@@ -115,6 +118,7 @@ class Report:
     summaries: Mapping[str, Summary]
     results: Mapping[str, Sequence[Mapping[str, Any]]]
     skipped: Sequence[Skipped] = ()
+    left_out: Sequence[Skipped] = ()
 
     def to_json(self) -> str:
         """One JSON document; what could not be measured, or is infinite, is null."""
@@ -178,16 +182,17 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write results.json, results.md and pairs.csv into a folder, made if missing."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(self.to_json(), encoding="utf-8")
-        (folder / "results.md").write_text(self.to_markdown(), encoding="utf-8")
-        with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            fields = list(next(iter(self.results.values()))[0])
-            writer.writerow(["protocol", "detector", *fields])
-            for label, records in self.results.items():
-                for record in records:
-                    writer.writerow([self.protocol, label, *(record[key] for key in fields)])
+        rows = io.StringIO()
+        writer = csv.writer(rows)
+        fields = list(next(iter(self.results.values()))[0])
+        writer.writerow(["protocol", "detector", *fields])
+        for label, records in self.results.items():
+            for record in records:
+                writer.writerow([self.protocol, label, *(record[key] for key in fields)])
+        texts = {"results.json": self.to_json(), "results.md": self.to_markdown()}
+        for name, text in (texts | {"pairs.csv": rows.getvalue()}).items():
+            # Names of pairs come from files, which may have names that are no UTF-8.
+            write_file(folder / name, text.encode("utf-8", "backslashreplace"))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

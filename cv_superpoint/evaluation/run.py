@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import cv2
 
+from cv_superpoint.cli.output import DONE, PARTLY, print_line
 from cv_superpoint.evaluation import figures
 from cv_superpoint.evaluation.datasets import HPatches, PairSource
 from cv_superpoint.evaluation.detectors import build_detector, split_names
@@ -114,6 +116,8 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
     else:
         source = _source(config, protocol)
         results = _run_pairs(source, finders, protocol, config)
+        if not all(results.values()):
+            raise ValueError(f"{config.data}: none of the images that are asked for can be read")
         report = _report(config, protocol, source, results)
     if config.out is not None:
         report.write(config.out)
@@ -185,6 +189,7 @@ def _report(
             for label, found in results.items()
         },
         skipped=source.skipped,
+        left_out=source.left_out if isinstance(source, WarpedPhotographs) else (),
     )
 
 
@@ -213,7 +218,7 @@ def _draw_bars(folder: Path, report: Report) -> None:
     for subset in next(iter(report.summaries.values())):
         title = f"{report.protocol}, {subset}"
         picture = figures.draw_bars(title, report.summaries, report.columns, subset)
-        write_picture(folder / f"bars_{subset}.png", picture)
+        write_picture(folder / f"bars_{subset}.png", picture, made="drawing")
 
 
 def _draw_pairs(
@@ -233,7 +238,8 @@ def _draw_pairs(
             if result.name == pair.name:
                 picture = figures.draw_matches(pair, result, finders[label], protocol)
                 name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
-                write_picture(folder / f"matches_{name}_{which}.png", picture)
+                path = folder / f"matches_{name}_{which}.png"
+                write_picture(path, picture, made="drawing")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -241,8 +247,9 @@ def main(args: Sequence[str] | None = None) -> int:
     return run_command(EvaluateConfig, _print_tables, "python -m train evaluate", args)
 
 
-def _print_tables(config: EvaluateConfig) -> None:
+def _print_tables(config: EvaluateConfig) -> int:
     report = evaluate(config)
-    print(report.to_markdown())
+    print_line(report.to_markdown(), sys.stdout)
     if config.per_pair and config.protocol != "synthetic":
-        print(report.pairs_markdown())
+        print_line(report.pairs_markdown(), sys.stdout)
+    return PARTLY if report.left_out else DONE

@@ -16,10 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cv_superpoint.evaluation.datasets import ImagePair, Skipped, read_grey
+from cv_superpoint.errors import PictureError
+from cv_superpoint.evaluation.datasets import ImagePair, Skipped
 from cv_superpoint.evaluation.metrics import Array, Size
-
-_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from cv_superpoint.files.listing import list_pictures
+from cv_superpoint.reading import picture_or_why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ class WarpedPhotographs:
         root: Folder, searched with its subfolders.
         config: What to draw.
         only: Glob patterns of relative names; images that match none are passed over.
+        left_out: Images that cannot be read; some only show when the pairs are made.
 
     Raises:
         ValueError: If there is no image.
@@ -84,30 +86,47 @@ class WarpedPhotographs:
     only: tuple[str, ...] = ()
     paths: list[Path] = field(default_factory=list, init=False, repr=False)
     skipped: list[Skipped] = field(default_factory=list, init=False, repr=False)
+    left_out: list[Skipped] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
             raise ValueError(f"{self.root} is not a folder; give one that holds photographs")
-        for path in sorted(self.root.rglob("*")):
-            name = path.relative_to(self.root).as_posix()
-            if self.only and not any(fnmatch(name, pattern) for pattern in self.only):
-                continue
-            if path.suffix.lower() in _SUFFIXES:
-                self.paths.append(path)
-            elif path.is_file():
-                self.skipped.append(Skipped(name, "not an image"))
+        listing = list_pictures([self.root])
+        self.paths.extend(path for path, name in listing.pictures if self._is_wanted(name))
+        others = (name for _, name in listing.others if self._is_wanted(name))
+        self.skipped.extend(Skipped(name, "not an image") for name in others)
+        for each in listing.left_out:
+            if self._is_wanted(each.name):
+                self._leave_out(each.name, each.why)
         if not self.paths:
-            raise ValueError(f"no image in {self.root}; expected {', '.join(sorted(_SUFFIXES))}")
+            raise ValueError(f"no image in {self.root} that is asked for")
+
+    def _is_wanted(self, name: str) -> bool:
+        return not self.only or any(fnmatch(name, pattern) for pattern in self.only)
+
+    def _leave_out(self, name: str, why: str) -> None:
+        entry = Skipped(name, why)
+        if entry not in self.left_out:  # the pairs are made more than once
+            self.left_out.append(entry)
+            self.skipped.append(entry)
 
     def __len__(self) -> int:
         return len(self.paths) * self.config.pairs_per_image
 
     def __iter__(self) -> Iterator[ImagePair]:
-        for path in self.paths:
-            name = path.relative_to(self.root).as_posix()
-            photograph = read_grey(path)
+        for name, photograph in self.photographs():
             for number in range(self.config.pairs_per_image):
                 yield warp_pair(photograph, name, number, self.config)
+
+    def photographs(self) -> Iterator[tuple[str, Array]]:
+        """Relative name and (H, W) uint8 image of each that can be read."""
+        for path in self.paths:
+            name = path.relative_to(self.root).as_posix()
+            photograph = picture_or_why(path, grey=True)
+            if isinstance(photograph, PictureError):
+                self._leave_out(name, str(photograph).removeprefix(f"{path}: "))
+            else:
+                yield name, photograph
 
 
 def warp_pair(photograph: Array, name: str, number: int, config: WarpConfig) -> ImagePair:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import require
 from cv_superpoint.features import Features
+from cv_superpoint.files import WriteError, replacing
 from cv_superpoint.interop.checks import (
     Matches,
     Pair,
@@ -227,15 +228,13 @@ def _replacing(path: Path) -> Iterator[Path]:
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else "is to be in a folder that is not there"
         raise StoreError(f"{path} {what}; name a file in a folder that is")
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
     try:
-        if path.exists():
-            _copy(path, part)
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        with replacing(path) as part:
+            if path.exists():
+                _copy(path, part)
+            yield part
+    except WriteError as error:
+        raise StoreError(str(error)) from error
 
 
 def _check(path: Path) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cv_superpoint.errors import require
 from cv_superpoint.features import CELL_DIAMETER, Features
+from cv_superpoint.files import WriteError, replacing
 from cv_superpoint.interop.checks import (
     Matches,
     Pair,
@@ -257,18 +258,15 @@ def _why(path: str | os.PathLike[str], error: OSError) -> str:
 @contextmanager
 def _replacing(path: str | os.PathLike[str]) -> Iterator[Any]:
     """A new file that takes the place of ``path`` when all is written."""
-    target = Path(path)
-    part = target.with_name(f"{target.name}.part")
     try:
-        with opened(part, "w") as file:
+        with replacing(path) as part, opened(part, "w") as file:
             yield file
-        os.replace(part, target)
-    except OSError as error:
+    except WriteError as error:
+        raise StoreError(str(error)) from error
+    except OSError as error:  # of the HDF5 library
         raise StoreError(
-            f"cannot write {target}: {error}; does its folder exist, and is there room on the disk?"
+            f"cannot write {os.fspath(path)}: {error}; is there room on the disk?"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _some(names: list[str]) -> str:

@@ -9,7 +9,8 @@ from skimage import data
 from cv_superpoint import backends
 from cv_superpoint.backends import cache
 from cv_superpoint.network import NetworkConfig, SuperPointNet, logits_to_heatmap
-from train.data.images import ImageConfig, list_images, load_image
+from train.data.images import ImageConfig, load_image
+from train.data.photographs import look_at
 from train.stages.adapt import (
     AdaptConfig,
     adapt,
@@ -64,7 +65,7 @@ def photographs(tmp_path: Path) -> list[Path]:
     cv2.imwrite(str(folder / "camera.png"), data.camera())
     cv2.imwrite(str(folder / "coffee.JPG"), data.coffee()[..., ::-1])
     (folder / "notes.txt").write_text("not an image", encoding="utf-8")
-    return list_images(tmp_path / "photographs")
+    return look_at(tmp_path / "photographs", tmp_path / "seen.json", tmp_path).paths
 
 
 def test_labels_are_cached_by_weights_settings_and_content(
@@ -102,8 +103,8 @@ def test_photographs_are_grey_and_fit_the_cells(photographs: list[Path]) -> None
 
 
 def test_empty_folder_and_broken_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no images below"):
-        list_images(tmp_path)
+    with pytest.raises(ValueError, match="there is no picture in this folder"):
+        look_at(tmp_path, tmp_path / "seen.json", tmp_path)
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.png"):
         load_image(tmp_path / "broken.png", CONFIG.images)

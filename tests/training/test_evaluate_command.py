@@ -82,7 +82,7 @@ def test_the_reader_says_what_is_wrong(tmp_path, hpatches):
     with pytest.raises(ValueError, match=r"no HPatches sequence in .*v_headless: no image 1"):
         HPatches(root=hpatches, only=("v_headless",))
     (hpatches / "v_shift" / "2.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"cannot read .*2\.png"):
+    with pytest.raises(ValueError, match=r"2\.png: not a picture that OpenCV can read"):
         list(HPatches(root=hpatches, only=("v_shift",)))
 
 

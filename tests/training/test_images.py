@@ -7,8 +7,9 @@ import skimage.data
 import torch
 
 from cv_superpoint.image import to_channels
-from train.data.images import ImageConfig, list_images, load_image, to_tensor
+from train.data.images import ImageConfig, load_image, to_tensor
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
+from train.data.photographs import look_at
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_photographs_are_cut_to_working_size(
     wide = tmp_path / "wide.png"
     cv2.imwrite(str(wide), np.hstack([bgr, bgr]))
     assert load_image(wide, sizes).shape == shape
-    assert len(list_images(tmp_path)) == 4
+    assert len(look_at(tmp_path, tmp_path / "seen.json", tmp_path)) == 4
 
 
 def test_colour_is_what_inference_feeds_the_network(tmp_path: Path, bgr: np.ndarray) -> None:
@@ -63,5 +64,3 @@ def test_unreadable_photograph_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"broken\.png"):
         load_image(path, ImageConfig())
-    with pytest.raises(ValueError, match="no images below"):
-        list_images(tmp_path / "nothing")

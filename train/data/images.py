@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cv_superpoint.errors import PictureError
 from cv_superpoint.network import CELL_SIZE
+from cv_superpoint.reading import load_picture
 
-SUFFIXES = {
-    *(".bmp", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
-    *(".tif", ".tiff", ".webp"),
-}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +34,12 @@ class ImageConfig:
     longest_side: int = 360
     colour: bool = False
 
-
-def list_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise ValueError(f"no images below {folder}; known formats: {', '.join(sorted(SUFFIXES))}")
-    return paths
+    def __post_init__(self) -> None:
+        if not CELL_SIZE <= self.shorter_side <= self.longest_side:
+            raise ValueError(
+                f"shorter_side must be at least {CELL_SIZE} and at most longest_side, got "
+                f"{self.shorter_side} and {self.longest_side}"
+            )
 
 
 def load_image(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8]:
@@ -57,11 +54,9 @@ def load_image(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8]:
         of 8.
 
     Raises:
-        ValueError: If OpenCV cannot read it.
+        PictureError: If it cannot be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR if config.colour else cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ValueError(f"cannot read {path} as an image; convert or remove it")
+    image: npt.NDArray[Any] = load_picture(path, grey=not config.colour).pixels
     if config.colour:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     factor = config.shorter_side / min(image.shape[:2])
@@ -71,6 +66,36 @@ def load_image(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8]:
     h, w = (min(n, config.longest_side) // CELL_SIZE * CELL_SIZE for n in image.shape[:2])
     top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
     return np.ascontiguousarray(image[top : top + h, left : left + w], dtype=np.uint8)
+
+
+def load_or_none(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8] | None:
+    """:func:`load_image`; None, and a warning, for a photograph that cannot be read any more.
+
+    Those that could not be read when the run began are not among its photographs.
+    """
+    try:
+        return load_image(path, config)
+    except PictureError as error:
+        tell_once(error)
+        return None
+
+
+def load_readable(paths: Iterable[Path], config: ImageConfig) -> Iterator[npt.NDArray[np.uint8]]:
+    """The photographs that :func:`load_or_none` can read."""
+    for path in paths:
+        image = load_or_none(path, config)
+        if image is not None:
+            yield image
+
+
+def tell_once(error: PictureError) -> None:
+    """Warn of a photograph that cannot be read any more, once in a process."""
+    if str(error) not in _TOLD:
+        _TOLD.add(str(error))
+        log.warning("%s; the run goes on without it", error)
+
+
+_TOLD: set[str] = set()
 
 
 def to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:

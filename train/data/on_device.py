@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment_batch import blur, photometric_batch
-from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.images import ImageConfig, load_or_none, to_tensor
 from train.data.labels import DUSTBIN
 from train.data.pairs import LabelledImage, PairConfig, draw, photograph
 from train.geometry.homography import Matrix, sample_homographies, smoothing
@@ -82,7 +82,11 @@ class DevicePairs:
         self.device = torch.device(device)
         self.rank, self.world_size = rank, world_size
         with ThreadPoolExecutor() as pool:
-            photos = list(pool.map(lambda image: to_tensor(load_image(image.path, sizes)), images))
+            read = list(pool.map(lambda image: load_or_none(image.path, sizes), images))
+            images = [image for image, photo in zip(images, read, strict=True) if photo is not None]
+            if not images:
+                raise ValueError(f"none of the {len(read)} photographs can be read any more")
+            photos = [to_tensor(photo) for photo in read if photo is not None]
             drawings = range(DRAWINGS if config.drawings else 0)
             drawn = list(pool.map(lambda index: draw(seed, index, sizes, config), drawings))
         photos += [to_tensor(image) for image, _ in drawn]

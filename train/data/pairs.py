@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from cv_superpoint.network import CELL_SIZE
 from train.data.augment import Image, PhotometricConfig, photometric
-from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.images import ImageConfig, load_or_none, to_tensor
 from train.data.labels import labels_from_points, one_per_cell, valid_cells
 from train.data.synthetic import SyntheticConfig, draw_sample
 from train.geometry.homography import (
@@ -77,6 +77,8 @@ class PairConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.drawings <= 1:
             raise ValueError(f"drawings must be a share in [0, 1], got {self.drawings}")
+        if min(self.size) < CELL_SIZE or any(side % CELL_SIZE for side in self.size):
+            raise ValueError(f"size must be multiples of {CELL_SIZE}, got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,19 @@ class WarpedPairs(Dataset[dict[str, Tensor]]):
             photo, keypoints = draw(self.seed, index, self.sizes, self.config)
             first, second = make_pair(rng, photo, keypoints, self.config)
             return replace(first, drawn=True), replace(second, drawn=True), rng
-        chosen = self.images[photograph(self.seed, index, len(self.images))]
-        photo = load_image(chosen.path, self.sizes)
-        return *make_pair(rng, photo, chosen.keypoints, self.config), rng
+        photo, keypoints = self._photograph(index)
+        return *make_pair(rng, photo, keypoints, self.config), rng
+
+    def _photograph(self, index: int) -> tuple[Image, npt.NDArray[np.float32]]:
+        """The photograph of pair ``index``, or the next that can be read, and its keypoints."""
+        first = photograph(self.seed, index, len(self.images))
+        count = len(self.images)
+        for step in range(count):
+            chosen = self.images[(first + step) % count]
+            photo = load_or_none(chosen.path, self.sizes)
+            if photo is not None:
+                return photo, chosen.keypoints
+        raise ValueError(f"none of the {count} photographs can be read any more")
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         first, second, rng = self.views(index)

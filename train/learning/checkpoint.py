@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cv_superpoint.files.writing import make_folder, replacing
+
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint beside its place and move it there; a reader never sees half a file.
@@ -20,16 +22,9 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         state: Tensors, numbers, strings and containers of these.
         path: Final place; the last good checkpoint stays there until the new one is complete.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    make_folder(path.parent)
+    with replacing(path) as part, part.open("wb") as file:
+        torch.save(state, file)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from cv_superpoint.evaluation import metrics
 from cv_superpoint.evaluation.statistics import accuracy, finite_mean
 from train.data.augment import Image, PhotometricConfig, photometric
-from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.images import ImageConfig, load_readable, to_tensor
 from train.geometry.homography import HomographyConfig, Matrix, sample_homography, warp_image
 from train.learning.detect import Detections, detect
 from train.learning.model import TrainingNetwork
@@ -54,15 +55,20 @@ class WarpedPair:
 def fixed_pairs(
     paths: list[Path], sizes: ImageConfig, config: ValidationConfig
 ) -> list[WarpedPair]:
-    """The validation pairs of the first photographs."""
+    """The validation pairs of the first photographs.
+
+    Raises:
+        ValueError: If none of them can be read.
+    """
     pairs = []
-    for index, path in enumerate(paths[: config.pairs]):
+    for index, image in enumerate(islice(load_readable(paths, sizes), config.pairs)):
         rng = np.random.default_rng((config.seed, index))
-        image = load_image(path, sizes)
         size = (image.shape[0], image.shape[1])
         homography = sample_homography(rng, size, config.homography)
         warped = warp_image(image, homography, size, border=cv2.BORDER_CONSTANT)
         pairs.append(WarpedPair(image, photometric(rng, warped, config.photometric), homography))
+    if paths and not pairs:
+        raise ValueError(f"none of the {len(paths)} photographs that are held out can be read")
     return pairs
 
 

@@ -11,12 +11,14 @@ import base64
 import html
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from cv_superpoint.cli.output import print_line
 from cv_superpoint.files import replace_file
 from train.command import run_command
 from train.reporting.curves import Point, draw_curve
@@ -198,7 +200,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Write the report and print its path; see :func:`train.command.run_command`."""
     return run_command(
         SummaryConfig,
-        lambda options: print(write_report(options.run_dir)),
+        lambda options: print_line(str(write_report(options.run_dir)), sys.stdout),
         "python -m train.reporting.summary",
         args,
     )

@@ -23,11 +23,13 @@ import torch
 
 from cv_superpoint.backends import choose, make_backend
 from cv_superpoint.decode import logits_to_heatmap
+from cv_superpoint.errors import PictureError
 from cv_superpoint.files import replace_file
+from cv_superpoint.files.entries import read_file
 from cv_superpoint.network import SuperPointNet
 from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
 from cv_superpoint.weights import LoadedWeights
-from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.images import ImageConfig, load_image, tell_once, to_tensor
 from train.data.on_device import warp_batch
 from train.data.pairs import LabelledImage
 from train.geometry.homography import (
@@ -218,8 +220,12 @@ def cache_folder(run_dir: Path, net: SuperPointNet, config: AdaptConfig, seed: i
 
 
 def label_file(folder: Path, image: Path) -> Path:
-    """The label file of an image, found by the image's content."""
-    return folder / f"{hashlib.sha256(image.read_bytes()).hexdigest()[:24]}.npy"
+    """The label file of an image, found by the image's content.
+
+    Raises:
+        PictureError: If the image cannot be read.
+    """
+    return folder / f"{hashlib.sha256(read_file(image)).hexdigest()[:24]}.npy"
 
 
 def adapt(
@@ -254,24 +260,21 @@ def adapt(
     order = np.random.default_rng((seed, 2)).permutation(len(paths))
     order = order[shard[0] :: shard[1]]
     for done, position in enumerate(order):
-        target = label_file(folder, paths[position])
-        if read_label(target) is not None:
+        try:
+            target = label_file(folder, paths[position])
+            if read_label(target) is not None:
+                continue
+            seconds = time.perf_counter() - started
+            if config.minutes and seconds > 60 * config.minutes:
+                log.info("out of time: %d of %d photographs are labelled", done, len(order))
+                break
+            image = load_image(paths[position], config.images)
+        except PictureError as error:
+            tell_once(error)
             continue
-        seconds = time.perf_counter() - started
-        if config.minutes and seconds > 60 * config.minutes:
-            log.info("out of time: %d of %d photographs are labelled", done, len(order))
-            break
-        image = load_image(paths[position], config.images)
         rng = np.random.default_rng((seed, int(position)))
         views = sample_views(rng, (image.shape[0], image.shape[1]), config)
-        heatmap = label(image, views)
-        # Averages over views are smooth: their maximum says as much as a window around it.
-        points, scores = points_of_heatmap(
-            heatmap, config.threshold, config.most_points, score_radius=0
-        )
-        file = io.BytesIO()
-        np.save(file, np.column_stack([points, scores]).astype(np.float32))
-        replace_file(target, file.getvalue())
+        _write_label(target, label(image, views), config)
         new += 1
         if new % 25 == 0:
             speed = new / (time.perf_counter() - started)
@@ -283,6 +286,16 @@ def adapt(
                 done + 1, len(order), speed, left / 60,
             )  # fmt: skip
     return folder
+
+
+def _write_label(target: Path, heatmap: Heatmap, config: AdaptConfig) -> None:
+    # Averages over views are smooth: their maximum says as much as a window around it.
+    points, scores = points_of_heatmap(
+        heatmap, config.threshold, config.most_points, score_radius=0
+    )
+    file = io.BytesIO()
+    np.save(file, np.column_stack([points, scores]).astype(np.float32))
+    replace_file(target, file.getvalue())
 
 
 def read_label(file: Path) -> npt.NDArray[np.float32] | None:
@@ -303,8 +316,15 @@ def read_labels(folder: Path, paths: list[Path], config: AdaptConfig) -> list[La
     Raises:
         ValueError: If none of the photographs has labels.
     """
-    stored = [(path, read_label(label_file(folder, path))) for path in paths]
-    arrays = [(path, array) for path, array in stored if array is not None]
+    arrays = []
+    for path in paths:
+        try:
+            array = read_label(label_file(folder, path))
+        except PictureError as error:
+            tell_once(error)
+            continue
+        if array is not None:
+            arrays.append((path, array))
     if not arrays:
         raise ValueError(f"none of the {len(paths)} images is labelled in {folder}; run adapt")
     threshold = median_threshold([array[:, 2] for _, array in arrays], config.points_per_image)

@@ -71,7 +71,7 @@ def preview(config: PreviewConfig) -> list[Path]:
     written = []
     for name, sheet in sheets.items():
         path = config.run_dir / name
-        write_picture(path, sheet)
+        write_picture(path, sheet, made="drawing")
         written.append(path)
         log.info("wrote %s", path)
     if config.save is not None:
@@ -83,4 +83,8 @@ def preview(config: PreviewConfig) -> list[Path]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Draw; see :func:`train.command.run_command`."""
-    return run_command(PreviewConfig, preview, "python -m train preview", args)
+    return run_command(PreviewConfig, _preview, "python -m train preview", args)
+
+
+def _preview(config: PreviewConfig) -> None:
+    preview(config)
