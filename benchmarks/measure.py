@@ -125,9 +125,13 @@ def photographs(folder: Path | None, size: tuple[int, int], count: int) -> list[
         named = [data.astronaut(), data.coffee(), data.chelsea()]
         pictures: list[Any] = [cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) for one in named]
     else:
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        read = (cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files)
-        pictures = [one for one in read if one is not None]
+        from cv_superpoint.errors import PictureError
+        from cv_superpoint.files.listing import list_pictures
+        from cv_superpoint.reading import picture_or_why
+
+        paths = [path for path, _ in list_pictures([folder]).pictures]
+        read = (picture_or_why(path, grey=True) for path in paths)
+        pictures = [one for one in read if not isinstance(one, PictureError)]
     if not pictures:
         raise ValueError(f"no photographs in {folder}")
     return [_fit(one, size) for one in pictures[:count]]

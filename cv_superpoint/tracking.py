@@ -158,7 +158,9 @@ class VideoFile:
         if self._writer is None:
             size = frame.shape[1], frame.shape[0]
             make_folder(self._path.parent)
-            self._part = self._replacing.enter_context(replacing(self._path, self._path.suffix))
+            self._part = self._replacing.enter_context(
+                replacing(self._path, self._path.suffix, large=True)
+            )
             self._writer = cv2.VideoWriter(str(self._part), self._code, self._rate, size)
             if not self._writer.isOpened():
                 with self._replacing:

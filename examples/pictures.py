@@ -19,7 +19,12 @@ Matrix: TypeAlias = NDArray[np.float64]
 
 def read(path: str) -> Image:
     """A picture file as BGR."""
-    image: Any = cv2.imread(path, cv2.IMREAD_COLOR)
+    try:
+        # Not cv2.imread, which takes no name that is not UTF-8.
+        data = np.fromfile(path, np.uint8)
+        image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except OSError:
+        image = None
     if image is None:
         raise SystemExit(f"cannot read {path} as a picture")
     picture: Image = image

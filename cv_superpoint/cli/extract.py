@@ -16,6 +16,17 @@ from cv_superpoint.extract.plan import ExtractConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExtractOptions(ExtractConfig):
+    """What is extracted, and how; a run goes on only with the same values.
+
+    Attributes:
+        max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
+    """
+
+    max_keypoints: Annotated[int, arg(aliases=["-k"])] = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extract:
     """Extract the features of a folder of images; a stopped run goes on where it was.
 
@@ -37,7 +48,7 @@ class Extract:
     ray_actors: int | None = None
     ray_gpus: float = 0.0
     json: bool = False
-    config: ExtractConfig = field(default_factory=ExtractConfig)
+    config: ExtractOptions = field(default_factory=ExtractOptions)
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""

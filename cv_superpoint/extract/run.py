@@ -29,7 +29,7 @@ from cv_superpoint.extract.work import Worker
 from cv_superpoint.files import write_file
 from cv_superpoint.files.listing import list_pictures
 from cv_superpoint.files.names import is_text, shown
-from cv_superpoint.files.writing import PARTIAL
+from cv_superpoint.files.writing import sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +220,7 @@ def _list(images: Path, output: Path) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _tidy(folder: Path, format: Format) -> None:
     """Remove what a killed run was writing, and shards of nothing but broken images."""
-    for torn in folder.glob(f".*{PARTIAL}*"):
-        torn.unlink(missing_ok=True)
+    sweep(folder)
     store.remove_empty(folder, format)
 
 

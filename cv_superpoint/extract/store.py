@@ -166,7 +166,7 @@ def merge(done: Mapping[str, Done], target: Path, settings: Mapping[str, Any]) -
         sources.setdefault(each.where, []).append(name)
     with (
         _room(target, "the shards are kept"),
-        replacing(target) as part,
+        replacing(target, large=True) as part,
         opened(part, "w") as file,
     ):
         for path, names in sources.items():

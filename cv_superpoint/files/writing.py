@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +24,12 @@ PARTIAL = ".part"
 _NAME_ERRORS = (
     errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP
 )  # fmt: skip
+
+
+_PARTIAL_NAME = re.compile(
+    rf"\.(?P<host>[0-9a-f]{{8}})-(?P<process>\d+)-[0-9a-f]{{8}}{re.escape(PARTIAL)}(\.\w+)?"
+)
+_A_DAY = 24 * 3600
 
 
 class WriteError(OSError, ValueError):
@@ -39,7 +50,9 @@ class WriteError(OSError, ValueError):
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str], suffix: str = "", *, large: bool = False
+) -> Iterator[Path]:
     """A file to fill, which takes the place of ``path`` in one step at the end of the block.
 
     If the block ends with an error, the file goes and what was there before stays. Threads and
@@ -49,6 +62,7 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     Args:
         path: Target; its folder exists.
         suffix: Ending that the file to fill must have, where its writer goes by that.
+        large: Remove first what killed processes left in the folder.
 
     Yields:
         The file to fill, in the same folder, with a short name: the target's own name may be as
@@ -63,7 +77,9 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
         before = _regular_or_none(path, target)
     except OSError as error:
         raise _as_write_error(path, error) from error
-    part = target.with_name(f".{os.getpid()}-{secrets.token_hex(6)}{PARTIAL}{suffix}")
+    if large:
+        sweep(target.parent)
+    part = target.with_name(f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}{suffix}")
     try:
         yield part
         if before is not None:
@@ -79,6 +95,22 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove the unfinished files that killed processes left in a folder.
+
+    A process of this machine is asked for by its number; what another machine left is removed
+    when nobody has written to it for a day.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (found := _PARTIAL_NAME.fullmatch(entry.name)) is None:
+                continue
+            with suppress(OSError):
+                is_old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _A_DAY
+                if is_old or (found["host"] == _host() and not _is_alive(int(found["process"]))):
+                    os.unlink(entry)
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -127,6 +159,22 @@ def _regular_or_none(named: str | os.PathLike[str], target: Path) -> os.stat_res
     if not stat.S_ISREG(found.st_mode):
         raise WriteError(named, "a pipe, a socket or a device; name a file")
     return found
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        pass
+    return True
 
 
 def _flush(path: Path) -> None:

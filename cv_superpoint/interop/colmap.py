@@ -229,7 +229,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         what = "is a folder" if path.is_dir() else "is to be in a folder that is not there"
         raise StoreError(f"{path} {what}; name a file in a folder that is")
     try:
-        with replacing(path) as part:
+        with replacing(path, large=True) as part:
             if path.exists():
                 _copy(path, part)
             yield part

@@ -259,7 +259,7 @@ def _why(path: str | os.PathLike[str], error: OSError) -> str:
 def _replacing(path: str | os.PathLike[str]) -> Iterator[Any]:
     """A new file that takes the place of ``path`` when all is written."""
     try:
-        with replacing(path) as part, opened(part, "w") as file:
+        with replacing(path, large=True) as part, opened(part, "w") as file:
             yield file
     except WriteError as error:
         raise StoreError(str(error)) from error

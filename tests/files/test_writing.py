@@ -15,6 +15,7 @@ import pytest
 
 from cv_superpoint.files import WriteError, replace_file, replacing, write_file
 from cv_superpoint.files.guard import OverwriteError, is_inside, keep_inputs
+from cv_superpoint.files.writing import sweep
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -109,6 +110,35 @@ except WriteError as error:
     assert f"{path}: File too large" in done.stdout, done.stderr
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    script = f"""
+import os
+from cv_superpoint.files import replacing
+with replacing({str(tmp_path / "a.bin")!r}, ".avi") as part:
+    part.write_bytes(bytes(1000))
+    os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    theirs = [f".0123abcd-{os.getpid()}-01234567.part", ".hidden", "a.part", ".1-2.part"]
+    for name in theirs:
+        (tmp_path / name).write_bytes(b"")
+    with (
+        replacing(tmp_path / "other.bin") as mine,
+        replacing(tmp_path / "b.bin", large=True) as part,
+    ):
+        mine.write_bytes(b"")
+        part.write_bytes(b"")
+        assert not left.exists()
+        assert mine.exists()
+    os.utime(tmp_path / theirs[0], (1, 1))  # of another machine, a day ago
+    sweep(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
+        [*theirs[1:], "b.bin", "other.bin"]
+    )
 
 
 def test_threads_may_write_the_same_file(tmp_path: Path) -> None:

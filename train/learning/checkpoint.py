@@ -23,7 +23,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         path: Final place; the last good checkpoint stays there until the new one is complete.
     """
     make_folder(path.parent)
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing(path, large=True) as part, part.open("wb") as file:
         torch.save(state, file)
 
 
