@@ -112,7 +112,7 @@ class RunSettings:
         is_less = all(self.photographs.get(name) == sha for name, sha in found.contents.items())
         is_finished = begun == list(stages) and checkpoint.load(self._saved(begun[-1]))["finished"]
         if is_finished or not is_less:
-            raise self._refusal(begun[-1], changed)
+            raise self._refusal(begun[-1], changed, "--images")
         log.warning("%s; the run goes on without those that are missing", "; ".join(changed))
 
     def begin(self, stage: str, settings: Mapping[str, Any]) -> None:
@@ -147,9 +147,9 @@ class RunSettings:
     def _saved(self, stage: str) -> Path:
         return self.path.with_name(f"{stage}.pt")
 
-    def _refusal(self, stage: str, changed: list[str]) -> ValueError:
+    def _refusal(self, stage: str, changed: list[str], what: str = "settings") -> ValueError:
         return ValueError(
-            f"{self.path.parent} holds the stage {stage}, trained with other settings "
+            f"{self.path.parent} holds the stage {stage}, trained with other {what} "
             f"({'; '.join(changed)}): give the same, or another --run-dir"
         )
 

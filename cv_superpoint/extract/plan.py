@@ -98,7 +98,7 @@ class Plan:
     config: ExtractConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
     """An image whose features are there.
 
@@ -140,7 +140,15 @@ def compare(images: Path, names: Sequence[str], done: Mapping[str, Done]) -> Com
         images: The folder.
         names: Of the images in it.
         done: By name.
+
+    Raises:
+        ExtractError: If nothing of what is done is in the folder: it is another folder.
     """
+    if names and done and not any(name in done for name in names):
+        raise ExtractError(
+            f"the output holds features of other images, such as {next(iter(done))}, none of which "
+            f"is in {images}; name another output"
+        )
     changed = frozenset(
         name for name in names if name in done and not _is_same(images / name, done[name].file)
     )
@@ -192,7 +200,7 @@ def shard_files(folder: Path, format: Format) -> list[Path]:
     found = sorted(folder.glob(f"*{ENDINGS[format]}"))
     for path in found:
         if not (path.stem.isdecimal() and notes_of(path).exists()):
-            raise ExtractError(f"{path} is no shard of a run; name another folder")
+            raise ExtractError(f"{path} is no shard of a run; name another output")
     return found
 
 
@@ -237,7 +245,9 @@ def open_folder(folder: Path, format: Format, settings: Mapping[str, Any]) -> No
     except RecordError as error:
         raise ExtractError(f"{error}; delete the folder {folder}") from error
     if before is None:
-        shard_files(folder, format)
+        for each in folder.glob("*"):
+            if each.stem.isdecimal() and each.suffix in (".json", ENDINGS[format]):
+                raise ExtractError(f"{each} is no shard of a run; name another output")
         write_record(path, settings)
     elif "options" not in before:
         raise ExtractError(f"{path} belongs to another program; name another output")

@@ -14,7 +14,7 @@ SETTLED = 3.0
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
     """The content of a file, and how the system tells that it was not written to since.
 

@@ -232,6 +232,23 @@ def test_the_output_may_lie_among_the_images(tmp_path: Path) -> None:
         assert extract(tmp_path, tmp_path / name).resumed == 2
 
 
+def test_another_folder_is_told(tmp_path: Path, output: Path) -> None:
+    make(tmp_path / "images", a=0)
+    make(tmp_path / "others", b=1)
+    extract(tmp_path / "images", output)
+    with pytest.raises(ExtractError, match=r"features of other images, such as a\.png, none of"):
+        extract(tmp_path / "others", output)
+    assert extract(tmp_path / "images", output).resumed == 1
+
+
+def test_numbered_files_of_others_are_not_written_over(tmp_path: Path) -> None:
+    make(tmp_path / "images", a=0)
+    (tmp_path / "images" / "000000.json").write_text("labels", encoding="utf-8")
+    with pytest.raises(ExtractError, match=r"000000\.json is no shard of a run; name another"):
+        extract(tmp_path / "images", tmp_path / "images")
+    assert (tmp_path / "images" / "000000.json").read_text(encoding="utf-8") == "labels"
+
+
 def test_notes_that_are_damaged_are_told(tmp_path: Path) -> None:
     make(tmp_path / "images", a=0)
     extract(tmp_path / "images", tmp_path / "features")

@@ -304,7 +304,7 @@ def test_outputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
         extract_folder(folder, tmp_path / "text.h5", CONFIG)
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "000000.parquet").write_text("theirs", encoding="utf-8")
-    with pytest.raises(ExtractError, match="is no shard of a run; name another folder"):
+    with pytest.raises(ExtractError, match="is no shard of a run; name another output"):
         extract_folder(folder, tmp_path / "tables", CONFIG)
     assert [each.name for each in (tmp_path / "tables").iterdir()] == ["000000.parquet"]
     with pytest.raises(ExtractError, match=r"ending in \.h5, or a folder"):

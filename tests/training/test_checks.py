@@ -126,6 +126,8 @@ def test_a_batch_that_cannot_be_shared(tmp_path: Path, monkeypatch: pytest.Monke
 
 NAMES = ("a.png", "b[1].png", "c.png", os.fsdecode(b"caf\xe9.png"))
 
+DAMAGED = os.fsdecode(b"damaged\xff.jpg")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -133,7 +135,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("finished")
     photographs, run_dir = root / "photographs", root / "photographs" / "run"
     make(photographs, *NAMES)
-    (photographs / "damaged.jpg").write_bytes(b"\xff\xd8\xff")
+    (photographs / DAMAGED).write_bytes(b"\xff\xd8\xff")
     (photographs / "thumbs.jpg").mkdir()
     (photographs / "broken.png").symlink_to("nowhere")
     os.mkfifo(photographs / "pipe.png")
@@ -158,7 +160,7 @@ def test_what_cannot_be_read_is_left_out_named_and_counted(
     description = json.loads((run_dir / "superpoint.json").read_text(encoding="utf-8"))
     assert description["photographs"] == 3  # and one is held out
     assert description["left_out"] == {
-        "damaged.jpg": "the file is cut short; copy it again",
+        DAMAGED: "the file is cut short; copy it again",
         "broken.png": "a link to nowhere, which is not there",
         "pipe.png": "a pipe, not a file",
     }
@@ -206,7 +208,7 @@ def test_other_settings_are_refused_by_name(run: tuple[Path, Path], stage: str) 
 def test_other_photographs_are_refused_by_name(run: tuple[Path, Path], stage: str) -> None:
     photographs, run_dir = run
     make(photographs, "new.png")
-    says = "there were 4 photographs, now 5; added: new.png"
+    says = r"other --images \(there were 4 photographs, now 5; added: new\.png"
     refused(says, stage, *SMALL, run_dir=run_dir, images=photographs)
     (photographs / "new.png").rename(photographs / "c.png")
     refused("now 4; replaced: c.png", stage, *SMALL, run_dir=run_dir, images=photographs)

@@ -87,7 +87,7 @@ def write_report(run_dir: Path) -> Path:
         "</body></html>\n",
     ]
     path = run_dir / REPORT
-    replace_file(path, "\n".join(parts).encode())
+    replace_file(path, "\n".join(parts).encode("utf-8", "backslashreplace"))
     return path
 
 
