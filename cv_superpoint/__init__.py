@@ -9,7 +9,7 @@ from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.feature2d import SuperPointFeature2D
 from cv_superpoint.features import Features
 from cv_superpoint.guided import guided_matches
-from cv_superpoint.matching import MatchResult, match_pair
+from cv_superpoint.matching import MatchResult, match_features, match_pair
 from cv_superpoint.nearest import mutual_nearest
 from cv_superpoint.weights import WeightsError, available_weights
 
@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "available_weights",
     "guided_matches",
+    "match_features",
     "match_pair",
     "mutual_nearest",
     "to_uint8",

@@ -7,7 +7,8 @@ Convention:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,7 @@ from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features
 from cv_superpoint.image import ByteArray, check_image, check_mask
 from cv_superpoint.nearest import mutual_nearest
+from cv_superpoint.verdict import LIMIT, log_false_alarms
 
 Model = Literal["homography", "fundamental"]
 
@@ -53,6 +55,8 @@ class MatchResult:
         fundamental: (3, 3) float64 with ``x1' F x0 = 0``, or None likewise.
         rotation: Degrees, a multiple of 90, by which image 1 was turned counter-clockwise:
             ``np.rot90(image1, rotation // 90)`` is what was matched.
+        log_false_alarms: Decimal logarithm of how many models as good as this one chance would
+            give (see :mod:`cv_superpoint.verdict`); infinity without a model.
     """
 
     features0: Features
@@ -63,9 +67,18 @@ class MatchResult:
     homography: NDArray[np.float64] | None
     fundamental: NDArray[np.float64] | None
     rotation: int
+    log_false_alarms: float = math.inf
 
     def __len__(self) -> int:
         return len(self.matches)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether more matches agree with the model than chance explains.
+
+        It is a verdict on the pair: of two pictures that share nothing some matches agree, too.
+        """
+        return self.log_false_alarms <= LIMIT
 
     @property
     def points0(self) -> NDArray[np.float32]:
@@ -139,20 +152,41 @@ def match_pair(
     best: MatchResult | None = None
     for rotation in rotations:
         features1 = _extract_turned(detector, image1, mask1, rotation // 90)
-        matches, similarity = mutual_nearest(
-            features0.descriptors,
-            features1.descriptors,
-            max_ratio=max_ratio,
-            max_distance=max_distance,
-        )
-        result = _unverified(features0, features1, matches, similarity, rotation)
+        result = _unverified(features0, features1, rotation, max_ratio, max_distance)
         if best is not None and len(result) <= best.inliers.sum():
             continue  # not even all of them could beat it
-        result = _verify(result, model, threshold)
+        result = _verify(result, model, threshold, tries=len(rotations))
         if best is None or result.inliers.sum() > best.inliers.sum():
             best = result
     assert best is not None  # there is at least one rotation
     return best
+
+
+def match_features(
+    features0: Features,
+    features1: Features,
+    *,
+    model: Model = "homography",
+    threshold: float = 3.0,
+    max_ratio: float | None = None,
+    max_distance: float | None = None,
+) -> MatchResult:
+    """:func:`match_pair` of features that are there, such as those of a feature file.
+
+    Args:
+        features0: Of image 0.
+        features1: Of image 1.
+        model: As of :func:`match_pair`.
+        threshold: Likewise.
+        max_ratio: Likewise.
+        max_distance: Likewise.
+
+    Raises:
+        FeatureError: If an option is not as there.
+    """
+    _check_options((0,), model, threshold)
+    result = _unverified(features0, features1, 0, max_ratio, max_distance)
+    return _verify(result, model, threshold, tries=1)
 
 
 def _check_options(rotations: tuple[int, ...], model: str, threshold: float) -> None:
@@ -185,10 +219,16 @@ def _extract_turned(
 def _unverified(
     features0: Features,
     features1: Features,
-    matches: NDArray[np.intp],
-    similarity: NDArray[np.float32],
     rotation: int,
+    max_ratio: float | None,
+    max_distance: float | None,
 ) -> MatchResult:
+    matches, similarity = mutual_nearest(
+        features0.descriptors,
+        features1.descriptors,
+        max_ratio=max_ratio,
+        max_distance=max_distance,
+    )
     return MatchResult(
         features0=features0,
         features1=features1,
@@ -201,31 +241,54 @@ def _unverified(
     )
 
 
-def _verify(result: MatchResult, model: Model, threshold: float) -> MatchResult:
+def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) -> MatchResult:
     """The result with the model that most of its matches agree with, if there is one."""
     if len(result) < _MINIMUM[model]:
         return result
     points0, points1 = result.points0, result.points1
-    # MAGSAC draws from a generator of its own with a fixed seed.
-    matrix: Any
-    mask: Any
-    if model == "homography":
-        matrix, mask = cv2.findHomography(
-            points0,
-            points1,
-            cv2.USAC_MAGSAC,
-            threshold,
-            maxIters=MAX_ITERATIONS,
-            confidence=CONFIDENCE,
+
+    def find(method: int) -> Any:
+        if model == "homography":
+            return cv2.findHomography(
+                points0,
+                points1,
+                method,
+                threshold,
+                maxIters=MAX_ITERATIONS,
+                confidence=CONFIDENCE,
+            )
+        return cv2.findFundamentalMat(
+            points0, points1, method, threshold, CONFIDENCE, MAX_ITERATIONS
         )
-    else:
-        matrix, mask = cv2.findFundamentalMat(
-            points0, points1, cv2.USAC_MAGSAC, threshold, CONFIDENCE, MAX_ITERATIONS
-        )
-    if matrix is None or matrix.shape != (3, 3):
+
+    matrix, inliers = robust_model(find)
+    if matrix is None:
         return result
-    inliers = mask.reshape(-1).astype(np.bool_)
-    matrix = matrix.astype(np.float64)
+    alarms = log_false_alarms(
+        result.features0, result.features1, result.matches, matrix, model, tries=tries
+    )
+    result = replace(result, inliers=inliers, log_false_alarms=alarms)
     if model == "homography":
-        return replace(result, inliers=inliers, homography=matrix)
-    return replace(result, inliers=inliers, fundamental=matrix)
+        return replace(result, homography=matrix)
+    return replace(result, fundamental=matrix)
+
+
+def robust_model(
+    find: Callable[[int], Any],
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """A (3, 3) model and its inliers by MAGSAC; by plain RANSAC where OpenCV's MAGSAC fails.
+
+    Args:
+        find: OpenCV's estimator, with the method left open. MAGSAC draws from a generator of its
+            own with a fixed seed.
+
+    Returns:
+        None and no inliers where there is no single model.
+    """
+    try:
+        matrix, mask = find(cv2.USAC_MAGSAC)
+    except cv2.error:  # its local optimisation asserts on some sets of few matches
+        matrix, mask = find(cv2.RANSAC)
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return None, np.zeros(0, np.bool_)
+    return matrix.astype(np.float64), mask.reshape(-1) > 0

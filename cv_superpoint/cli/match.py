@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, FAILED, Output
+from cv_superpoint.verdict import LIMIT
 
 if TYPE_CHECKING:
     from cv_superpoint.matching import MatchResult
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Match:
     """Match two pictures and find the homography or essential matrix between them.
+
+    The exit code is 1 where chance explains the matches that agree, as with unrelated pictures.
 
     Attributes:
         image0: First picture.
@@ -51,11 +55,9 @@ class Match:
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
-        from cv_superpoint.drawing import draw_matches, draw_overlay
-        from cv_superpoint.files import write_file
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.matching import match_pair
-        from cv_superpoint.reading import read_picture, write_picture
+        from cv_superpoint.reading import read_picture
 
         results = (self.out / name for name in ("matches.png", "matches.csv", "overlay.png"))
         keep_inputs((self.image0, self.image1), results)
@@ -70,8 +72,32 @@ class Match:
             max_distance=self.max_distance,
         )
         inliers, geometry = result.inliers, self._geometry(result)
+        alarms = result.log_false_alarms
         if self.model == "essential":
-            inliers, geometry = essential(result, self.focal, self.pixels)
+            inliers, geometry, alarms = essential(
+                result, self.focal, self.pixels, tries=len(self.rotations)
+            )
+        self._write(images, result, inliers)
+        self._report(output, result, inliers, geometry, alarms)
+        if not geometry:
+            output.warn(f"no {self.model}: too few matches agree; more keypoints may help (-k)")
+            return FAILED
+        output.say(f"wrote {self.out}")
+        if not alarms <= LIMIT:
+            output.warn(
+                f"the {self.model} is not reliable: of unrelated pictures as many matches agree by "
+                "chance; more keypoints (-k) or turns (--rotations 0 90 180 270) may help"
+            )
+            return FAILED
+        return DONE
+
+    def _write(
+        self, images: tuple[Any, Any], result: MatchResult, inliers: NDArray[np.bool_]
+    ) -> None:
+        from cv_superpoint.drawing import draw_matches, draw_overlay
+        from cv_superpoint.files import write_file
+        from cv_superpoint.reading import write_picture
+
         picture = draw_matches(
             *images, result.points0, result.points1, inliers=inliers, outliers=True
         )
@@ -80,6 +106,15 @@ class Match:
         if result.homography is not None:
             overlay = draw_overlay(*images, result.homography)
             write_picture(self.out / "overlay.png", overlay, made="drawing")
+
+    def _report(
+        self,
+        output: Output,
+        result: MatchResult,
+        inliers: NDArray[np.bool_],
+        geometry: dict[str, Any],
+        alarms: float,
+    ) -> None:
         counts = len(result.features0), len(result.features1)
         output.say(f"keypoints {counts[0]} and {counts[1]}")
         turn = f", picture 1 turned by {result.rotation} degrees" if result.rotation else ""
@@ -87,21 +122,21 @@ class Match:
         for name, matrix in geometry.items():
             text = np.array2string(np.array(matrix), precision=6, suppress_small=True)
             output.say(f"{name}\n{text}")
+        if geometry:
+            verdict = "yes" if alarms <= LIMIT else "no"
+            output.say(f"reliable  {verdict} (chance gives 10^{alarms:.1f} such models)")
         output.result(
             {
                 "keypoints": counts,
                 "matches": len(result),
                 "inliers": int(inliers.sum()),
+                "reliable": alarms <= LIMIT,
+                "log_false_alarms": alarms if math.isfinite(alarms) else None,
                 "rotation": result.rotation,
                 "out": str(self.out),
                 **geometry,
             }
         )
-        if not geometry:
-            output.warn(f"no {self.model}: too few matches agree; more keypoints may help (-k)")
-            return FAILED
-        output.say(f"wrote {self.out}")
-        return DONE
 
     def _geometry(self, result: MatchResult) -> dict[str, Any]:
         matrix = result.homography if self.model == "homography" else result.fundamental
@@ -109,41 +144,61 @@ class Match:
 
 
 def essential(
-    result: MatchResult, focal: tuple[float, ...], pixels: float
-) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Inliers, and the essential matrix with the rotation and direction of motion in it."""
-    from cv_superpoint.matching import CONFIDENCE
+    result: MatchResult, focal: tuple[float, ...], pixels: float, *, tries: int = 1
+) -> tuple[NDArray[np.bool_], dict[str, Any], float]:
+    """Inliers, the essential matrix with the motion in it, and the logarithm of false alarms.
 
-    none = np.zeros(len(result), np.bool_)
+    Args:
+        result: Matches of two pictures.
+        focal: Lengths in pixels, of one camera or two; none takes 1.2 times the longer side.
+        pixels: By which an inlier may miss its epipolar line.
+        tries: Sets of matches that these are the best of.
+    """
+    from cv_superpoint.matching import CONFIDENCE, robust_model
+    from cv_superpoint.verdict import log_false_alarms
+
+    none: tuple[Any, dict[str, Any], float] = (np.zeros(len(result), np.bool_), {}, math.inf)
     if len(focal) > 2 or any(not length > 0 for length in focal):
         raise ValueError(f"focal must be one or two positive lengths in pixels, got {focal}")
     if len(result) < 5:
-        return none, {}
+        return none
     sizes = result.features0.image_size, result.features1.image_size
     lengths = (focal * 2)[:2] or tuple(1.2 * max(size) for size in sizes)
-    rays = []
-    for points, (height, width), length in zip(
-        (result.points0, result.points1), sizes, lengths, strict=True
-    ):
-        middle = np.array(((width - 1) / 2, (height - 1) / 2))
-        rays.append((points.astype(np.float64) - middle) / length)
+    to_rays = [
+        np.array(
+            [
+                [1 / length, 0, (1 - width) / 2 / length],
+                [0, 1 / length, (1 - height) / 2 / length],
+                [0, 0, 1],
+            ]
+        )
+        for (height, width), length in zip(sizes, lengths, strict=True)
+    ]
+    rays = [
+        points.astype(np.float64) @ matrix[:2, :2] + matrix[:2, 2]
+        for points, matrix in zip((result.points0, result.points1), to_rays, strict=True)
+    ]
     limit = pixels / float(np.mean(lengths))
-    matrix, mask = cv2.findEssentialMat(
-        rays[0], rays[1], np.eye(3), cv2.USAC_MAGSAC, CONFIDENCE, limit
+    matrix, inliers = robust_model(
+        lambda method: cv2.findEssentialMat(rays[0], rays[1], np.eye(3), method, CONFIDENCE, limit)
     )
-    if matrix is None or matrix.shape != (3, 3):
-        return none, {}
-    inliers = mask.reshape(-1) > 0
+    if matrix is None:
+        return none
+    fundamental = to_rays[1].T @ matrix @ to_rays[0]
+    alarms = log_false_alarms(
+        result.features0, result.features1, result.matches, fundamental, "essential", tries=tries
+    )
     _, rotation, translation, _ = cv2.recoverPose(
         matrix, rays[0][inliers], rays[1][inliers], np.eye(3)
     )
     # Its scale means nothing; singular values of 1 are customary.
     matrix *= np.sqrt(2) / np.linalg.norm(matrix)
-    return inliers, {
+    geometry = {
         "essential": matrix.tolist(),
         "rotation_matrix": rotation.tolist(),
         "direction": translation.reshape(-1).tolist(),
     }
+    return inliers, geometry, alarms
 
 
 def as_csv(result: MatchResult, inliers: NDArray[np.bool_]) -> bytes:
