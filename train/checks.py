@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cv_superpoint.files.names import is_text
 from cv_superpoint.weights import load_weights
 from train.learning import checkpoint
 from train.runtime import distributed
@@ -31,6 +32,8 @@ def check_run(run: Run, stage: str, round_: int = 1) -> None:
             the folder holds stages that were trained with other settings.
         OSError: If the folder cannot be written to.
     """
+    if not is_text(run.run_dir.absolute()):
+        raise ValueError(f"{run.run_dir}: TensorBoard writes to names in UTF-8 only; name another")
     checkpoint.check_folder(run.run_dir, 0)
     trained = trained_stages(run, stage, round_)
     _check_batches(run, trained)

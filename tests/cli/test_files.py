@@ -13,8 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cv_superpoint.cli import main
+from cv_superpoint.cli import _COMMANDS, main
+from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.files.names import shown
 from cv_superpoint.reading import read_picture
 
@@ -87,27 +90,26 @@ def test_text_of_names_is_shown_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "both"),
     [
-        ["detect", ".", *FEW],
-        ["detect", ".", "--json", *FEW],
-        ["detect", "--help"],
-        ["--help"],
-        ["detect", "none.jpg"],
+        (["detect", ".", *FEW], False),
+        (["detect", ".", "--json", *FEW], True),
+        (["detect", "--help"], False),
+        (["--help"], True),
+        (["detect", "none.jpg"], True),
     ],
-    ids=" ".join,
+    ids=str,
 )
-def test_a_reader_that_leaves_is_no_error(folder: Path, arguments: list[str]) -> None:
-    """As in ``cv-superpoint ... 2>&1 | head``: the work goes on, nothing complains."""
+def test_a_reader_that_leaves_is_no_error(folder: Path, arguments: list[str], both: bool) -> None:
+    """As in ``cv-superpoint ... | head`` and ``... 2>&1 | head``: the work goes on in silence."""
     command = [sys.executable, "-m", "cv_superpoint", *arguments]
     reading, writing = os.pipe()
     os.close(reading)
-    for stderr in (subprocess.PIPE, writing):
-        done = subprocess.run(command, stdout=writing, stderr=stderr, check=False)
-        assert done.returncode == int("none.jpg" in arguments)
-        if stderr == subprocess.PIPE and "none.jpg" not in arguments:
-            assert done.stderr == b""
+    stderr = writing if both else subprocess.PIPE
+    done = subprocess.run(command, stdout=writing, stderr=stderr, check=False)
     os.close(writing)
+    assert done.returncode == int("none.jpg" in arguments)
+    assert not done.stderr
     if arguments[:2] == ["detect", "."]:
         assert len(list(folder.glob("keypoints/*.npz"))) == 2
 
@@ -135,6 +137,22 @@ def test_pictures_may_stand_anywhere(folder: Path, arguments: str, capfd: Any) -
     assert [each["image"] for each in report(capfd)["images"]] == ["a.png", "b.jpg"]
     with np.load("keypoints/a.png.npz") as table:
         assert set(table["octaves"].tolist()) == {0, 1}
+
+
+@given(
+    st.permutations(
+        [["--scales", "1", "0.5"], ["-k", "20"], ["--no-overlay"], ["-o", "out"], ["--threads=1"]]
+    ),
+    st.lists(st.integers(0, 5), min_size=3, max_size=3),
+)
+def test_the_order_of_arguments_means_nothing(options: list[list[str]], places: list[int]) -> None:
+    words = [[word] for word in ("a.png", "1.jpg", "b")]
+    blocks = list(options)
+    for word, place in zip(words, sorted(places), strict=True):
+        blocks.insert(place + words.index(word), word)
+    given_words = ["detect", *(word for block in blocks for word in block)]
+    expected = ["detect", "a.png", "1.jpg", "b", *(word for each in options for word in each)]
+    assert positionals_first(given_words, _COMMANDS) == expected
 
 
 def test_other_options_of_any_length(folder: Path, capfd: Any) -> None:
@@ -250,7 +268,8 @@ def test_a_disk_that_fills_up_stops_at_once(folder: Path) -> None:
     script = f"""
 import resource, signal, sys
 from cv_superpoint import SuperPointFeature2D
-from cv_superpoint.cli import main
+from cv_superpoint.cli import _COMMANDS, main
+from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.files import writing
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 replace_file = writing.replace_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
@@ -11,10 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cv_superpoint.errors import PictureError
+from cv_superpoint.files import replace_file
 from cv_superpoint.files.formats import mark_of, mark_png
 from cv_superpoint.files.listing import Listing, list_pictures
+from cv_superpoint.files.names import is_text, shown
 from cv_superpoint.reading import read_picture, write_picture
 
 PICTURE = cv2.imencode(".jpg", skimage.data.coffee()[:48, :64])[1].tobytes()
@@ -199,3 +204,22 @@ def test_reading_never_waits_for_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "memory.jpg").symlink_to("/proc/self/mem")  # which nobody can read from its start
     with pytest.raises(PictureError, match=r"cannot be read \(Input/output error"):
         read_picture(tmp_path / "memory.jpg")
+
+
+@settings(max_examples=60)
+@given(st.binary(min_size=1, max_size=251).filter(lambda name: not {0, 47} & set(name)))
+def test_any_name_is_listed_read_shown_and_stored(stem: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder, stem + b".jpg")
+        ((path, listed),) = list_pictures([folder]).pictures
+        assert os.fsencode(listed) == stem + b".jpg"
+        assert read_picture(path).shape == (48, 64, 3)
+        assert json.loads(json.dumps(listed)) == listed
+        text = shown(listed)
+        assert len(text.splitlines()) == 1
+        assert is_text(text)
+        if is_text(listed) and listed.isprintable():
+            assert text == listed
+        replace_file(path, b"new")
+        assert [each.name for each in folder.iterdir()] == [listed]
