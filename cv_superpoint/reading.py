@@ -111,17 +111,29 @@ def write_picture(
         WriteError: If the file cannot be written.
     """
     target = Path(path)
-    suffix = target.suffix if is_text(target.suffix) else ""
+    check_ending(target)
     try:
-        done, encoded = cv2.imencode(suffix or ".", picture)
+        done, encoded = cv2.imencode(target.suffix, picture)
     except cv2.error:
         done = False
     if not done:
-        if suffix and cv2.haveImageWriter(suffix):
-            height, width = picture.shape[:2]
-            why = f"OpenCV cannot write {width} x {height} pixels in the format of its name"
-        else:
-            why = "no picture format that OpenCV writes"
-        raise PictureError(f"{target}: {why}; try {target.stem}.png")
+        height, width = picture.shape[:2]
+        raise PictureError(
+            f"{target}: OpenCV cannot write {width} x {height} pixels in the format of its name; "
+            f"try {target.stem}.png"
+        )
     data = encoded.tobytes()
     write_file(target, mark_png(data, made) if made and target.suffix.lower() == ".png" else data)
+
+
+def check_ending(path: str | os.PathLike[str]) -> None:
+    """See that a name is that of a picture that can be written, before the work for it.
+
+    Raises:
+        PictureError: If it is not.
+    """
+    suffix = Path(path).suffix
+    if not (suffix and is_text(suffix) and cv2.haveImageWriter(suffix)):
+        raise PictureError(
+            f"{os.fspath(path)}: no picture format that OpenCV writes; try {Path(path).stem}.png"
+        )

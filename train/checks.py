@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cv_superpoint.files.guard import keep_inputs
 from cv_superpoint.files.names import is_text
 from cv_superpoint.weights import load_weights
 from train.learning import checkpoint
@@ -15,6 +16,8 @@ from train.stages.magicpoint import MagicPointConfig
 if TYPE_CHECKING:
     from train.run import Run
 
+EXPORTED = ("superpoint", "magicpoint")
+"""Names of the weights that a run writes."""
 ELSEWHERE = ("minutes", "batch_size")
 """Fields of the labelling that may change while a run is under way."""
 
@@ -106,7 +109,9 @@ def _check_weights(run: Run) -> None:
     for weights in (run.start, run.config.teacher):
         if weights is None:
             continue
-        taken = load_weights(weights).config.in_channels
+        loaded = load_weights(weights)
+        keep_inputs([loaded.path], (run.run_dir / f"{name}.safetensors" for name in EXPORTED))
+        taken = loaded.config.in_channels
         if taken != channels:
             raise ValueError(
                 f"{weights} takes images of {taken} channels, the run has {channels}: see "

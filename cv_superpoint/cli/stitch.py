@@ -43,8 +43,10 @@ class Stitch:
         from cv_superpoint.errors import PictureError
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.files.listing import DRAWINGS, list_pictures
-        from cv_superpoint.reading import picture_or_why, write_picture
+        from cv_superpoint.files.names import shown
+        from cv_superpoint.reading import check_ending, picture_or_why, write_picture
 
+        check_ending(self.out)
         without = DRAWINGS | {"panorama"}
         listing = list_pictures(self.images, output=self.out, without=without)
         keep_inputs([path for path, _ in listing.pictures], [self.out])
@@ -60,7 +62,7 @@ class Stitch:
         panorama = self._stitch(pictures)
         write_picture(self.out, panorama.image, made="panorama")
         height, width = panorama.image.shape[:2]
-        names = list(pictures)
+        names = [shown(name) for name in pictures]
         for pair in panorama.pairs:
             if pair.inliers:
                 output.say(
