@@ -258,7 +258,7 @@ def lite() -> RunConfig:
             loop=replace(
                 joint.loop,
                 minutes=0.0,
-                steps=9000,
+                steps=3000,
                 batch_size=16,
                 learning_rate=2e-3,
                 flat=0.1,
