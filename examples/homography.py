@@ -37,8 +37,8 @@ def main() -> int:
     print(f"keypoints     {len(result.features0)} and {len(result.features1)}")
     print(f"matches       {len(result)}")
     print(f"inliers       {result.inliers.sum()} at a turn of {result.rotation} degrees")
-    if result.homography is None:
-        print("no homography")
+    if result.homography is None or not result.reliable:
+        print("no homography: as many matches of unrelated pictures agree by chance")
         return 1
     print(f"homography\n{np.array2string(result.homography, precision=6, suppress_small=True)}")
     if truth is not None:

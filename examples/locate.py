@@ -15,9 +15,6 @@ from pictures import Image, Matrix, corner_error, corners, photograph, read, tra
 
 import cv_superpoint
 
-MIN_INLIERS = 12
-"""Four matches always agree with some homography; a dozen hardly do by chance."""
-
 
 def cut_template(scene: Image) -> tuple[Image, Matrix]:
     """A piece of the scene, turned by 15 degrees, enlarged by a quarter, brighter and noisy.
@@ -75,7 +72,7 @@ def main() -> int:
     rotations = (0, 90, 180, 270) if args.rotations else (0,)
     result = cv_superpoint.match_pair(template, scene, detector, rotations=rotations)
     print(f"matches       {len(result)}, inliers {result.inliers.sum()}")
-    if result.homography is None or result.inliers.sum() < MIN_INLIERS:
+    if result.homography is None or not result.reliable:
         print("not found")
         return 1
     quadrilateral = transform(corners(template), result.homography)

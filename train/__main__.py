@@ -7,9 +7,11 @@ import logging
 import sys
 from pathlib import Path
 
+import cv2
 import torch
 import tyro
 
+from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.output import DONE, PARTLY, settle, show_every_character
 from cv_superpoint.evaluation.run import main as evaluate
 from train.checks import check_run
@@ -21,6 +23,9 @@ from train.runtime import distributed
 from train.runtime.process import restart_with_settings, start_logging
 
 log = logging.getLogger(__name__)
+
+ACTIONABLE = (ValueError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError)
+"""Of torch's other RuntimeErrors nearly all are faults of the program."""
 
 STAGES = ("all", "magicpoint", "adapt", "joint", "refine", "export")
 
@@ -110,9 +115,9 @@ def main() -> None:
         torch.set_num_threads(config.threads)
     try:
         status = run_stage(known, config)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (*ACTIONABLE, FloatingPointError) as error:
         # What the user can act on is said in one line; anything else keeps its traceback.
-        raise SystemExit(f"python -m train: {error}") from error
+        raise SystemExit(f"python -m train: {explain(error) or error}") from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     finally:

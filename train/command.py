@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import tyro
 
+from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.output import print_line, settle, show_every_character
 
 Config = TypeVar("Config")
@@ -23,8 +24,8 @@ def run_command(
 
     Args:
         options: A configuration; its docstring is the help.
-        work: What to do with it; raises ValueError or OSError where the user can help. Returns the
-            exit status, None for 0.
+        work: What to do with it; what it raises is said as the commands of cv-superpoint say it.
+            Returns the exit status, None for 0.
         prog: The command's name.
         args: Arguments; those of the process if None.
 
@@ -40,8 +41,11 @@ def run_command(
         settle()
     try:
         return work(config) or 0
-    except (ValueError, OSError) as error:
-        print_line(f"error: {error}", sys.stderr)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print_line(f"error: {line}", sys.stderr)
         return 2
     finally:
         settle()

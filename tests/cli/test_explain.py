@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cv_superpoint import FeatureError
 from cv_superpoint.cli import main
 from cv_superpoint.cli.doctor import Doctor
 from cv_superpoint.cli.explain import explain
+from train.command import run_command
 
 
 def caught(work: Callable[[], Any]) -> BaseException:
@@ -119,3 +121,27 @@ def test_commands_say_it_in_one_line(
     assert said.startswith(f"error: {says}")
     assert said.count("\n") == 1
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder.onnx"]
+
+
+def test_the_commands_of_training_say_it_alike(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "file"
+    out.touch()
+    for work, says in (
+        (lambda: cv2.resize(np.zeros((0, 3), np.uint8), (3, 3)), "OpenCV stops in resize"),
+        (lambda: (out / "x").touch(), "file/x: Not a directory; a file stands"),
+        (lambda: np.empty((2**20, 2**20, 2**10)), "memory does not suffice"),
+    ):
+        assert run_command(Nothing, lambda _, work=work: work(), "nothing", []) == 2
+        said = capfd.readouterr().err
+        assert said.startswith("error: ")
+        assert says in said
+        assert said.count("\n") == 1
+    with pytest.raises(KeyError):
+        run_command(Nothing, lambda _: {}["x"], "nothing", [])
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A command without options."""

@@ -23,7 +23,9 @@ from cv_superpoint.cli import main
 from cv_superpoint.interop import stitching
 from cv_superpoint.interop.stitching import StitchError, stitch
 from cv_superpoint.interop.stitching.adjustment import chain, refine
+from cv_superpoint.interop.stitching.blending import check_canvas
 from cv_superpoint.interop.stitching.pairs import Link
+from cv_superpoint.interop.stitching.plane import plane_panorama
 
 
 class Remembering:
@@ -184,6 +186,29 @@ def test_the_horizon_of_the_plane(stitcher: Remembering) -> None:
     steep = oblique([[250, 10], [350, 10], [9000, 4000], [-8400, 4000]])
     with pytest.raises(StitchError):
         stitch([photograph(), steep], stitcher, model="plane")
+
+
+def test_a_canvas_that_its_pictures_cannot_fill() -> None:
+    images = [np.zeros((400, 600, 3), np.uint8)] * 2
+    whole = (0, 0, 600, 400)
+    check_canvas([whole, (500, -100, 700, 500)], images, "do this")
+    for box in ((0, 0, 1, 1), (3000, 3000, 600, 400), (0, 0, 40_000, 20), (-(2**29), 0, 2**30, 9)):
+        with pytest.raises(StitchError, match=r"would have .* of 2 pictures .*do this"):
+            check_canvas([box] if box[2] == 1 else [whole, box], images, "do this")
+
+
+def test_a_view_without_the_horizon_is_taken() -> None:
+    # In the first picture's view the second reaches the plane's horizon at x = 400.
+    first = photograph()
+    homography = np.array([[1, 0, 0], [0, 1, 0], [1 / 400, 0, 1]])
+    second = cv2.warpPerspective(first, homography, (600, 400))
+    points0 = np.random.default_rng(0).uniform((20, 20), (580, 380), (60, 2))
+    points1 = cv2.perspectiveTransform(points0[None], homography)[0]
+    link = Link(first=0, second=1, points0=points0, points1=points1, homography=homography)
+    result = plane_panorama([first, second], [link])
+    assert result.shape == (400, 600, 3)
+    difference = np.abs(result.astype(int) - second).mean(axis=2)[20:150, 10:230]
+    assert np.percentile(difference, 90) < 12
 
 
 @pytest.mark.parametrize("reference", [0, 2])
