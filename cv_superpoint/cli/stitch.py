@@ -76,7 +76,7 @@ class Stitch:
             {
                 "out": str(self.out),
                 "size": [height, width],
-                "pictures": names,
+                "pictures": list(pictures),
                 "used": panorama.used,
                 "keypoints": panorama.keypoints,
                 "pairs": [asdict(pair) for pair in panorama.pairs],

@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cv_superpoint.files.fingerprint import Fingerprint
-from cv_superpoint.files.record import (
-    RecordError,
-    as_stored,
-    differences,
-    read_record,
-    write_record,
-)
+from cv_superpoint.files.record import RecordError, as_stored, differences, read_record
 from cv_superpoint.options import DetectorOptions
 
 Format = Literal["hdf5", "parquet"]
@@ -232,12 +226,11 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: Pat
         )
 
 
-def open_folder(folder: Path, format: Format, settings: Mapping[str, Any]) -> None:
-    """Take a folder for shards, a new one or that of a run with the same settings.
+def check_folder(folder: Path, format: Format, settings: Mapping[str, Any]) -> None:
+    """See that a folder can be taken for shards: a new one, or that of a run of the same settings.
 
     Raises:
         ExtractError: If it holds a run with other settings, or something else.
-        WriteError: If it cannot be written to.
     """
     path = folder / RECORD
     try:
@@ -248,7 +241,6 @@ def open_folder(folder: Path, format: Format, settings: Mapping[str, Any]) -> No
         for each in folder.glob("*"):
             if each.stem.isdecimal() and each.suffix in (".json", ENDINGS[format]):
                 raise ExtractError(f"{each} is no shard of a run; name another output")
-        write_record(path, settings)
     elif "options" not in before:
         raise ExtractError(f"{path} belongs to another program; name another output")
     elif before.get("version") != VERSION:

@@ -19,9 +19,9 @@ from cv_superpoint.extract.plan import (
     ExtractConfig,
     ExtractError,
     Format,
+    check_folder,
     compare,
     make_plan,
-    open_folder,
     settings_of,
     shard_files,
 )
@@ -29,6 +29,7 @@ from cv_superpoint.extract.work import Worker
 from cv_superpoint.files import write_file
 from cv_superpoint.files.listing import list_pictures
 from cv_superpoint.files.names import is_text, shown
+from cv_superpoint.files.record import write_record
 from cv_superpoint.files.writing import sweep
 
 
@@ -162,12 +163,15 @@ class _Run:
         before = {}
         if format == "hdf5" and output.exists():
             before = store.done_in_file(output, settings)
-        open_folder(folder, format, settings)
-        _tidy(folder, format)
+        check_folder(folder, format, settings)
+        sweep(folder)  # what a killed run was writing
+        store.remove_empty(folder, format)
         in_shards = store.done_in_shards(folder, format)
         comparison = compare(images, names, before | in_shards)
         for path in {in_shards[name].where for name in comparison.changed & in_shards.keys()}:
             store.drop(path, comparison.changed, format)
+        if comparison.missing:
+            write_record(folder / RECORD, settings)
         return cls(
             output=output,
             folder=folder,
@@ -216,12 +220,6 @@ def _list(images: Path, output: Path) -> tuple[tuple[str, ...], dict[str, str]]:
         else:
             left_out[name] = f"{path}: its name is not UTF-8, as names in the output are; rename it"
     return tuple(names), left_out
-
-
-def _tidy(folder: Path, format: Format) -> None:
-    """Remove what a killed run was writing, and shards of nothing but broken images."""
-    sweep(folder)
-    store.remove_empty(folder, format)
 
 
 def _list_broken(path: Path, broken: dict[str, str]) -> None:

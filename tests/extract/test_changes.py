@@ -238,6 +238,7 @@ def test_another_folder_is_told(tmp_path: Path, output: Path) -> None:
     extract(tmp_path / "images", output)
     with pytest.raises(ExtractError, match=r"features of other images, such as a\.png, none of"):
         extract(tmp_path / "others", output)
+    assert not (tmp_path / "features.h5.parts").exists()
     assert extract(tmp_path / "images", output).resumed == 1
 
 
