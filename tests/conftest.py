@@ -15,9 +15,11 @@ from pinned import PINNED
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
 
-# A busy machine takes as long as it takes.
+# A busy machine takes as long as it takes, and a checkout may be read-only.
 hypothesis.settings.register_profile(
     "any machine",
+    database=None,
+    print_blob=True,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
