@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import skimage.data
 import torch
+from outputs import run_units
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.architecture import IMAGE, NetworkConfig, layers, receptive_margin
@@ -84,7 +85,7 @@ def test_backends_agree_in_float32(file: Path, bgr: np.ndarray, backend: str) ->
         batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         expected = [maps.permute(0, 2, 3, 1).numpy() for maps in loaded.net(batch)]
     choice = choose(backend=backend, device="cpu", precision="float32")
-    found = make_backend(loaded, choice, threads=THREADS).run(images)
+    found = run_units(make_backend(loaded, choice, threads=THREADS), images)
     for got, want in zip(found, expected, strict=True):
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, atol=2e-5 * max(1.0, float(np.abs(want).max())))

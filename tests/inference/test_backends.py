@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from outputs import run_units
 from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D, backends
@@ -39,15 +40,6 @@ def backend_of(weights: LoadedWeights, name: str, **options: Any) -> backends.Ba
     options = {"backend": name, **PINNED, **options}
     threads = options.pop("threads")
     return make_backend(weights, choose(**options), threads=threads)
-
-
-def run_units(backend: backends.Backend, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (B, h, w, 65) and unit descriptors (B, h, w, D) in one order of memory."""
-    logits, dense = backend.run(images)
-    for maps in (*logits, *dense):
-        assert maps.dtype == np.float32
-    rows = np.stack([np.ascontiguousarray(maps).reshape(*maps.shape[:2], -1) for maps in dense])
-    return np.stack(logits), rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def make_detector(backend: backends.Backend) -> Detector:
