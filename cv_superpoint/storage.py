@@ -11,6 +11,7 @@ import cv2
 
 from cv_superpoint.detector import DetectorConfig
 from cv_superpoint.errors import FeatureError
+from cv_superpoint.files.names import is_text
 from cv_superpoint.weights import LoadedWeights, available_weights, load_weights
 
 NAME = "Feature2D.SuperPoint"
@@ -46,7 +47,7 @@ def write(file: Any, name: str | None, config: DetectorConfig, weights: LoadedWe
         return
     if not isinstance(file, (str, os.PathLike)) or name is not None:
         raise FeatureError("write takes a file name, or a cv2.FileStorage and a node's name")
-    opened = cv2.FileStorage(os.fspath(file), cv2.FILE_STORAGE_WRITE)
+    opened = cv2.FileStorage(_checked(file), cv2.FILE_STORAGE_WRITE)
     if not opened.isOpened():
         raise FeatureError(f"cannot open {os.fspath(file)!r} for writing; does its folder exist?")
     _write_fields(opened, config, weights)
@@ -64,7 +65,7 @@ def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: Loaded
     file.write("borderMargin", config.border_margin)
     file.write("subpixel", int(config.subpixel))
     file.write("tileSize", config.tile_size)
-    file.write("weights", weights.name if bundled else str(weights.path.resolve()))
+    file.write("weights", weights.name if bundled else _checked(weights.path.resolve()))
     file.write("weightsSha256", weights.sha256)
     file.startWriteStruct("scales", cv2.FILE_NODE_SEQ)
     for scale in config.scales:
@@ -85,11 +86,17 @@ def read(source: Any) -> Parameters:
     path = os.fspath(source)
     if not Path(path).is_file():
         raise FeatureError(f"there is no file {path!r} to read")
-    opened = cv2.FileStorage(path, cv2.FILE_STORAGE_READ)
+    opened = cv2.FileStorage(_checked(path), cv2.FILE_STORAGE_READ)
     try:
         return _read_fields(opened.root(), repr(path))
     finally:
         opened.release()
+
+
+def _checked(path: str | os.PathLike[str]) -> str:
+    if not is_text(path):
+        raise FeatureError(f"{os.fspath(path)!r}: OpenCV takes file names in UTF-8 only; rename it")
+    return os.fspath(path)
 
 
 def _read_fields(node: cv2.FileNode, source: str) -> Parameters:

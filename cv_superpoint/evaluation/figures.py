@@ -22,6 +22,7 @@ from cv_superpoint.evaluation.predictions import Finder
 from cv_superpoint.evaluation.protocols import Protocol
 from cv_superpoint.evaluation.results import HEADERS, Summary
 from cv_superpoint.evaluation.statistics import Estimate
+from cv_superpoint.files.names import shown
 
 Colour = tuple[int, int, int]
 
@@ -86,7 +87,7 @@ def _bar(canvas: Array, x: int, value: Estimate, colour: Colour) -> None:
 
 
 def _write(canvas: Array, text: str, place: tuple[int, int], scale: float = 0.42) -> None:
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, 1, cv2.LINE_AA)
+    cv2.putText(canvas, shown(text), place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, 1, cv2.LINE_AA)
 
 
 def best_and_worst(results: Sequence[PairResult]) -> dict[str, PairResult]:

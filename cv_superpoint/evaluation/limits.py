@@ -106,7 +106,7 @@ def make_pair(photograph: Array, name: str, respect: Respect, degree: float) -> 
     elif respect == "blur" and degree:
         second = cv2.GaussianBlur(first, (0, 0), degree)
     elif respect == "night":
-        second = _expose(first, degree, zlib.crc32(name.encode()))
+        second = _expose(first, degree, zlib.crc32(name.encode("utf-8", "surrogateescape")))
     pair = f"{name} {respect} {degree:g}"
     return ImagePair(
         name=pair,

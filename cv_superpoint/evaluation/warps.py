@@ -142,7 +142,9 @@ def warp_pair(photograph: Array, name: str, number: int, config: WarpConfig) -> 
         The centre of the photograph and a warped view of it, both changed photometrically.
     """
     # The name, not the position in the folder: another photograph must not change this pair.
-    rng = np.random.default_rng([config.seed, zlib.crc32(name.encode()), number])
+    rng = np.random.default_rng(
+        [config.seed, zlib.crc32(name.encode("utf-8", "surrogateescape")), number]
+    )
     height, width = config.size
     factor = config.margin * max(height / photograph.shape[0], width / photograph.shape[1])
     photograph = resize(photograph, factor)

@@ -16,6 +16,7 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cv_superpoint import FeatureError, SuperPointFeature2D
 from cv_superpoint.cli import _COMMANDS, main
 from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.files.names import shown
@@ -259,6 +260,10 @@ def test_names_that_opencv_does_not_take_end_no_process(folder: Path, capfd: Any
         assert "caf\\xe9" in (said := capfd.readouterr().err)
         assert "OpenCV takes names of videos in UTF-8 only; rename it" in said
     assert main(["stitch", "a.png", "a.png", "-o", os.fsdecode(b"a.\xe9")]) == 1
+    detector = SuperPointFeature2D.create(threads=1)
+    for call in (detector.save, detector.write, detector.read):
+        with pytest.raises(FeatureError, match=r"OpenCV takes file names in UTF-8 only|no file"):
+            call(f"{name}.yml")
     assert main(["track", "pipe.avi"]) == 1  # for which OpenCV would wait
     assert "pipe.avi: a pipe; save what comes from it as a file" in capfd.readouterr().err
 
@@ -268,8 +273,7 @@ def test_a_disk_that_fills_up_stops_at_once(folder: Path) -> None:
     script = f"""
 import resource, signal, sys
 from cv_superpoint import SuperPointFeature2D
-from cv_superpoint.cli import _COMMANDS, main
-from cv_superpoint.cli.arguments import positionals_first
+from cv_superpoint.cli import main
 from cv_superpoint.files import writing
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 replace_file = writing.replace_file

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import sys
 
 import cv2
@@ -116,6 +118,28 @@ def test_warps_of_photographs_are_reproducible(photographs):
     np.testing.assert_array_equal(alone.images, pairs[2].images)
     other_seed = next(iter(WarpedPhotographs(root=photographs, config=WarpConfig(seed=1))))
     assert not np.allclose(other_seed.h_0to1, pairs[0].h_0to1)
+
+
+def test_photographs_of_any_name_are_measured_and_others_named(photographs, tmp_path, capfd):
+    odd = os.fsdecode(b"caf\xe9.png")
+    (photographs / odd).write_bytes((photographs / "astronaut.png").read_bytes())
+    (photographs / "broken.png").write_bytes(b"")
+    os.mkfifo(photographs / "pipe.png")
+    out = tmp_path / "out"
+    arguments = ["--data", str(photographs), "--protocol", "warp", "--detectors", "orb"]
+    arguments += ["--out", str(out), "--per-pair", "--resamples", "0"]
+    assert main(arguments) == 3
+    assert "caf\\udce9.png 1" in capfd.readouterr().out
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert {f"{odd} 0", f"{odd} 1"} < {each["name"] for each in results["results"]["orb"]}
+    assert [each["name"] for each in results["skipped"]] == ["readme.txt", "pipe.png", "broken.png"]
+    # Its own pictures are no photographs of a later run.
+    shutil.copytree(out, photographs / "out")
+    assert len(WarpedPhotographs(root=photographs).paths) == 4
+    (photographs / "more" / "coffee.jpg").unlink()
+    (photographs / "more" / "bad.png").write_bytes(b"")
+    assert main([*arguments, "--only", "more/*"]) == 2
+    assert "none of the images that are asked for can be read" in capfd.readouterr().err
 
 
 def test_the_homography_of_a_warp_is_the_one_of_its_images(photograph):

@@ -122,3 +122,11 @@ def test_impossible_options_are_refused(
         status = stop.code
     assert status == 2
     assert "must be" in "".join(capsys.readouterr())
+
+
+def test_a_dataset_takes_no_folder_of_numbered_files(tmp_path: Path) -> None:
+    (tmp_path / "00000.png").write_bytes(b"a photograph")
+    with pytest.raises(ValueError, match=r"00000\.png is no sample of a dataset"):
+        save_dataset(tmp_path, 0, 2, SyntheticConfig(size=(64, 64)))
+    assert (tmp_path / "00000.png").read_bytes() == b"a photograph"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -69,6 +69,9 @@ def _describe(path: Path, settings: dict[str, Any]) -> None:
     # JSON knows no tuples: compare what a reader would get.
     settings = json.loads(json.dumps(settings))
     if not path.exists():
+        numbered = (each for each in path.parent.iterdir() if each.stem.isdecimal())
+        if (found := next(numbered, None)) is not None:
+            raise ValueError(f"{found} is no sample of a dataset; save into a new folder")
         replace_file(path, json.dumps(settings, indent=1).encode())
     elif json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ValueError(
