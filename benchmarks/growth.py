@@ -12,7 +12,6 @@ from benchmarks import report
 
 SIZES = ((120, 160), (240, 320), (480, 640), (960, 1280), (1920, 2560), (4320, 7680))
 COUNTS = (100, 300, 1000, 3000, 10000, 20000)
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 SCRIPT = """
 import json, statistics, sys, time
 import numpy as np
@@ -75,14 +74,14 @@ def growth(
     result = {"by_size": by_size, "by_count": by_count}
     text = growth_markdown(result)
     print(text)
-    folders = [output, PAGE.parent / "performance" if page else None]
+    folders = [output, report.PAGE.parent / "performance" if page else None]
     for folder in folders:
         if folder is not None:
             report.write_json(folder / "growth.json", result)
             plot_growth(result, folder / "growth.png")
     if page:
         picture = "![Time and memory over pixels, time over keypoints](performance/growth.png)"
-        report.replace_block(PAGE, "growth", f"{text}\n\n{picture}")
+        report.replace_block(report.PAGE, "growth", f"{text}\n\n{picture}")
 
 
 def growth_markdown(result: dict[str, Any]) -> str:

@@ -20,7 +20,6 @@ from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.weights import LoadedWeights, load_weights
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 _CALIBRATION_SIZE = (240, 320)
 
 
@@ -125,8 +124,8 @@ def precision(
     if output is not None:
         report.write_json(output / f"{name}.json", records)
     if page:
-        report.write_json(PAGE.parent / "performance" / f"{name}.json", records)
-        report.replace_block(PAGE, name, "\n\n".join(texts))
+        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", records)
+        report.replace_block(report.PAGE, name, "\n\n".join(texts))
 
 
 def precision_markdown(comparisons: Mapping[str, Comparison]) -> str:

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from cv_superpoint import SuperPointFeature2D, match_pair
-from train.data.synthetic import SyntheticConfig, draw_sample
-from train.geometry.homography import HomographyConfig
+from cv_superpoint.geometry import HomographyConfig
+from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 
 PANEL = (160, 208)
 SHAPES = ("house", "checkerboard", "star", "cube", "polygons", "stripes")

@@ -11,13 +11,14 @@ import cv2
 import torch
 import tyro
 
+from cv_superpoint.cli.evaluate import main as evaluate
 from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.output import DONE, PARTLY, settle, show_every_character
-from cv_superpoint.evaluation.run import main as evaluate
 from train.checks import check_run
 from train.config import RunConfig
 from train.recipes import RECIPES
 from train.reporting.preview.run import main as preview
+from train.reporting.summary import main as summary
 from train.run import Run
 from train.runtime import distributed
 from train.runtime.process import restart_with_settings, start_logging
@@ -43,8 +44,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, RunCo
         prog="python -m train",
         description="Train a detector and its descriptors. Further options override single fields "
         "of the recipe, for example --joint.loop.minutes 90; --help-fields lists them. Commands "
-        "with options of their own: python -m train evaluate --help, python -m train preview "
-        "--help.",
+        "with options of their own: python -m train evaluate, preview or summary --help.",
     )
     parser.add_argument("stage", nargs="?", default="all", choices=STAGES, help="default: all")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/default"))
@@ -95,11 +95,11 @@ def run_stage(known: argparse.Namespace, config: RunConfig) -> int:
 
 
 def main() -> None:
-    """Run a stage, or all of them; ``evaluate`` and ``preview`` have command lines of their own."""
-    commands = {"evaluate": evaluate, "preview": preview}
+    """Run a stage, or all; ``evaluate``, ``preview`` and ``summary`` have options of their own."""
+    commands = {"evaluate": evaluate, "preview": preview, "summary": summary}
     if command := commands.get(next(iter(sys.argv[1:]), "")):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        raise SystemExit(command(sys.argv[2:]))
+        raise SystemExit(command(sys.argv[2:], f"python -m train {sys.argv[1]}"))
     show_every_character()
     try:
         known, config = parse()

@@ -29,12 +29,12 @@ from dataclasses import replace
 import numpy as np
 
 from cv_superpoint.architecture import NetworkConfig
+from cv_superpoint.geometry import HomographyConfig
+from cv_superpoint.synthetic.photometric import PhotometricConfig
+from cv_superpoint.synthetic.samples import SyntheticConfig
 from train.config import RunConfig
-from train.data.augment import PhotometricConfig
 from train.data.images import ImageConfig
 from train.data.pairs import PairConfig
-from train.data.synthetic import SyntheticConfig
-from train.geometry.homography import HomographyConfig
 from train.learning.loop import LoopConfig
 from train.learning.validate import ValidationConfig
 from train.stages.adapt import AdaptConfig

@@ -6,10 +6,8 @@ Exit codes: 0 done, 1 an error or no result, 2 wrong usage, 3 done, but some inp
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from functools import reduce
-from importlib.util import find_spec
 from operator import or_
 from typing import Annotated, Any
 
@@ -19,6 +17,7 @@ from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.cli.convert import Convert
 from cv_superpoint.cli.detect import Detect
 from cv_superpoint.cli.doctor import Doctor
+from cv_superpoint.cli.evaluate import Evaluate
 from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.export import Export
 from cv_superpoint.cli.extract import Extract
@@ -46,6 +45,7 @@ _COMMANDS = {
     "convert": Convert,
     "view": View,
     "doctor": Doctor,
+    "evaluate": Evaluate,
     "train": Train,
 }
 
@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     show_every_character()
     try:
         if given[:1] == ["train"]:
-            return _train(given[1:])
+            # Not parsed: the training program has a command line of its own.
+            return _run(Train(arguments=tuple(given[1:])))
         try:
             command = _parse(given)
         except BrokenPipeError:  # of the help, as in --help | head
@@ -80,18 +81,6 @@ def _run(command: Any) -> int:
         output.fail(line)
         return FAILED
     return code
-
-
-def _train(arguments: list[str]) -> int:
-    """Another program with a command line of its own: inference does not import it."""
-    missing = [name for name in ("torch", "kornia", "scipy") if find_spec(name) is None]
-    if missing:
-        Output(json=False).fail(
-            f"training needs {', '.join(missing)}, not installed; "
-            'pip install "cv-superpoint[train]"'
-        )
-        return FAILED
-    return subprocess.call([sys.executable, "-m", "train", *arguments])
 
 
 def _parse(arguments: list[str]) -> Any:

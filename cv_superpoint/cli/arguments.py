@@ -28,6 +28,8 @@ def positionals_first(arguments: Sequence[str], commands: Mapping[str, type]) ->
     """
     if not arguments or arguments[0] not in commands:
         return list(arguments)
+    if not _takes_positionals(commands[arguments[0]]):
+        return list(arguments)
     lengths = dict(_lengths(commands[arguments[0]]))
     positionals: list[str] = []
     options: list[str] = []
@@ -48,6 +50,11 @@ def positionals_first(arguments: Sequence[str], commands: Mapping[str, type]) ->
             options.append(rest.pop(0))
             length -= length > 0
     return [arguments[0], *positionals, *options]
+
+
+def _takes_positionals(kind: Any) -> bool:
+    hints = get_type_hints(kind, include_extras=True).values()
+    return any(mark in _POSITIONAL for hint in hints for mark in get_args(hint)[1:])
 
 
 def _lengths(kind: Any) -> Iterator[tuple[str, int]]:

@@ -99,10 +99,50 @@ def best_and_worst(results: Sequence[PairResult]) -> dict[str, PairResult]:
     return {"best": ordered[0], "worst": ordered[-1]}
 
 
-def draw_matches(
-    pair: ImagePair, result: PairResult, find: Finder, protocol: Protocol, *, limit: int = 200
+def draw_judged(
+    image0: Array,
+    image1: Array,
+    points0: Array,
+    points1: Array,
+    matches: Array,
+    correct: Array,
+    limit: int,
 ) -> Array:
     """Both images side by side with their matches: green where correct, red where not.
+
+    Args:
+        image0: (H, W) or (H, W, 3) BGR uint8.
+        image1: As ``image0``; the size may differ.
+        points0: (N0, 2).
+        points1: (N1, 2).
+        matches: (M, 2) indices into the points.
+        correct: (M,) bool.
+        limit: Matches drawn at most, evenly spread over all.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    width = image0.shape[1]
+    height = max(len(image0), len(image1))
+    canvas = np.full((height, width + image1.shape[1], 3), 255, np.uint8)
+    for image, left in ((image0, 0), (image1, width)):
+        bgr = image[..., None] if image.ndim == 2 else image
+        canvas[: len(image), left : left + image.shape[1]] = bgr
+    chosen = range(len(matches))
+    if len(matches) > limit:
+        chosen = np.linspace(0, len(matches) - 1, limit).round().astype(int).tolist()
+    for index in sorted(chosen, key=lambda i: bool(correct[i])):
+        start, end = points0[matches[index, 0]], points1[matches[index, 1]] + (width, 0)
+        colour = _CORRECT if correct[index] else _WRONG
+        start_xy, end_xy = ((round(float(x)), round(float(y))) for x, y in (start, end))
+        cv2.line(canvas, start_xy, end_xy, colour, 1, cv2.LINE_AA)
+    return canvas
+
+
+def draw_pair(
+    pair: ImagePair, result: PairResult, find: Finder, protocol: Protocol, *, limit: int = 200
+) -> Array:
+    """The picture of :func:`draw_judged` for a pair that was measured, with a caption.
 
     Args:
         pair: The images.
@@ -122,22 +162,11 @@ def draw_matches(
     matches = metrics.mutual_matches(distances_between(found0, found1))
     correct = metrics.match_errors(found0.points, found1.points, matches, h_0to1)
     correct = correct <= metrics.CORRECT_DISTANCE
-    height = max(sizes[0][0], sizes[1][0])
-    canvas = np.full((height + 30, sizes[0][1] + sizes[1][1], 3), 255, np.uint8)
-    canvas[: sizes[0][0], : sizes[0][1]] = image0[..., None]
-    canvas[: sizes[1][0], sizes[0][1] :] = image1[..., None]
-    chosen = range(len(matches))
-    if len(matches) > limit:
-        chosen = np.linspace(0, len(matches) - 1, limit).round().astype(int).tolist()
-    for index in sorted(chosen, key=lambda i: bool(correct[i])):
-        start = found0.points[matches[index, 0]]
-        end = found1.points[matches[index, 1]] + (sizes[0][1], 0)
-        colour = _CORRECT if correct[index] else _WRONG
-        start_xy, end_xy = ((round(float(x)), round(float(y))) for x, y in (start, end))
-        cv2.line(canvas, start_xy, end_xy, colour, 1, cv2.LINE_AA)
+    picture = draw_judged(image0, image1, found0.points, found1.points, matches, correct, limit)
+    canvas = np.vstack([picture, np.full((30, picture.shape[1], 3), 255, np.uint8)])
     caption = (
         f"{protocol.name}, {pair.name}: {int(correct.sum())} of {len(matches)} matches correct, "
         f"corner error {result.corner_error:.2f} px"
     )
-    _write(canvas, caption, (8, height + 20), 0.45)
+    _write(canvas, caption, (8, len(picture) + 20), 0.45)
     return canvas

@@ -1,19 +1,18 @@
 """Where a detector stops working: photographs that differ in one respect, more and more.
 
-``python -m cv_superpoint.evaluation.limits --data PHOTOGRAPHS`` pairs a photograph's centre with
+The protocol ``limits`` pairs each photograph's centre with
 
 - *rotation*: the same turned about its centre,
 - *scale*: a view from farther away, which shows more of the photograph in the same size,
 - *blur*: the same blurred,
 - *night*: the same with less light: shot noise and read noise of a short exposure, brightened,
 
-and prints the matching score and the share of homographies within 3 px for each degree.
+and tells the matching score and the share of homographies within 3 px for each degree.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from cv_superpoint.cli.output import print_line
 from cv_superpoint.evaluation.datasets import ImagePair
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import evaluate_pairs
@@ -36,8 +34,7 @@ from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.statistics import accuracy, finite_mean
 from cv_superpoint.evaluation.warps import WarpedPhotographs
 from cv_superpoint.files import replace_file
-from train.command import run_command
-from train.geometry.homography import smoothed
+from cv_superpoint.geometry import smoothed
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +63,7 @@ class LimitsConfig:
 
     Attributes:
         data: Folder of photographs.
-        detectors: As of ``python -m train evaluate``.
+        detectors: As of ``cv-superpoint evaluate``.
         weights: Of superpoint; the package's default if left out.
         only: Which of rotation, scale, blur and night; all if left out.
         photographs: At most.
@@ -76,9 +73,14 @@ class LimitsConfig:
     data: Path
     detectors: tuple[str, ...] = ("superpoint,sift,orb",)
     weights: str | None = None
-    only: tuple[Respect, ...] = ()
+    only: tuple[str, ...] = ()
     photographs: int = 64
     out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.only) - set(DEGREES):
+            known = ", ".join(DEGREES)
+            raise ValueError(f"limits are of {known}; got {', '.join(sorted(unknown))}")
 
 
 def make_pair(photograph: Array, name: str, respect: Respect, degree: float) -> ImagePair:
@@ -149,7 +151,7 @@ def pairs(photographs: Sequence[tuple[str, Array]], respect: Respect) -> Iterato
 
 
 def limits(config: LimitsConfig) -> str:
-    """Measure, and return the tables as Markdown.
+    """Measure, and return the tables as Markdown; they are written to ``out``.
 
     Raises:
         ValueError: If a detector or the data cannot be used.
@@ -164,7 +166,8 @@ def limits(config: LimitsConfig) -> str:
         for name in split_names(config.detectors)
     }
     parts = [f"{len(photographs)} photographs, {SIZE[0]} x {SIZE[1]}: matching score (e = 3)."]
-    for respect in config.only or DEGREES:
+    respects = {str(respect): respect for respect in DEGREES}
+    for respect in [respects[name] for name in config.only] or DEGREES:
         rows = []
         for label, find in finders.items():
             results = list(evaluate_pairs(pairs(photographs, respect), find, protocol))
@@ -177,23 +180,8 @@ def limits(config: LimitsConfig) -> str:
             rows.append([label, *cells])
         header = [f"{respect}, {UNITS[respect]}", *(f"{degree:g}" for degree in DEGREES[respect])]
         parts.append("\n".join(table(header, rows)))
-    return "\n\n".join(parts)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Measure and print the tables; see :func:`train.command.run_command`."""
-    return run_command(
-        LimitsConfig, _print_tables, "python -m cv_superpoint.evaluation.limits", args
-    )
-
-
-def _print_tables(config: LimitsConfig) -> None:
-    text = limits(config)
-    print_line(text, sys.stdout)
+    text = "\n\n".join(parts)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         replace_file(config.out / "limits.md", f"{text}\n".encode())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return text

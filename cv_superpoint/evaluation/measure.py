@@ -15,6 +15,7 @@ from cv_superpoint.evaluation.datasets import ImagePair
 from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
+from cv_superpoint.geometry import corner_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +200,7 @@ def _measure_matches(
             errors, *counts, of_smaller=step.counting == "plain"
         ),
         "inliers": float(inliers),
-        "corner_error": metrics.corner_error(estimate, h_0to1, size0),
+        "corner_error": corner_error(estimate, h_0to1, size0),
     }
 
 

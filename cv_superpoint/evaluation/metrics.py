@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.evaluation.statistics import finite_mean
+from cv_superpoint.geometry import inside, warp_points
 
 Array = NDArray[Any]
 Size = tuple[int, int]
@@ -28,30 +29,6 @@ CORRECT_DISTANCE = 3.0
 # --- geometry -------------------------------------------------------------------------------
 
 
-def warp_points(points: Array, homography: Array) -> Array:
-    """Apply a homography.
-
-    Args:
-        points: (N, 2).
-        homography: (3, 3), any non-zero scale.
-
-    Returns:
-        (N, 2) float64; a point that maps to infinity is infinite, never NaN.
-    """
-    points = np.asarray(points, np.float64).reshape(-1, 2)
-    homogeneous = np.c_[points, np.ones(len(points))] @ np.asarray(homography, np.float64).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        warped = homogeneous[:, :2] / homogeneous[:, 2:]
-    return np.where(np.isnan(warped), np.inf, warped)
-
-
-def inside(points: Array, size: Size) -> Array:
-    """(N,) bool: which points lie within an image, on or between its pixel centres."""
-    height, width = size
-    x, y = points[:, 0], points[:, 1]
-    return np.asarray((x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
-
-
 def shared_view(
     points0: Array, points1: Array, h_0to1: Array, size0: Size, size1: Size
 ) -> tuple[Array, Array]:
@@ -60,8 +37,8 @@ def shared_view(
     Returns:
         (N0,) and (N1,) bool.
     """
-    keep0 = inside(warp_points(points0, h_0to1), size1)
-    keep1 = inside(warp_points(points1, np.linalg.inv(h_0to1)), size0)
+    keep0 = inside(warp_points(h_0to1, points0), size1)
+    keep1 = inside(warp_points(np.linalg.inv(h_0to1), points1), size0)
     return keep0, keep1
 
 
@@ -134,8 +111,8 @@ def repeatability(
     """
     if len(points0) == 0 or len(points1) == 0:
         return 0.0, float("nan")
-    in_image0 = pixel_distances(points0, warp_points(points1, np.linalg.inv(h_0to1)))
-    in_image1 = pixel_distances(points1, warp_points(points0, h_0to1))
+    in_image0 = pixel_distances(points0, warp_points(np.linalg.inv(h_0to1), points1))
+    in_image1 = pixel_distances(points1, warp_points(h_0to1, points0))
     nearest = [in_image0.min(axis=1), in_image1.min(axis=1)]
     if pooled:
         nearest = [np.concatenate(nearest)]
@@ -242,7 +219,7 @@ def mutual_matches(distances: Array) -> Array:
 
 def match_errors(points0: Array, points1: Array, matches: Array, h_0to1: Array) -> Array:
     """(M,) pixels of image 1 between each match's point and where it should be."""
-    difference = warp_points(points0[matches[:, 0]], h_0to1) - points1[matches[:, 1]]
+    difference = warp_points(h_0to1, points0[matches[:, 0]]) - points1[matches[:, 1]]
     return np.asarray(np.hypot(difference[:, 0], difference[:, 1]))
 
 
@@ -331,25 +308,3 @@ def nearest_neighbour_map(
     ap0 = average_precision(-distances.min(axis=1), errors0 <= threshold)
     ap1 = average_precision(-distances.min(axis=0), errors1 <= threshold)
     return (ap0 + ap1) / 2
-
-
-# --- homographies ---------------------------------------------------------------------------
-
-
-def corner_error(estimate: Array | None, truth: Array, size: Size) -> float:
-    """Mean distance of image 0's four corners under two homographies, in pixels of image 1.
-
-    Args:
-        estimate: (3, 3), or None where none was found.
-        truth: (3, 3).
-        size: Of image 0.
-
-    Returns:
-        Pixels; infinity without an estimate.
-    """
-    if estimate is None:
-        return float("inf")
-    height, width = size
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
-    difference = warp_points(corners, estimate) - warp_points(corners, truth)
-    return float(np.hypot(difference[:, 0], difference[:, 1]).mean())

@@ -1,11 +1,10 @@
-"""The command ``python -m train evaluate``: protocols, detectors and data in, tables out."""
+"""An evaluation as a whole: protocols, detectors and data in, a report out."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,16 @@ from typing import Any, Literal
 
 import cv2
 
-from cv_superpoint.cli.output import DONE, PARTLY, print_line
-from cv_superpoint.evaluation import figures
+from cv_superpoint.evaluation import figures, synthetic
 from cv_superpoint.evaluation.datasets import HPatches, PairSource
 from cv_superpoint.evaluation.detectors import build_detector, split_names
+from cv_superpoint.evaluation.limits import LimitsConfig, limits
 from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
 from cv_superpoint.evaluation.predictions import Detector, Finder, PredictionCache, detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
 from cv_superpoint.evaluation.results import Report, Summary, summarise
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.reading import write_picture
-from train.command import run_command
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +35,8 @@ class EvaluateConfig:
     """Measure detectors under a named protocol (see docs/evaluation.md).
 
     Attributes:
-        data: paper, auc, plain: a folder in HPatches layout; warp: any folder of photographs;
-            synthetic: not needed.
+        data: paper, auc, plain: a folder in HPatches layout; warp, limits: any folder of
+            photographs; synthetic: not needed.
         protocol: What is measured, and how. Figures of two protocols are not comparable.
         detectors: Names separated by commas: superpoint, sift, orb, akaze, harris, or
             module:factory for any object with detectAndCompute; options in brackets, as in
@@ -46,8 +44,8 @@ class EvaluateConfig:
         weights: Weights of superpoint: a bundled name or a file; the package's default if left out.
         out: Folder for results.json, results.md, pairs.csv and pictures.
         cache: Folder that keeps every image's detections for later runs.
-        only: Glob patterns of sequences (or photographs) to evaluate, such as v_boat; all if left
-            out.
+        only: Glob patterns of sequences (or photographs) to evaluate, such as v_boat; for
+            limits, which of rotation, scale, blur and night; all if left out.
         per_pair: Also print a table of every single pair.
         rotations: Counter-clockwise turns of the second image to try, in degrees; the one with
             the most inliers counts.
@@ -55,12 +53,13 @@ class EvaluateConfig:
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp makes of each photograph.
         images: Drawings of each kind for synthetic.
+        photographs: Of limits, at most.
         seed: Of warp and synthetic.
         resamples: Of the bootstrap for the 95 % intervals; 0 leaves them out.
     """
 
     data: Path | None = None
-    protocol: Literal["paper", "auc", "plain", "warp", "synthetic"] = "paper"
+    protocol: Literal["paper", "auc", "plain", "warp", "synthetic", "limits"] = "paper"
     detectors: tuple[str, ...] = ("superpoint,sift,orb",)
     weights: str | None = None
     out: Path | None = None
@@ -72,6 +71,7 @@ class EvaluateConfig:
     size: tuple[int, int] = (240, 320)
     pairs_per_image: int = 2
     images: int = 500
+    photographs: int = 64
     seed: int = 0
     resamples: int = 1000
 
@@ -94,6 +94,8 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
     Raises:
         ValueError: If a detector, the data or an option cannot be used; the message says which.
     """
+    if config.protocol == "limits":
+        raise ValueError("limits has tables instead of a report: call evaluation.limits.limits")
     protocol = None if config.protocol == "synthetic" else _protocol(config)
     quota = protocol.quota if protocol else _SYNTHETIC_QUOTA
     if detectors is None:
@@ -129,6 +131,7 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
 
 def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "synthetic"
+    assert config.protocol != "limits"
     protocol = PROTOCOLS[config.protocol]
     if config.ransac_threshold is None:
         return protocol
@@ -194,9 +197,6 @@ def _report(
 
 
 def _evaluate_synthetic(config: EvaluateConfig, finders: Mapping[str, Finder]) -> Report:
-    # Only when asked for: drawing needs torch, the other protocols do not.
-    from cv_superpoint.evaluation import synthetic
-
     drawings = synthetic.SyntheticEvaluation(images=config.images, seed=config.seed)
     results = {
         label: synthetic.evaluate_drawings(find, drawings) for label, find in finders.items()
@@ -236,20 +236,36 @@ def _draw_pairs(
     for pair in source:
         for (label, which), result in wanted.items():
             if result.name == pair.name:
-                picture = figures.draw_matches(pair, result, finders[label], protocol)
+                picture = figures.draw_pair(pair, result, finders[label], protocol)
                 name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
                 path = folder / f"matches_{name}_{which}.png"
                 write_picture(path, picture, made="drawing")
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Evaluate and print the tables; see :func:`train.command.run_command`."""
-    return run_command(EvaluateConfig, _print_tables, "python -m train evaluate", args)
+def tables(config: EvaluateConfig) -> tuple[str, bool]:
+    """Evaluate, and return what the command prints.
 
+    Returns:
+        The text, and whether everything was read.
 
-def _print_tables(config: EvaluateConfig) -> int:
+    Raises:
+        ValueError: As :func:`evaluate` and :func:`cv_superpoint.evaluation.limits.limits`.
+    """
+    if config.protocol == "limits":
+        assert config.data is not None
+        text = limits(
+            LimitsConfig(
+                data=config.data,
+                detectors=config.detectors,
+                weights=config.weights,
+                only=config.only,
+                photographs=config.photographs,
+                out=config.out,
+            )
+        )
+        return text, True
     report = evaluate(config)
-    print_line(report.to_markdown(), sys.stdout)
+    parts = [report.to_markdown()]
     if config.per_pair and config.protocol != "synthetic":
-        print_line(report.pairs_markdown(), sys.stdout)
-    return PARTLY if report.left_out else DONE
+        parts.append(report.pairs_markdown())
+    return "\n".join(parts), not report.left_out

@@ -16,7 +16,7 @@ from cv_superpoint.evaluation import metrics
 from cv_superpoint.evaluation.metrics import Array
 from cv_superpoint.evaluation.predictions import Finder
 from cv_superpoint.evaluation.statistics import Estimate, estimate, finite_mean
-from train.data.synthetic import SyntheticConfig, draw_sample
+from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 
 COLUMNS = ("keypoints", "average_precision", "localisation_error")
 

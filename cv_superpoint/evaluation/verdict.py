@@ -25,17 +25,18 @@ import numpy as np
 from scipy.stats import binomtest
 
 from cv_superpoint import Features, MatchResult, match_features
+from cv_superpoint.cli.command import run_command
 from cv_superpoint.cli.output import DONE, PARTLY, print_line
 from cv_superpoint.evaluation.datasets import HPatches, ImagePair, Skipped
 from cv_superpoint.evaluation.detectors import build_detector
 from cv_superpoint.evaluation.measure import fit_pair
-from cv_superpoint.evaluation.metrics import Array, corner_error
+from cv_superpoint.evaluation.metrics import Array
 from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.files import write_file
+from cv_superpoint.geometry import corner_error
 from cv_superpoint.matching import Extractor
-from train.command import run_command
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ def _window(shape: tuple[int, ...], index: int, seed: int) -> Any:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Count and print the table; see :func:`train.command.run_command`."""
+    """Count and print the table; see :func:`cv_superpoint.cli.command.run_command`."""
     return run_command(
         VerdictConfig, _print_table, "python -m cv_superpoint.evaluation.verdict", args
     )

@@ -151,7 +151,7 @@ def warp_pair(photograph: Array, name: str, number: int, config: WarpConfig) -> 
     top = (photograph.shape[0] - height) // 2
     left = (photograph.shape[1] - width) // 2
     first = photograph[top : top + height, left : left + width]
-    h_0to1 = sample_homography(config, rng)
+    h_0to1 = sample_view(config, rng)
     from_photograph = h_0to1 @ np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
     second = np.asarray(cv2.warpPerspective(photograph, from_photograph, (width, height)))
     images = (change_photometry(first, config, rng), change_photometry(second, config, rng))
@@ -166,7 +166,7 @@ def warp_pair(photograph: Array, name: str, number: int, config: WarpConfig) -> 
     )
 
 
-def sample_homography(config: WarpConfig, rng: np.random.Generator) -> Array:
+def sample_view(config: WarpConfig, rng: np.random.Generator) -> Array:
     """Draw a (3, 3) float64 homography: perspective, then scale and rotation, then translation."""
     height, width = config.size
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64) - 0.5

@@ -19,11 +19,11 @@ from cv_superpoint.decode import logits_to_heatmap
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.drawing import draw_keypoints, draw_matches, draw_overlay
 from cv_superpoint.features import Features
+from cv_superpoint.geometry import corner_error
 from cv_superpoint.guided import guided_matches
 from cv_superpoint.image import ByteArray, pad, to_channels
 from cv_superpoint.matching import CONFIDENCE, MAX_ITERATIONS
 from cv_superpoint.nearest import RATIO, mutual_nearest
-from cv_superpoint.viewer.pictures import corner_error
 from cv_superpoint.weights import load_weights
 
 Matcher = Literal["mutual", "ratio", "guided"]

@@ -1,4 +1,4 @@
-"""Pictures for the screen, a second view of known truth, and the error against it."""
+"""Pictures for the screen, and a second view of known truth."""
 
 from __future__ import annotations
 
@@ -30,15 +30,3 @@ def second_view(image: ByteArray) -> tuple[ByteArray, NDArray[np.float64]]:
     homography = np.linalg.inv(shift) @ turn @ shift
     warped = cv2.warpPerspective(image, homography, (width, height), borderValue=(90,) * 3)
     return np.clip(0.8 * warped + 10, 0, 255).astype(np.uint8), homography
-
-
-def corner_error(
-    estimated: NDArray[np.float64], truth: NDArray[np.float64], size: tuple[int, int]
-) -> float:
-    """Mean distance in pixels between the picture's corners under two homographies."""
-    height, width = size
-    corners = np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], float)
-    difference = cv2.perspectiveTransform(corners, estimated) - cv2.perspectiveTransform(
-        corners, truth
-    )
-    return float(np.linalg.norm(difference, axis=2).mean())

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import skimage.data
 
+from cv_superpoint.synthetic.samples import SyntheticConfig
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
-from train.data.synthetic import SyntheticConfig, SyntheticShapes
+from train.data.synthetic import SyntheticShapes
 
 ROUNDS = 5
 

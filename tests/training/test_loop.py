@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.data.synthetic import SyntheticConfig
+from cv_superpoint.synthetic.samples import SyntheticConfig
 from train.learning import checkpoint
 from train.learning.loop import LoopConfig, Trainer
 from train.runtime.process import multiplies_bfloat16, wants_bfloat16

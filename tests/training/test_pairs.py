@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from train.data.augment import PhotometricConfig
+from cv_superpoint.geometry import warp_points
+from cv_superpoint.synthetic.photometric import PhotometricConfig
 from train.data.pairs import PairConfig, correspondences, make_pair
-from train.geometry.homography import warp_points
 
 QUIET = PairConfig(size=(96, 128), photometric=PhotometricConfig(probability=0.0))
 

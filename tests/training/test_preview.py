@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from train.data.synthetic import SyntheticConfig, SyntheticSample, draw_sample
+from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.reporting.preview.dataset import save_dataset
 from train.reporting.preview.pictures import (
     coordinate_list,

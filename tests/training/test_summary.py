@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from train.data.synthetic import SyntheticConfig
+from cv_superpoint.synthetic.samples import SyntheticConfig
 from train.learning.loop import LoopConfig, Trainer
 from train.reporting.curves import draw_curve
 from train.reporting.summary import PICTURES, read_stage, write_report
@@ -81,7 +81,7 @@ def test_long_runs_show_pictures_evenly(tmp_path: Path) -> None:
 
 
 def test_command_and_its_error(run_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "train.reporting.summary"]
+    command = [sys.executable, "-m", "train", "summary"]
     done = subprocess.run([*command, str(run_dir)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == run_dir / "report.html"

@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from train.data.augment import PhotometricConfig, photometric
-from train.data.drawing import Shape, shrink
-from train.data.shapes import SHAPES
-from train.data.synthetic import SyntheticConfig, SyntheticShapes, draw_sample
-from train.geometry.homography import HomographyConfig, sample_homography
+from cv_superpoint.geometry import HomographyConfig, sample_homography
+from cv_superpoint.synthetic.photometric import PhotometricConfig, photometric
+from cv_superpoint.synthetic.polygons import Shape, shrink
+from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
+from cv_superpoint.synthetic.shapes import SHAPES
+from train.data.synthetic import SyntheticShapes
 
 SMALL = SyntheticConfig(size=(64, 80))
 

@@ -1,4 +1,6 @@
-"""Photometric changes of a whole batch on its device: the twin of :mod:`train.data.augment`.
+"""Photometric changes of a whole batch on its device.
+
+It is the twin of :mod:`cv_superpoint.synthetic.photometric`.
 
 The same changes with the same strengths and probabilities, by kornia and torch instead of numpy and
 OpenCV, each image with its own lot. Where a change is not chosen for an image it does nothing to
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.data.augment import PhotometricConfig
+from cv_superpoint.synthetic.photometric import PhotometricConfig
 
 
 class Lot:

@@ -16,12 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cv_superpoint.network import CELL_SIZE
-from train.data.augment import Image, PhotometricConfig, photometric
-from train.data.images import ImageConfig, load_or_none, to_tensor
-from train.data.labels import labels_from_points, one_per_cell, valid_cells
-from train.data.synthetic import SyntheticConfig, draw_sample
-from train.geometry.homography import (
+from cv_superpoint.geometry import (
     HomographyConfig,
     Matrix,
     inside,
@@ -32,6 +27,11 @@ from train.geometry.homography import (
     warp_image,
     warp_points,
 )
+from cv_superpoint.network import CELL_SIZE
+from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photometric
+from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
+from train.data.images import ImageConfig, load_or_none, to_tensor
+from train.data.labels import labels_from_points, one_per_cell, valid_cells
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cv_superpoint import decode
+from cv_superpoint.evaluation.predictions import Detections
 from train.learning.model import TrainingNetwork
 
 NMS_RADIUS = 4
 BORDER = 4
 SCORE_RADIUS = 2
 """What trained weights recommend; the sub-pixel window of the same size holds all of a corner."""
-
-
-class Detections(NamedTuple):
-    """(N, 2) sub-pixel points (x, y), (N,) scores and (N, D) descriptors, best first."""
-
-    points: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    descriptors: npt.NDArray[np.float32]
 
 
 def points_of_heatmap(
@@ -53,7 +44,7 @@ def detect(
     border: int = BORDER,
     describe: bool = True,
 ) -> list[Detections]:
-    """Detections of a batch (B, 1, H, W); without descriptors ((N, 0)) unless ``describe``."""
+    """Detections of a batch (B, 1, H, W), best first; descriptors (N, 0) unless ``describe``."""
     device = next(network.parameters()).device
     features = network.encode(images.to(device))
     logits = network.net.detect(features).permute(0, 2, 3, 1).float().cpu().numpy()
@@ -67,5 +58,5 @@ def detect(
         described = np.empty((len(points), 0), np.float32)
         if dense is not None:
             described = decode.sample_descriptors(dense[index], points)
-        result.append(Detections(points, scores, described))
+        result.append(Detections(points=points, scores=scores, descriptors=described, binary=False))
     return result

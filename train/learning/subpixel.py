@@ -1,4 +1,4 @@
-"""Ways to find a maximum below the pixel, as detectors for ``python -m train evaluate``.
+"""Ways to find a maximum below the pixel, as detectors for ``cv-superpoint evaluate``.
 
 ``--detectors "superpoint(subpixel=False),superpoint,train.learning.subpixel:mean3,..."`` compares
 them with what the package does; docs/options.md has the figures.

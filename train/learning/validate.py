@@ -11,11 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_superpoint.evaluation import metrics
+from cv_superpoint.evaluation.figures import draw_judged
+from cv_superpoint.evaluation.predictions import Detections
 from cv_superpoint.evaluation.statistics import accuracy, finite_mean
-from train.data.augment import Image, PhotometricConfig, photometric
+from cv_superpoint.geometry import (
+    HomographyConfig,
+    Matrix,
+    corner_error,
+    sample_homography,
+    warp_image,
+)
+from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photometric
 from train.data.images import ImageConfig, load_readable, to_tensor
-from train.geometry.homography import HomographyConfig, Matrix, sample_homography, warp_image
-from train.learning.detect import Detections, detect
+from train.learning.detect import detect
 from train.learning.model import TrainingNetwork
 from train.reporting.preview.pictures import to_bgr
 
@@ -82,7 +90,7 @@ def detect_pair(
     sizes = [(image.shape[0], image.shape[1]) for image in (pair.image0, pair.image1)]
     shared = metrics.shared_view(found[0].points, found[1].points, pair.homography, *sizes)
     first, second = (
-        Detections(*(array[kept][:count] for array in detections))
+        detections.take(np.flatnonzero(kept)[:count])
         for detections, kept in zip(found, shared, strict=True)
     )
     return first, second
@@ -105,7 +113,7 @@ def measure_pairs(
             rows.setdefault(name, []).append(value)
         size = (pair.image0.shape[0], pair.image0.shape[1])
         estimate = _homography(first.points[matches[:, 0]], second.points[matches[:, 1]])
-        corner_errors.append(metrics.corner_error(estimate, pair.homography, size))
+        corner_errors.append(corner_error(estimate, pair.homography, size))
     result = {name: finite_mean(np.array(values)) for name, values in rows.items()}
     for pixels in (1, 3):
         result[f"homography_{pixels}px"] = accuracy(np.array(corner_errors), pixels)
@@ -126,16 +134,11 @@ def _homography(
     return None if estimate is None else np.asarray(estimate, dtype=np.float64)
 
 
-def draw_matches(network: TrainingNetwork, pair: WarpedPair, count: int) -> npt.NDArray[np.uint8]:
+def draw_pair(network: TrainingNetwork, pair: WarpedPair, count: int) -> npt.NDArray[np.uint8]:
     """A picture of a pair's mutual matches: green within 3 px, red otherwise."""
     first, second = detect_pair(network, pair, count)
     matches = _mutual_matches(first, second)
     errors = metrics.match_errors(first.points, second.points, matches, pair.homography)
-    canvas = to_bgr(np.hstack([pair.image0, pair.image1]))
-    shift = np.array([pair.image0.shape[1], 0])
-    for (i, j), error in zip(matches, errors, strict=True):
-        start, end = np.round(first.points[i]), np.round(second.points[j] + shift)
-        colour = (0, 200, 0) if error <= metrics.CORRECT_DISTANCE else (0, 0, 220)
-        ends = [tuple(int(v) for v in point) for point in (start, end)]
-        cv2.line(canvas, ends[0], ends[1], colour, 1, cv2.LINE_AA)
-    return np.asarray(canvas, dtype=np.uint8)
+    images = (to_bgr(pair.image0), to_bgr(pair.image1))
+    correct = errors <= metrics.CORRECT_DISTANCE
+    return draw_judged(*images, first.points, second.points, matches, correct, len(matches))

@@ -2,7 +2,7 @@
 
 It is made from what the run has written (TensorBoard event files, the evaluation, the description
 of the exported weights), so it can be made at any time and for any run:
-``python -m train.reporting.summary RUN_DIR``.
+``python -m train summary RUN_DIR``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from cv_superpoint.cli.command import run_command
 from cv_superpoint.cli.output import print_line
 from cv_superpoint.files import replace_file
-from train.command import run_command
 from train.reporting.curves import Point, draw_curve
 
 log = logging.getLogger(__name__)
@@ -196,15 +196,11 @@ class SummaryConfig:
     run_dir: Positional[Path]
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Write the report and print its path; see :func:`train.command.run_command`."""
+def main(args: Sequence[str] | None = None, prog: str = "python -m train summary") -> int:
+    """Write the report and print its path; see :func:`cv_superpoint.cli.command.run_command`."""
     return run_command(
         SummaryConfig,
         lambda options: print_line(str(write_report(options.run_dir)), sys.stdout),
-        "python -m train.reporting.summary",
+        prog,
         args,
     )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

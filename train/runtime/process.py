@@ -35,7 +35,7 @@ def restart_with_settings() -> None:
     missing = missing_settings(os.environ)
     if missing and sys.platform == "linux":
         os.environ.update(missing)
-        os.execv(sys.executable, [sys.executable, "-m", "train", *sys.argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def start_logging(*, quiet: bool = False) -> None:

@@ -26,19 +26,19 @@ from cv_superpoint.decode import logits_to_heatmap
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files import replace_file
 from cv_superpoint.files.entries import read_file
-from cv_superpoint.network import SuperPointNet
-from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
-from cv_superpoint.weights import LoadedWeights
-from train.data.images import ImageConfig, load_image, tell_once, to_tensor
-from train.data.on_device import warp_batch
-from train.data.pairs import LabelledImage
-from train.geometry.homography import (
+from cv_superpoint.geometry import (
     HomographyConfig,
     Matrix,
     sample_homography,
     valid_mask,
     warp_image,
 )
+from cv_superpoint.network import SuperPointNet
+from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
+from cv_superpoint.weights import LoadedWeights
+from train.data.images import ImageConfig, load_image, tell_once, to_tensor
+from train.data.on_device import warp_batch
+from train.data.pairs import LabelledImage
 from train.learning.detect import points_of_heatmap
 from train.runtime.process import wants_bfloat16
 

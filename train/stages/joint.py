@@ -27,7 +27,7 @@ from train.learning.losses import (
     reprojection_loss,
 )
 from train.learning.model import TrainingNetwork, TrainingNorm
-from train.learning.validate import ValidationConfig, draw_matches, fixed_pairs, measure_pairs
+from train.learning.validate import ValidationConfig, draw_pair, fixed_pairs, measure_pairs
 from train.reporting.preview import Picture, with_points
 from train.runtime import distributed
 
@@ -174,7 +174,7 @@ class Joint:
         """Matches of the first validation pair and the labels of the first training pair."""
         views = self.dataset().views(0)[:2]
         labels = np.hstack([with_points(view.image, view.keypoints) for view in views])
-        matches = [draw_matches(network, pair, 100) for pair in self.pairs[:1]]
+        matches = [draw_pair(network, pair, 100) for pair in self.pairs[:1]]
         return {"labels": labels, **{f"matches{k}": picture for k, picture in enumerate(matches)}}
 
 

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 
 from cv_superpoint.evaluation import metrics
+from cv_superpoint.evaluation.predictions import Detections
 from cv_superpoint.network import NetworkConfig
+from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.data.images import to_tensor
-from train.data.synthetic import (
-    SyntheticConfig,
-    SyntheticSample,
-    SyntheticShapes,
-    draw_sample,
-)
-from train.learning.detect import Detections, detect
+from train.data.synthetic import SyntheticShapes
+from train.learning.detect import detect
 from train.learning.loop import Batch, LoopConfig
 from train.learning.losses import detector_loss
 from train.learning.model import TrainingNetwork

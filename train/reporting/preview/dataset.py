@@ -9,7 +9,7 @@ from typing import Any
 
 from cv_superpoint.files import replace_file
 from cv_superpoint.reading import write_picture
-from train.data.synthetic import SyntheticConfig, SyntheticSample, draw_sample
+from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.reporting.preview.pictures import to_bgr
 
 DESCRIPTION = "dataset.json"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv_superpoint.reading import write_picture
-from train.data.synthetic import SyntheticConfig, SyntheticSample, draw_sample
+from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 
 Picture = npt.NDArray[np.uint8]
 

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from cv_superpoint.cli.command import run_command
 from cv_superpoint.reading import write_picture
-from train.command import run_command
-from train.data.synthetic import SyntheticConfig, draw_sample
+from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 from train.reporting.preview.dataset import save_dataset
 from train.reporting.preview.pictures import samples_sheet, shapes_sheet
 
@@ -81,9 +81,9 @@ def preview(config: PreviewConfig) -> list[Path]:
     return written
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Draw; see :func:`train.command.run_command`."""
-    return run_command(PreviewConfig, _preview, "python -m train preview", args)
+def main(args: Sequence[str] | None = None, prog: str = "python -m train preview") -> int:
+    """Draw; see :func:`cv_superpoint.cli.command.run_command`."""
+    return run_command(PreviewConfig, _preview, prog, args)
 
 
 def _preview(config: PreviewConfig) -> None:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from cv_superpoint.evaluation.limits import DEGREES, Respect, main, make_pair
-from train.geometry.homography import valid_mask
+from cv_superpoint.cli.evaluate import main
+from cv_superpoint.evaluation.limits import DEGREES, Respect, make_pair
+from cv_superpoint.geometry import valid_mask
 
 PHOTOGRAPH = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
 
@@ -50,7 +51,16 @@ def test_command_prints_a_row_for_each_detector(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), PHOTOGRAPH)
-    arguments = ["--data", str(tmp_path), "--detectors", "sift,orb", "--out", str(tmp_path / "out")]
+    protocol = ["--protocol", "limits"]
+    arguments = [
+        *protocol,
+        "--data",
+        str(tmp_path),
+        "--detectors",
+        "sift,orb",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main([*arguments, "--only", "rotation", "blur"]) == 0
     printed = capsys.readouterr().out
     rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| sift")]
@@ -60,5 +70,5 @@ def test_command_prints_a_row_for_each_detector(
     assert float(rows[0][6].split()[0]) > 0.5
     assert float(rows[1][-1].split()[0]) < 0.5
     assert (tmp_path / "out" / "limits.md").read_text(encoding="utf-8") == printed
-    assert main(["--data", str(tmp_path / "nowhere")]) == 2
+    assert main([*protocol, "--data", str(tmp_path / "nowhere")]) == 2
     assert "is not a folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Homographies: sampling, composing, and warping points and images.
+"""Homographies: sampling, composing, warping points and images, and the distance of two.
 
 Convention:
     A homography is a forward (3, 3) float64 matrix: ``H_0to1`` maps points of image 0 to image 1.
@@ -147,27 +147,50 @@ def warp_points(homography: Matrix, points: FloatArray) -> Matrix:
     """Map points through a homography.
 
     Args:
-        homography: (3, 3).
+        homography: (3, 3), at any non-zero scale.
         points: (N, 2) as (x, y).
 
     Returns:
-        (N, 2) float64; NaN for points that the homography sends behind the camera.
+        (N, 2) float64; infinite, never NaN, for points that the homography sends to infinity or
+        behind the camera.
     """
+    points = np.asarray(points, np.float64).reshape(-1, 2)
     homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ homography.T
     # The side of the horizon that the frame's origin is on counts as the front.
     sign = np.sign(homography[2, 2]) or 1.0
     depth = homogeneous[:, 2:] * sign
-    depth = np.where(depth > 1e-9, depth, np.nan)
-    return np.asarray(homogeneous[:, :2] * sign / depth, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        warped = homogeneous[:, :2] * sign / depth
+    return np.where((depth > 0) & np.isfinite(warped), warped, np.inf)
 
 
 def inside(points: FloatArray, size: tuple[int, int], border: float = 0.0) -> npt.NDArray[np.bool_]:
     """Which (N, 2) points lie in an image and at least ``border`` px from its outermost centres."""
     h, w = size
-    with np.errstate(invalid="ignore"):
-        x, y = points[:, 0], points[:, 1]
-        kept = (x >= border) & (y >= border) & (x <= w - 1 - border) & (y <= h - 1 - border)
-    return np.asarray(kept)
+    x, y = points[:, 0], points[:, 1]
+    return np.asarray((x >= border) & (y >= border) & (x <= w - 1 - border) & (y <= h - 1 - border))
+
+
+def corner_error(estimate: Matrix | None, truth: Matrix, size: tuple[int, int]) -> float:
+    """Mean distance of image 0's four corners under two homographies, in pixels of image 1.
+
+    Args:
+        estimate: (3, 3), or None where none was found.
+        truth: (3, 3).
+        size: (height, width) of image 0.
+
+    Returns:
+        Pixels; infinity without an estimate, or where one sends a corner behind the camera.
+    """
+    if estimate is None:
+        return float("inf")
+    height, width = size
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
+    warped = warp_points(estimate, corners), warp_points(truth, corners)
+    if not np.isfinite(warped).all():
+        return float("inf")
+    difference = warped[0] - warped[1]
+    return float(np.hypot(difference[:, 0], difference[:, 1]).mean())
 
 
 def warp_image(

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from train.geometry.homography import Matrix, inside, warp_points
+from cv_superpoint.geometry import Matrix, inside, warp_points
 
 Image = npt.NDArray[np.uint8]
 Paint = Callable[[float], tuple[float, ...]]

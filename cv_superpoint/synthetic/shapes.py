@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from train.data.drawing import Shape
-from train.geometry.homography import Matrix
+from cv_superpoint.geometry import Matrix
+from cv_superpoint.synthetic.polygons import Shape
 
 SEAM = 1.0
 """Pixels that a part reaches below its neighbours."""

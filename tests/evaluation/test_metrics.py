@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cv_superpoint.evaluation import metrics, statistics
+from cv_superpoint.geometry import corner_error, inside, warp_points
 
 IDENTITY = np.eye(3)
 SHIFT = np.array([[1, 0, 10], [0, 1, -5], [0, 0, 1.0]])
@@ -27,23 +28,23 @@ def homographies(draw):
 
 
 def test_warp_points_translates_and_keeps_infinity():
-    np.testing.assert_allclose(metrics.warp_points([[1, 2]], SHIFT), [[11, -3]])
+    np.testing.assert_allclose(warp_points(SHIFT, np.array([[1, 2]])), [[11, -3]])
     to_infinity = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0.0]])
-    warped = metrics.warp_points([[0, 3], [0, 0]], to_infinity)
+    warped = warp_points(to_infinity, np.array([[0, 3], [0, 0]]))
     assert np.isinf(warped).all()
-    assert metrics.warp_points(np.zeros((0, 2)), SHIFT).shape == (0, 2)
+    assert warp_points(SHIFT, np.zeros((0, 2))).shape == (0, 2)
 
 
 @given(point_sets, homographies(), st.floats(0.1, 10), st.booleans())
 def test_warp_points_ignores_the_scale_of_the_homography(points, homography, scale, negative):
-    expected = metrics.warp_points(points, homography)
-    scaled = metrics.warp_points(points, homography * (-scale if negative else scale))
+    expected = warp_points(homography, points)
+    scaled = warp_points(homography * (-scale if negative else scale), points)
     np.testing.assert_allclose(scaled, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_inside_reaches_from_the_first_to_the_last_pixel_centre():
     points = np.array([[0, 0], [9, 4], [9.1, 4], [9, 4.1], [-0.1, 0]])
-    assert metrics.inside(points, (5, 10)).tolist() == [True, True, False, False, False]
+    assert inside(points, (5, 10)).tolist() == [True, True, False, False, False]
 
 
 def test_shared_view_of_a_translation():
@@ -111,7 +112,7 @@ def test_repeatability_is_the_same_with_the_images_swapped(points0, points1, hom
 @given(point_sets, homographies())
 def test_warped_points_repeat_without_error(points, homography):
     assume(abs(np.linalg.det(homography)) > 0.1)
-    warped = metrics.warp_points(points, homography)
+    warped = warp_points(homography, points)
     assume(np.isfinite(warped).all() and np.abs(warped).max() < 1e4)
     rate, error = metrics.repeatability(points, warped, homography)
     assert rate == 1
@@ -223,11 +224,11 @@ def test_nearest_neighbour_map_ranks_both_directions():
 
 
 def test_corner_error_is_the_mean_over_corners():
-    assert metrics.corner_error(SHIFT, IDENTITY, (48, 64)) == pytest.approx(math.hypot(10, 5))
-    assert metrics.corner_error(SHIFT * -2, SHIFT, (48, 64)) == pytest.approx(0)
-    assert metrics.corner_error(None, SHIFT, (48, 64)) == math.inf
+    assert corner_error(SHIFT, IDENTITY, (48, 64)) == pytest.approx(math.hypot(10, 5))
+    assert corner_error(SHIFT * -2, SHIFT, (48, 64)) == pytest.approx(0)
+    assert corner_error(None, SHIFT, (48, 64)) == math.inf
     stretch = np.diag([2.0, 1, 1])
-    assert metrics.corner_error(stretch, IDENTITY, (11, 21)) == pytest.approx(10)
+    assert corner_error(stretch, IDENTITY, (11, 21)) == pytest.approx(10)
 
 
 def test_accuracy_and_area_under_the_curve():

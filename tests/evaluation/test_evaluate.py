@@ -13,6 +13,7 @@ from cv_superpoint.evaluation.measure import evaluate_pairs, find_turned, fit_pa
 from cv_superpoint.evaluation.predictions import Detections, detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Fit
 from cv_superpoint.evaluation.results import summarise
+from cv_superpoint.geometry import inside, warp_points
 
 
 class PerfectDetector:
@@ -39,8 +40,8 @@ class PerfectDetector:
             self.tell(image1, h_0to1 @ to_fitted @ window)
 
     def detectAndCompute(self, image, mask):  # noqa: N802
-        points = metrics.warp_points(self.world, self.views[image.tobytes()])
-        seen = metrics.inside(points, image.shape)
+        points = warp_points(self.views[image.tobytes()], self.world)
+        seen = inside(points, image.shape)
         keypoints = tuple(
             cv2.KeyPoint(float(x), float(y), 1, -1, float(score))
             for (x, y), score in zip(points[seen], self.scores[seen], strict=True)
@@ -111,7 +112,7 @@ def test_matches_of_another_matcher_can_be_measured(shifted_pair):
     found0, found1 = (detect(detector, image) for image in shifted_pair.images)
     sizes = (shifted_pair.images[0].shape, shifted_pair.images[1].shape)
     distances = metrics.pixel_distances(
-        metrics.warp_points(found0.points, shifted_pair.h_0to1), found1.points
+        warp_points(shifted_pair.h_0to1, found0.points), found1.points
     )
     true = metrics.mutual_matches(distances)
     true = true[distances[true[:, 0], true[:, 1]] < 1]
@@ -188,7 +189,9 @@ def test_fitting_moves_content_where_its_matrix_says(fit, size):
     weights = np.maximum(fitted.astype(np.float64) - 20, 0)
     rows, columns = np.mgrid[: size[0], : size[1]]
     centre = [(weights * grid).sum() / weights.sum() for grid in (columns, rows)]
-    np.testing.assert_allclose(centre, metrics.warp_points([[170.3, 140.6]], matrix)[0], atol=0.05)
+    np.testing.assert_allclose(
+        centre, warp_points(matrix, np.array([[170.3, 140.6]]))[0], atol=0.05
+    )
 
 
 def test_harris_has_no_descriptors_and_is_not_matched(photograph, shifted_pair):

@@ -1,9 +1,11 @@
 """Evaluation sets, named detectors, the cache of predictions, and the command over them."""
 
+import hashlib
 import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import cv2
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 import skimage.data
 
+from cv_superpoint.cli.evaluate import main
 from cv_superpoint.evaluation import detectors
 from cv_superpoint.evaluation.datasets import HPatches
 from cv_superpoint.evaluation.predictions import PredictionCache, detect
-from cv_superpoint.evaluation.run import EvaluateConfig, evaluate, main
+from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs, warp_pair
 
 IDENTITY = np.eye(3)
@@ -151,6 +154,23 @@ def test_the_homography_of_a_warp_is_the_one_of_its_images(photograph):
         seen = cv2.warpPerspective(np.full((120, 160), 255, np.uint8), pair.h_0to1, (160, 120))
         difference = np.abs(warped.astype(int) - pair.images[1])[seen == 255]
         assert np.median(difference) <= 1
+
+
+def test_the_warps_of_the_protocol_stay_bit_for_bit():
+    """Figures of one release are compared with another's only if their pairs are the same."""
+    digest = hashlib.sha256()
+    for number in range(3):
+        pair = warp_pair(skimage.data.camera(), "camera", number, WarpConfig())
+        for array in (pair.h_0to1, *pair.images):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    # OpenCV 4 and 5 resample differently by a level.
+    assert (
+        digest.hexdigest()
+        == {
+            "4": "2506affc835272d5228cf81eef9e02cf54e7230d8325ae4414bde69706288500",
+            "5": "131e67fb861a9eab06c2a7703947e91997c4ffca1e83330a64f0bd85628e69d7",
+        }[cv2.__version__[0]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -298,3 +318,27 @@ def test_synthetic_protocol_ranks_harris_above_noise():
         assert scores["harris"].low < scores["harris"].value < scores["harris"].high
     assert "AP" in report.to_markdown()
     assert len(json.loads(report.to_json())["results"]["harris"]) == 40
+
+
+def test_the_evaluation_needs_no_torch(photographs):
+    script = """
+import sys
+sys.modules["torch"] = sys.modules["scipy"] = sys.modules["train"] = None
+from cv_superpoint.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    warp = ["--data", str(photographs), "--protocol", "warp", "--size", "120", "160"]
+    synthetic = ["--protocol", "synthetic", "--images", "2"]
+    for arguments in (warp, synthetic):
+        options = [*arguments, "--detectors", "sift", "orb", "--resamples", "0"]
+        command = [sys.executable, "-c", script, "evaluate", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "| sift" in done.stdout
+        assert "| orb" in done.stdout
+
+
+def test_limits_are_of_what_is_known(photographs, capsys):
+    options = ["--data", str(photographs), "--protocol", "limits", "--only", "fog"]
+    assert main(options) == 2
+    assert "limits are of rotation, scale, blur, night; got fog" in capsys.readouterr().err

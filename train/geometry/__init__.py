@@ -1,1 +1,0 @@
-"""Plane geometry: homographies, points, image warps and valid masks."""
