@@ -15,9 +15,9 @@ import torch
 
 from cv_superpoint import FeatureError
 from cv_superpoint.cli import main
+from cv_superpoint.cli.command import run_command
 from cv_superpoint.cli.doctor import Doctor
 from cv_superpoint.cli.explain import explain
-from train.command import run_command
 
 
 def caught(work: Callable[[], Any]) -> BaseException:
