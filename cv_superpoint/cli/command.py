@@ -34,13 +34,9 @@ def run_command(
     """
     show_every_character()
     try:
-        config = tyro.cli(options, args=args, prog=prog)
-    except BrokenPipeError:  # of the help, as in --help | head
+        return work(tyro.cli(options, args=args, prog=prog)) or 0
+    except BrokenPipeError:  # of the help or of the tables, as in --help | head
         return 0
-    finally:
-        settle()
-    try:
-        return work(config) or 0
     except Exception as error:
         line = explain(error)
         if line is None:

@@ -37,7 +37,7 @@ def test_photographs_have_the_size_and_come_from_folders(tmp_path: Path) -> None
     cv2.imwrite(str(tmp_path / "a.png"), photographs(None, (50, 90), 1)[0])
     (tmp_path / "b.txt").write_text("no picture", encoding="utf-8")
     assert [image.shape for image in photographs(tmp_path, (40, 40), 5)] == [(40, 40)]
-    with pytest.raises(ValueError, match="no photographs"):
+    with pytest.raises(ValueError, match="no such file or folder"):
         photographs(tmp_path / "nowhere", (40, 40), 1)
 
 
