@@ -19,7 +19,7 @@ def test_an_old_name_is_the_module_of_now(old: str) -> None:
     for name in [name for name in NAMES if old == name or old.startswith(f"{name}.")]:
         sys.modules.pop(name, None)
     # The packages above an old name warn as well.
-    with pytest.warns(DeprecationWarning) as told:
+    with pytest.warns(DeprecationWarning, match=" is .* now") as told:
         module = importlib.import_module(old)
     assert f"{old} is {NAMES[old]} now" in [str(one.message) for one in told]
     assert module is importlib.import_module(NAMES[old])
