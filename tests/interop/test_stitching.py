@@ -146,6 +146,16 @@ def test_a_small_step_is_a_panorama(stitcher: Remembering) -> None:
         np.testing.assert_allclose(result.image.shape[:2], (400, 600), atol=0 if exact else 12)
 
 
+def test_a_narrow_overlap_is_enough(stitcher: Remembering) -> None:
+    # Of all matches few are in the overlap: OpenCV's confidence, which wants .8, is low.
+    source = photograph()
+    result = stitch([source[:, :340], source[:, 250:]], stitcher, model="plane")
+    assert result.pairs[0].confidence < 0.8
+    assert result.pairs[0].reliable
+    np.testing.assert_allclose(result.image.shape, source.shape, atol=3)
+    shows(result.image, stitcher, at_least=0.97, within=45)
+
+
 # ---- a flat scene ----
 
 MURAL = [
@@ -182,10 +192,14 @@ def test_views_that_are_not_of_one_plane(stitcher: Remembering) -> None:
         stitch(bent, stitcher, model="plane")
 
 
-def test_the_horizon_of_the_plane(stitcher: Remembering) -> None:
-    steep = oblique([[250, 10], [350, 10], [9000, 4000], [-8400, 4000]])
-    with pytest.raises(StitchError):
-        stitch([photograph(), steep], stitcher, model="plane")
+def test_the_horizon_of_the_plane() -> None:
+    # Either picture reaches the horizon in the other's view.
+    homography = np.array([[1, 0, 0], [0, 1, 0], [-1 / 400, 1 / 300, 1]])
+    points0 = np.random.default_rng(0).uniform((20, 20), (200, 150), (60, 2))
+    points1 = cv2.perspectiveTransform(points0[None], homography)[0]
+    link = Link(first=0, second=1, points0=points0, points1=points1, homography=homography)
+    with pytest.raises(StitchError, match="horizon of the plane; leave out pictures that see"):
+        plane_panorama([photograph(), photograph()], [link])
 
 
 def test_a_canvas_that_its_pictures_cannot_fill() -> None:

@@ -17,7 +17,6 @@ from cv_superpoint.interop.stitching.pairs import (
     PairReport,
     StitchError,
     different_views,
-    find_links,
     match_all,
     report,
     require_one_component,
@@ -91,15 +90,14 @@ def stitch(
 
 
 def _stitch(pictures: list[ByteArray], features: list[Features], model: Model) -> Panorama:
-    converted, pairs = match_all(features)
-    links, reports = find_links(features, pairs), report(pairs)
-    require_one_component(len(pictures), links, pairs)
+    converted, pairs, links = match_all(features)
+    reports = report(pairs)
+    require_one_component(len(pictures), links, reports)
     used = different_views([each.image_size for each in features], links)
     if len(used) < len(pictures):
         pictures, kept = [pictures[index] for index in used], [features[index] for index in used]
-        converted, pairs = match_all(kept)
-        links = find_links(kept, pairs)
-        require_one_component(len(pictures), links, pairs)
+        converted, pairs, links = match_all(kept)
+        require_one_component(len(pictures), links, report(pairs))
     focal_lengths: list[float] = []
     if model == "plane":
         image = plane_panorama(pictures, links)

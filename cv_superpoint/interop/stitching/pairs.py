@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.features import Features
+from cv_superpoint.verdict import LIMIT, log_false_alarms
 
 # Untyped: OpenCV's stubs allow neither arrays for cv2.UMat nor None for what comes out.
 detail: Any = cv2.detail
@@ -18,8 +19,8 @@ umat: Any = cv2.UMat
 
 Points = NDArray[np.float64]
 
-CONFIDENCE = 0.8
-"""Pairs below it are not neighbours; 1 is sure (OpenCV's measure of inliers against matches)."""
+NEIGHBOURS = 1.0
+"""Confidence that OpenCV's estimators are told of pictures that belong together; of others 0."""
 MATCH_CONFIDENCE = 0.1
 """The second nearest must be farther by this: a ratio of 0.9, where SIFT would take 0.7."""
 LARGEST_MISS = 0.005
@@ -42,6 +43,8 @@ class PairReport:
         matches: Between them.
         inliers: Of these, those that agree with a homography.
         confidence: ``inliers / (8 + 0.3 * matches)``, OpenCV's measure; 1 is sure.
+        reliable: Whether they belong together: chance does not explain the inliers (see
+            :mod:`cv_superpoint.verdict`), however few they are of all matches.
     """
 
     first: int
@@ -49,6 +52,7 @@ class PairReport:
     matches: int
     inliers: int
     confidence: float
+    reliable: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,17 +92,23 @@ def to_image_features(features: Features, index: int) -> Any:
     return filled
 
 
-def match_all(features: Sequence[Features]) -> tuple[list[Any], Any]:
-    """OpenCV's features and its matches of every two of them, in both directions."""
+def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]:
+    """OpenCV's features, its matches of every two of them, and the pairs that belong together."""
     converted = [to_image_features(each, index) for index, each in enumerate(features)]
     matcher = detail.BestOf2NearestMatcher(False, MATCH_CONFIDENCE)
     pairs = matcher.apply2(converted)
     matcher.collectGarbage()
+    links = []
     for pair in pairs:
-        # OpenCV sets it to 0 where nearly all agree, and then calls the pictures unrelated.
-        if pair.num_inliers:
-            pair.confidence = pair.num_inliers / (8 + 0.3 * len(pair.getMatches()))
-    return converted, pairs
+        first, second = pair.src_img_idx, pair.dst_img_idx
+        pair.confidence = 0.0
+        if not 0 <= first < second:
+            continue
+        link = _find_link(features, pair)
+        if link is not None:
+            links.append(link)
+            pair.confidence = pairs[second * len(features) + first].confidence = NEIGHBOURS
+    return converted, pairs, links
 
 
 def report(pairs: Any) -> tuple[PairReport, ...]:
@@ -109,36 +119,35 @@ def report(pairs: Any) -> tuple[PairReport, ...]:
             second=pair.dst_img_idx,
             matches=len(pair.getMatches()),
             inliers=pair.num_inliers,
-            confidence=pair.confidence,
+            confidence=pair.num_inliers / (8 + 0.3 * len(pair.getMatches())),
+            reliable=pair.confidence > 0,
         )
         for pair in pairs
-        if pair.src_img_idx < pair.dst_img_idx
+        if 0 <= pair.src_img_idx < pair.dst_img_idx
     )
 
 
-def find_links(features: Sequence[Features], pairs: Any) -> list[Link]:
-    """The pairs that OpenCV is sure of."""
-    links = []
-    for pair in pairs:
-        first, second = pair.src_img_idx, pair.dst_img_idx
-        if first >= second or pair.confidence < CONFIDENCE:
-            continue
-        agree = np.asarray(pair.getInliers()).reshape(-1) > 0
-        rows = np.array([(match.queryIdx, match.trainIdx) for match in pair.getMatches()])[agree]
-        points0 = features[first].keypoints[rows[:, 0]].astype(np.float64)
-        points1 = features[second].keypoints[rows[:, 1]].astype(np.float64)
-        homography = cv2.findHomography(points0, points1, 0)[0]
-        if homography is not None:
-            links.append(
-                Link(
-                    first=first,
-                    second=second,
-                    points0=points0,
-                    points1=points1,
-                    homography=homography,
-                )
-            )
-    return links
+def _find_link(features: Sequence[Features], pair: Any) -> Link | None:
+    """The link of a pair of pictures, if chance does not explain it.
+
+    OpenCV's confidence asks how many of the matches agree; of pictures that overlap by a fifth
+    that are few. It also calls pictures unrelated of which nearly all agree.
+    """
+    first, second = pair.src_img_idx, pair.dst_img_idx
+    agree = np.asarray(pair.getInliers()).reshape(-1) > 0
+    if agree.sum() < 4:
+        return None
+    rows = np.array([(match.queryIdx, match.trainIdx) for match in pair.getMatches()], np.intp)
+    points0 = features[first].keypoints[rows[agree, 0]].astype(np.float64)
+    points1 = features[second].keypoints[rows[agree, 1]].astype(np.float64)
+    homography = cv2.findHomography(points0, points1, 0)[0]
+    if homography is None:
+        return None
+    matrix = np.asarray(homography, np.float64)
+    alarms = log_false_alarms(features[first], features[second], rows, matrix, "homography")
+    if alarms > LIMIT:
+        return None
+    return Link(first=first, second=second, points0=points0, points1=points1, homography=matrix)
 
 
 def components(count: int, links: Iterable[Link]) -> list[list[int]]:
@@ -153,7 +162,7 @@ def components(count: int, links: Iterable[Link]) -> list[list[int]]:
     return sorted(members, key=len, reverse=True)
 
 
-def require_one_component(count: int, links: Iterable[Link], pairs: Any) -> None:
+def require_one_component(count: int, links: Iterable[Link], reports: Iterable[PairReport]) -> None:
     """That all pictures belong together.
 
     Raises:
@@ -164,7 +173,7 @@ def require_one_component(count: int, links: Iterable[Link], pairs: Any) -> None
         return
     found = ", ".join(
         f"{each.first + 1} and {each.second + 1}: {each.inliers} of {each.matches} matches agree"
-        for each in report(pairs)
+        for each in reports
     )
     together = ", ".join(str(index + 1) for index in kept)
     which = f"only pictures {together} belong" if len(kept) > 1 else "no two pictures belong"

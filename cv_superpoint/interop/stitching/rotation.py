@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from cv_superpoint.image import ByteArray
 from cv_superpoint.interop.stitching.blending import Box, blend, canvas, check_canvas
 from cv_superpoint.interop.stitching.pairs import (
-    CONFIDENCE,
     LARGEST_MISS,
+    NEIGHBOURS,
     Link,
     StitchError,
     detail,
@@ -64,7 +64,7 @@ def _cameras(features: list[Any], pairs: Any) -> list[Any]:
         for camera in cameras:
             camera.R = camera.R.astype(np.float32)  # the only type that the adjuster takes
         adjuster = detail.BundleAdjusterRay()
-        adjuster.setConfThresh(CONFIDENCE)
+        adjuster.setConfThresh(NEIGHBOURS / 2)
         adjuster.setRefinementMask(REFINE)
         done, cameras = adjuster.apply(features, pairs, cameras)
     if not done:
