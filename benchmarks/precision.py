@@ -11,14 +11,22 @@ from numpy.typing import NDArray
 
 from benchmarks import report
 from benchmarks.measure import machine, photographs
-from benchmarks.paired import DISTANCES, MARGINS, RATES, REFERENCE, Comparison, compare
+from benchmarks.paired import (
+    DISTANCES,
+    FEWEST_PAIRS,
+    MARGINS,
+    RATES,
+    REFERENCE,
+    Comparison,
+    compare,
+)
 from benchmarks.trial_backends import QuantisedBackend, RoundedBackend
 from cv_superpoint.backends import Backend, choose, choosing, make_backend
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.evaluation.datasets import HPatches
 from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
-from cv_superpoint.weights import LoadedWeights, load_weights
+from cv_superpoint.weights import LoadedWeights, available_weights, load_weights
 
 _CALIBRATION_SIZE = (240, 320)
 
@@ -61,11 +69,11 @@ def precision(
     images: Path,
     real: Path | None = None,
     calibration: Path | None = None,
-    weights: tuple[str, ...] = ("superpoint", "superpoint-rotation"),
+    weights: tuple[str, ...] = (),
     device: str = "cpu",
     precisions: tuple[str, ...] = (),
     rounded: bool = False,
-    pairs_per_image: int = 32,
+    pairs_per_image: int = 16,
     seed: int = 7,
     calibrated_on: int = 100,
     output: Path | None = None,
@@ -78,7 +86,7 @@ def precision(
         real: Folder of real pairs in HPatches layout, for the protocol "plain"; too few to
             decide, reported only.
         calibration: Folder of other photographs, for the ranges of int8; none without it.
-        weights: Bundled names or paths.
+        weights: Bundled names or paths; all bundled sets if left out.
         device: "cpu" or a CUDA device.
         precisions: Beside float32; all that can be had if left out.
         rounded: Round to 16 bits after every layer where the CPU computes in them, too.
@@ -97,7 +105,7 @@ def precision(
         "warp": {"pairs_per_image": pairs_per_image, "seed": seed},
     }
     texts = []
-    for name in weights:
+    for name in weights or available_weights():
         loaded = load_weights(name)
         candidates = {
             name: backend
@@ -152,7 +160,8 @@ def precision_markdown(comparisons: Mapping[str, Comparison]) -> str:
         cells = [f"{first.values[key]:.{4 if key in RATES else 3}f}"]
         cells += [_cell(one, key) for one in others.values()]
         rows.append([f"{key.replace('_', ' ')} (above -{margin:g})", *cells])
-    verdicts = ["yes" if one.keeps else "not shown" for one in others.values()]
+    failed = "not shown" if first.pairs >= FEWEST_PAIRS else "too few pairs to decide"
+    verdicts = ["yes" if one.keeps else failed for one in others.values()]
     rows.append(["keeps the accuracy", "", *verdicts])
     return report.table(["", *comparisons], rows)
 

@@ -56,9 +56,9 @@ def measure_speed(
 
 def measure_processes(
     image: NDArray[np.uint8], *, count: int, threads: int, repeats: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Any]:
     """A fresh process of each backend: the median of several, after one that fills the caches."""
-    found = {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.npy"
         np.save(path, image)
@@ -70,7 +70,7 @@ def measure_processes(
             # The first one fills the caches, the model's and the file system's.
             ordered = sorted(runs[1:], key=lambda run: run.first)
             found[f"{backend} {precision}"] = asdict(ordered[(repeats - 1) // 2])
-    return found
+    return {"machine": machine("cpu", threads), "processes": found}
 
 
 def _batches(
@@ -138,7 +138,7 @@ def speed_markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def processes_markdown(processes: dict[str, dict[str, Any]]) -> str:
+def processes_markdown(measured: dict[str, Any]) -> str:
     """The table of :func:`measure_processes`."""
     rows = [
         [
@@ -149,10 +149,11 @@ def processes_markdown(processes: dict[str, dict[str, Any]]) -> str:
             f"{one['peak_mib']:.0f}",
             "yes" if one["torch"] else "no",
         ]
-        for name, one in processes.items()
+        for name, one in measured["processes"].items()
     ]
     header = ["fresh process", "imports, s", "first keypoints, s", "steady, MiB", "peak, MiB"]
-    return report.table([*header, "imports torch"], rows)
+    table = report.table([*header, "imports torch"], rows)
+    return f"{report.facts(measured['machine'])}.\n\n{table}"
 
 
 def _batch_table(batches: dict[str, Any]) -> str:

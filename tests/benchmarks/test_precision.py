@@ -14,8 +14,18 @@ import skimage.data
 import torch
 from pinned import FLOAT32
 
+from benchmarks import report
 from benchmarks.measure import photographs
-from benchmarks.paired import MARGINS, RATES, Comparison, agreement, compare, finder, pooled
+from benchmarks.paired import (
+    FEWEST_PAIRS,
+    MARGINS,
+    RATES,
+    Comparison,
+    agreement,
+    compare,
+    finder,
+    pooled,
+)
 from benchmarks.precision import backends, precision, precision_markdown
 from benchmarks.trial_backends import RoundedBackend
 from cv_superpoint.backends import Backend, choose, make_backend, processor
@@ -199,4 +209,22 @@ def test_precisions_are_measured_and_reported(
     assert measured["warp"]["float32"]["shared"] == {"0.5 px": 1, "1.0 px": 1}
     assert 0.8 < measured["warp"]["bfloat16"]["shared"]["0.5 px"] <= 1
     assert measured["warp"]["bfloat16"]["keeps"] is False
-    assert "| keeps the accuracy |  | not shown |" in capsys.readouterr().out
+    assert "| keeps the accuracy |  | too few pairs to decide |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        (name, listed)
+        for name in available_weights()
+        for listed in load_weights(name).precisions
+        if listed != "float32"
+    ],
+)
+def test_the_manifest_lists_what_was_measured(name: str, listed: str) -> None:
+    """docs/performance/precision_cpu.json, of ``python -m benchmarks precision --page``."""
+    page = report.PAGE.parent / "performance" / "precision_cpu.json"
+    measured = json.loads(page.read_text(encoding="utf-8"))[name]
+    assert measured["sha256"] == load_weights(name).sha256, "measure the new weights"
+    assert measured["warp"][listed]["pairs"] >= FEWEST_PAIRS
+    assert measured["warp"][listed]["keeps"] is True

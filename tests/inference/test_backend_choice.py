@@ -29,6 +29,9 @@ PLAIN = Machine(installed=ALL)
 WITH_BFLOAT16 = Machine(installed=ALL, has=frozenset({CPU_BFLOAT16}))
 AUTO = {"backend": "auto", "device": "cpu", "precision": "auto"}
 BOTH = ("float32", "bfloat16")
+FOUND_BFLOAT16 = pytest.mark.skipif(
+    CPU_BFLOAT16 not in processor.instructions(), reason=f"needs a CPU with {CPU_BFLOAT16}"
+)
 
 
 def subsets(values: Any) -> list[frozenset[str]]:
@@ -230,6 +233,14 @@ def test_the_instructions_are_those_that_openvino_finds() -> None:
     offered = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found = processor.found()
     assert (CPU_BFLOAT16 in found) == ({"BF16", "WINOGRAD"} <= set(offered))
+
+
+@FOUND_BFLOAT16
+def test_auto_runs_in_bfloat16_here(own_cache: Path) -> None:
+    detector = SuperPointFeature2D.create(device="cpu")
+    assert "openvino" in detector.describe()
+    assert "on cpu, bfloat16" in detector.describe()
+    assert len(detector.extract(skimage.data.coins()[:120, :160])) > 10
 
 
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])

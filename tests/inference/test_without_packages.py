@@ -15,6 +15,7 @@ from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
+from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 
 PHOTOGRAPH = skimage.data.camera()
 WITHOUT = """
@@ -116,3 +117,16 @@ for call in (
 """
     done = run_without({"torch"}, script)
     assert done.stdout.count('pip install "cv-superpoint[torch]"') == 3, done.stdout + done.stderr
+
+
+def test_a_missing_openvino_is_told_where_it_would_be_faster() -> None:
+    """In the one line of ``describe()`` and ``cv-superpoint doctor``."""
+    script = """
+import cv_superpoint
+print(cv_superpoint.SuperPointFeature2D.create(device="cpu").describe())
+"""
+    done = run_without({"openvino"}, script)
+    assert done.returncode == 0, done.stderr
+    assert "ncnn" in done.stdout
+    faster = CPU_BFLOAT16 in instructions()
+    assert ('pip install "cv-superpoint[cpu]"' in done.stdout) == faster
