@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint import storage
 from cv_superpoint.architecture import receptive_margin
-from cv_superpoint.backends import choose, make_backend
+from cv_superpoint.backends import Backend, choose, make_backend
 from cv_superpoint.call_forms import REQUIRED, check_count, give, one_of, to_host
 from cv_superpoint.checks import (
     as_count,
@@ -34,6 +34,7 @@ from cv_superpoint.errors import FeatureError
 from cv_superpoint.features import Features, keypoints_to_array
 from cv_superpoint.image import check_image, is_empty
 from cv_superpoint.parameters import Parameters
+from cv_superpoint.pickling import Portable
 from cv_superpoint.streaming import stream
 from cv_superpoint.weights import WeightsError, load_weights
 
@@ -42,7 +43,7 @@ KeyPoints = tuple[cv2.KeyPoint, ...]
 Image = TypeVar("Image")
 
 
-class SuperPointFeature2D(Parameters):
+class SuperPointFeature2D(Parameters, Portable):
     """SuperPoint with the methods, call forms and return types of ``cv2.SIFT``.
 
     Args:
@@ -149,9 +150,12 @@ class SuperPointFeature2D(Parameters):
 
     def _load(self, weights: str | os.PathLike[str] | None) -> None:
         self._weights = load_weights(weights)
+        self._start(make_backend)
+
+    def _start(self, make: Callable[..., Backend]) -> None:
         try:
             self._choice = choose(**self._runtime, measured=self._weights.precisions)
-            self._backend = make_backend(self._weights, self._choice, threads=self._threads)
+            self._backend = make(self._weights, self._choice, threads=self._threads)
         except (FeatureError, WeightsError):
             raise
         except ValueError as error:  # so that programs written for cv2 catch it

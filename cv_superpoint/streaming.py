@@ -58,7 +58,7 @@ def _in_order(
     pool = ThreadPoolExecutor(2, thread_name_prefix="cv-superpoint")
     try:
         for image in images:
-            waiting.append((image, pool.submit(extract, image)))
+            waiting.append((image, _submit(pool, extract, image)))
             if len(waiting) > ahead:
                 first, features = waiting.popleft()
                 yield first, features.result()
@@ -68,3 +68,17 @@ def _in_order(
     finally:
         # Also when the caller stops early or an image is refused.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(
+    pool: ThreadPoolExecutor, extract: Callable[[Image], Features], image: Image
+) -> Future[Features]:
+    try:
+        return pool.submit(extract, image)
+    except RuntimeError:  # no more threads: too many of them, or the interpreter ends
+        done: Future[Features] = Future()
+        try:
+            done.set_result(extract(image))
+        except Exception as error:
+            done.set_exception(error)  # raised when it is this image's turn
+        return done

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,20 +210,46 @@ def save_weights(
 
 
 def weights_folder() -> Path:
-    """Where the bundled sets lie: inside an installed wheel, or in the checkout around us."""
+    """Where the bundled sets lie: inside an installed wheel, or in the checkout around us.
+
+    A path inside a zip file where the package is imported from one.
+    """
     package = Path(__file__).resolve().parent
     installed = package / "_weights"
-    return installed if installed.is_dir() else package.parent / "weights"
+    if installed.is_dir() or _archive(installed) is not None:
+        return installed
+    return package.parent / "weights"
+
+
+def _archive(path: Path) -> Path | None:
+    """The zip file that a path leads into."""
+    return next((each for each in path.parents if each.is_file()), None)
+
+
+def _read_installed(path: Path) -> bytes:
+    archive = _archive(path)
+    if archive is None:
+        return path.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        try:
+            return opened.read(path.relative_to(archive).as_posix())
+        except KeyError as error:
+            raise WeightsError(
+                f"{archive} holds cv_superpoint without its weights ({path.name} is missing); "
+                "import it from a wheel, which has them, or install it"
+            ) from error
 
 
 def _read_manifest() -> dict[str, Any]:
     path = weights_folder() / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(_read_installed(path))
         default, entries = manifest["default"], manifest["weights"]
         well_formed = all(isinstance(entry, dict) for entry in entries.values())
         if not well_formed or (default is not None and default not in entries):
             raise ValueError(f"default {default!r} or an entry is not as it should be")
+    except WeightsError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path}: expected the list of bundled weights, which is missing or damaged "
@@ -247,7 +274,7 @@ def _load_bundled(name: str) -> LoadedWeights:
             f"manifest entry {name!r}: expected the name of a file, got {file!r}; reinstall"
         )
     path = weights_folder() / file
-    data = read_file(path)
+    data = read_file(path) if _archive(path) is None else _read_installed(path)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != entry.get("sha256"):
         raise WeightsError(

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.backends.choosing import BACKENDS, Choice, choose
+from cv_superpoint.backends.forks import is_forked  # here, so that it sees every fork
 from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
-__all__ = ["BACKENDS", "Backend", "Choice", "Outputs", "choose", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "Choice", "Outputs", "choose", "is_forked", "make_backend"]
 
 
 Outputs = tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]

@@ -7,6 +7,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.backends.cores import default_threads
+from cv_superpoint.backends.forks import no_fork
 from cv_superpoint.export import runtime_model
 from cv_superpoint.weights import LoadedWeights
 
@@ -49,8 +51,7 @@ class OnnxRuntimeBackend:
         self.batch = 1 if kind == "cpu" else 32
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or default_threads()
         on_gpu = {"device_id": index or "0"}
         providers = [
             name if name.startswith("CPU") else (name, on_gpu) for name in _PROVIDERS[kind]
@@ -73,7 +74,8 @@ class OnnxRuntimeBackend:
 
     def _network(self, images: NDArray[np.uint8]) -> list[Floats]:
         """Logits (B, 65, h, w), descriptors (B, h, w, D)."""
-        maps: list[Floats] = self._session.run(["logits", "descriptors"], {"images": images})
+        with no_fork():
+            maps: list[Floats] = self._session.run(["logits", "descriptors"], {"images": images})
         return maps
 
     def describe(self) -> str:

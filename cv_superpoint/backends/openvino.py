@@ -14,6 +14,8 @@ from openvino import opset8
 
 from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, for_bytes, layers
 from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.backends.cores import default_threads
+from cv_superpoint.backends.forks import no_fork, wait_for_sleepers
 from cv_superpoint.backends.memory import keep_with
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.weights import LoadedWeights
@@ -63,7 +65,9 @@ class OpenVinoBackend:
                 "use precision='float32' or 'auto'"
             )
         self.precision = precision
-        self._model = _compile(weights, precision, threads)
+        wait_for_sleepers()  # its threads take locks when they wake and when they go to sleep
+        with no_fork():
+            self._model = _compile(weights, precision, threads or default_threads())
         self._free: deque[Any] = deque()  # its append and pop are atomic
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
@@ -79,7 +83,8 @@ class OpenVinoBackend:
         except IndexError:
             request = self._model.create_infer_request()
         loan = _Loan(request, self._free)
-        request.infer({0: images}, share_inputs=True)
+        with no_fork():
+            request.infer({0: images}, share_inputs=True)
         logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
         return keep_with(logits, loan), keep_with(dense, loan)
 
@@ -100,7 +105,7 @@ class _Loan:
             self._free.append(self._request)
 
 
-def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any:
+def _compile(weights: LoadedWeights, precision: str, threads: int) -> Any:
     core = openvino.Core()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -108,9 +113,8 @@ def _compile(weights: LoadedWeights, precision: str, threads: int | None) -> Any
         "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
         # Two processes that pin themselves would share the first core.
         "ENABLE_CPU_PINNING": False,
+        "INFERENCE_NUM_THREADS": threads,
     }
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     key = (weights.sha256, str(weights.config), openvino.__version__, GRAPH_VERSION)
     cached = CachedFile("openvino", *key, *sorted(capabilities), str(sorted(options.items())))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.cuda_graphs import GraphCache
 from cv_superpoint.backends.device_decode import decode_on_device
+from cv_superpoint.backends.forks import is_forked, no_fork
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.weights import LoadedWeights
 
 Floats = NDArray[np.float32]
@@ -61,8 +66,11 @@ class TorchBackend:
         self._device = choose_device(device)
         self.device = str(self._device)
         self.precision = precision
-        if threads is not None and self._device.type == "cpu":
-            torch.set_num_threads(threads)  # torch has no such setting of one network alone
+        self._owner = os.getpid()
+        if self._device.type == "cpu":
+            # torch has no such setting of one network alone.
+            torch.set_num_threads(threads or min(torch.get_num_threads(), default_threads()))
+            self._check_process()
         if self.precision not in _PRECISIONS:
             known = ", ".join(_PRECISIONS)
             raise ValueError(f"precision must be one of {known} with torch, got {precision!r}")
@@ -80,12 +88,31 @@ class TorchBackend:
         # torch's type stubs do not know this keyword.
         self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _check_process(self) -> None:
+        """Do what a fork since the backend was made asks for.
+
+        Raises:
+            FeatureError: If the device does not survive a fork.
+        """
+        if is_forked() and self._device.type == "cpu":
+            torch.set_num_threads(1)  # OpenMP waits for threads that are the parent's
+        elif self._owner != os.getpid():
+            raise FeatureError(
+                f"this detector runs on {self.device!r}, which a forked process cannot use; make "
+                "it in the child, and start that with multiprocessing's method 'spawn'"
+            )
+
     @torch.inference_mode()
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             return [one[0][0] for one in alone], [one[1][0] for one in alone]
+        self._check_process()
+        with no_fork():
+            return self._run(images)
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         # (B, H, W, C) seen as (B, C, H, W) is a channels-last tensor: nothing is copied.
         # torch takes no array that may not be written to.
         pixels = torch.from_numpy(np.require(images, requirements="W"))
@@ -131,6 +158,7 @@ class TorchBackend:
             )
             return torch.cat([points, scores[..., None], rows], dim=2)
 
+        self._check_process()
         inputs = torch.from_numpy(images), torch.from_numpy(allowed)
         if self._device.type == "cuda":
             with torch.cuda.device(self._device):

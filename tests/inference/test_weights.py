@@ -64,7 +64,9 @@ def test_bundled_set_is_what_the_manifest_says(name):
     loaded = load_weights(name)
     assert hashlib.sha256(content).hexdigest() == entry["sha256"] == loaded.sha256
     architecture = dict(entry["architecture"])
-    architecture["channels"] = tuple(architecture["channels"])
+    for counts in ("channels", "depths"):
+        if counts in architecture:
+            architecture[counts] = tuple(architecture[counts])
     assert loaded.config == NetworkConfig(**architecture)
     assert 0 < loaded.score_threshold == entry["score_threshold"] < 1
     assert loaded.recipe

@@ -83,24 +83,6 @@ except ImportError as error:
     assert repr(package) in done.stdout
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP tells how it waits")
-def test_ncnn_waits_without_spinning_and_leaves_the_environment_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Threads that spin while they wait halve the speed as soon as another wants the cores."""
-    monkeypatch.setenv("OMP_DISPLAY_ENV", "TRUE")  # makes the library print what it read
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    script = """
-import os
-from cv_superpoint import SuperPointFeature2D
-SuperPointFeature2D.create(backend="ncnn")
-assert "OMP_WAIT_POLICY" not in os.environ
-"""
-    done = run_without({"torch"}, script)
-    assert done.returncode == 0, done.stderr
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
-
-
 def test_what_needs_torch_says_so(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "x.pth")
     script = f"""
