@@ -19,6 +19,9 @@ _inside: set[int] = set()
 _forking = 0
 _forked = False
 _sleepers = False
+_MOST_INSIDE = 2.0
+"""Seconds that a fork waits for networks that run. A fork may hold a lock, such as that of
+``logging``, which what runs inside needs to end: waiting for ever would be a deadlock."""
 _MOST_WAITING = 0.05
 """Seconds that a fork waits for threads to sleep: some may be others' and never do."""
 
@@ -58,8 +61,7 @@ def _before() -> None:
     with _changed:
         _forking += 1
         # This thread is inside only where a signal or a finaliser forks: it cannot wait for itself.
-        while _inside - {threading.get_ident()}:
-            _changed.wait()
+        _changed.wait_for(lambda: not _inside - {threading.get_ident()}, _MOST_INSIDE)
     end = time.monotonic() + _MOST_WAITING
     while _sleepers and _others_run() and time.monotonic() < end:
         time.sleep(0.001)

@@ -120,6 +120,32 @@ def test_a_forked_child_finds_what_its_parent_finds(name: str) -> None:
 
 
 @on_linux
+def test_a_fork_that_holds_a_lock_does_not_wait_for_ever() -> None:
+    """What runs inside needs the lock of ``logging``, which a fork holds from its beginning."""
+    script = """
+import logging, os, threading
+from cv_superpoint.backends.forks import no_fork
+inside, go = threading.Event(), threading.Event()
+def work():
+    with no_fork():
+        inside.set()
+        go.wait(10)
+        logging.getLogger("any").info("needs the lock")
+thread = threading.Thread(target=work)
+thread.start()
+inside.wait()
+os.register_at_fork(before=go.set)  # of all, it is called first
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+thread.join()
+print("done")
+"""
+    assert run_script(script).strip() == "done"
+
+
+@on_linux
 def test_a_loader_s_forked_workers_use_the_detector_of_their_parent() -> None:
     script = """
 import numpy as np, skimage.data, torch
