@@ -87,10 +87,12 @@ def read_picture(
     return picture.pixels
 
 
-def picture_or_why(path: str | os.PathLike[str], *, grey: bool = False) -> ByteArray | PictureError:
-    """:func:`read_picture`, or its error as a value, for long lists that go on after one."""
+def picture_or_why(
+    path: str | os.PathLike[str], *, grey: bool = False, upright: bool = True
+) -> Picture | PictureError:
+    """:func:`load_picture`, or its error as a value, for long lists that go on after one."""
     try:
-        return read_picture(path, grey=grey)
+        return load_picture(path, grey=grey, upright=upright)
     except PictureError as error:
         return error
 
