@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from made_files import RGB, tiff, upright, with_orientation
 from made_films import film, turned, with_edits
-from train.evaluate.datasets import read_grey
 
+from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.cli import main
+from cv_superpoint.evaluation.datasets import read_grey
+from cv_superpoint.reading import read_picture
 from train.data.images import ImageConfig, load_image
 
+KEYPOINTS = ("--max-keypoints", 20)
 KINDS = {"JPEG": "a.jpg", "PNG": "b.png", "WEBP": "c.webp", "TIFF": "d.tif"}
 
 
@@ -56,6 +60,63 @@ def test_detect_sees_every_format_alike(
         np.testing.assert_array_equal(found[name][0], found["b.png"][0])
     if stands:
         np.testing.assert_array_equal(found["b.png"][0], found["e.png"][0])
+
+
+def features_of(path: Path) -> dict[str, tuple[np.ndarray, list[int]]]:
+    with h5py.File(path) as file:
+        return {
+            name: (group["keypoints"][...], group["image_size"][...].tolist())
+            for name, group in file.items()
+        }
+
+
+def test_extract_stands_upright_and_counts_as_asked(
+    pictures: Path, tmp_path: Path, capfd: Any
+) -> None:
+    found = {}
+    for name, options in {
+        "upright": [],
+        "stored": ["--no-upright"],
+        "colmap": ["--stored-points"],
+    }.items():
+        arguments = ["extract", pictures, "-o", tmp_path / f"{name}.h5", *KEYPOINTS, *options]
+        report, errors = run(capfd, *arguments)
+        found[name] = features_of(tmp_path / f"{name}.h5")
+        said = "4 images, such as a.jpg, were turned upright" in errors
+        assert said == (len(report["notes"]) == 4) == (name == "upright")
+    shown, sizes = zip(*found["upright"].values(), strict=True)
+    assert list(sizes) == [[160, 210]] * 5  # hloc's order: width, height
+    for keypoints in shown[1:]:  # formats differ in how they make grey of colours
+        apart = np.abs(keypoints[:, None] - shown[1][None]).max(axis=2).min(axis=0)
+        assert np.mean(apart < 0.1) >= 0.9
+    detector = SuperPointFeature2D.create(20, device="cpu")
+    expected = detector.extract(read_picture(pictures / "b.png", grey=True))
+    np.testing.assert_allclose(shown[1], expected.keypoints, atol=0.01)
+    # As COLMAP: the same points, in pixels as stored.
+    keypoints, size = found["colmap"]["d.tif"]
+    assert size == [210, 160]
+    np.testing.assert_array_equal(keypoints, np.stack([shown[3][:, 1], 159 - shown[3][:, 0]], 1))
+    np.testing.assert_array_equal(found["colmap"]["e.png"][0], shown[4])  # it was upright
+    keypoints, size = found["stored"]["d.tif"]
+    assert size == [210, 160]
+    stored = detector.extract(read_picture(pictures / "d.tif", grey=True, upright=False))
+    np.testing.assert_allclose(keypoints, stored.keypoints, atol=0.01)
+
+
+def test_extract_tells_what_became_of_values_and_damage(tmp_path: Path, capfd: Any) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(folder / name), RGB[..., 0].astype(np.uint16) << 4)
+    (folder / "c.jpg").write_bytes(with_orientation("JPEG", 1)[:-2])
+    report, errors = run(capfd, "extract", folder, "-o", tmp_path / "a.h5", *KEYPOINTS)
+    bits = "uint16 values, the upper 8 of 12 bits taken"
+    damage = "the file lacks its end mark, but every row is there"
+    assert report["notes"] == {"a.png": [bits], "b.png": [bits], "c.jpg": [damage]}
+    assert f"warning: 2 images, such as a.png: {bits}" in errors
+    assert f"warning: 1 images, such as c.jpg: {damage}" in errors
+    report, errors = run(capfd, "extract", folder, "-o", tmp_path / "a.h5", *KEYPOINTS)
+    assert (report["resumed"], report["notes"], errors) == (3, {}, "")
 
 
 def test_match_stands_upright_unless_asked(pictures: Path, tmp_path: Path, capfd: Any) -> None:
