@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cv_superpoint import opencv_check as _opencv_check  # noqa: F401  # before OpenCV is needed
 from cv_superpoint.depth import to_uint8
 from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.feature2d import SuperPointFeature2D

@@ -5,10 +5,13 @@ What is damaged or ends early ends the walk; nothing here raises.
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Data: TypeAlias = bytes | mmap.mmap
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
@@ -109,17 +112,31 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         position = end + 4  # after the checksum
 
 
-def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of the content of each chunk of a WebP file."""
-    position = 12
+def riff_chunks(data: Data, position: int = 12) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of the content of each chunk of a RIFF file.
+
+    The end is where the chunk says, which may be after the end of the file.
+
+    Args:
+        data: The file.
+        position: 12 for the chunks of a WebP file, 0 for the one or more that an AVI file is.
+    """
     while position + 8 <= len(data):
         end = position + 8 + int.from_bytes(data[position + 4 : position + 8], "little")
-        yield data[position : position + 4], position + 8, min(end, len(data))
+        yield data[position : position + 4], position + 8, end
         position = end + end % 2
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of the content of each box of an ISO media file: MP4, MOV, AVIF."""
+def boxes(data: Data, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of the content of each box of an ISO media file: MP4, MOV, AVIF.
+
+    The end is where the box says, which may be after the end of the file.
+
+    Args:
+        data: The file.
+        start: Where the first box is.
+        end: Of the content of the box that they are in; None takes the whole file.
+    """
     last = len(data) if end is None else min(end, len(data))
     while start + 8 <= last:
         size, header = int.from_bytes(data[start : start + 4], "big"), 8
@@ -129,21 +146,24 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple
             size = last - start
         if size < header:
             return
-        yield data[start + 4 : start + 8], start + header, min(start + size, last)
+        yield data[start + 4 : start + 8], start + header, start + size
         start += size
 
 
-def find_boxes(data: bytes, *path: bytes) -> Iterator[tuple[int, int]]:
+def find_boxes(data: Data, *path: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of the content of the boxes at a path such as ``moov``, ``trak``."""
+    yield from _descend(data, path, 0, len(data))
 
-    def descend(start: int, end: int, depth: int) -> Iterator[tuple[int, int]]:
-        for name, first, last in boxes(data, start, end):
-            if name != path[depth]:
-                continue
-            if depth + 1 == len(path):
-                yield first, last
-            else:
-                # The one container whose content begins with a version and flags.
-                yield from descend(first + 4 * (name == b"meta"), last, depth + 1)
 
-    yield from descend(0, len(data), 0)
+def _descend(
+    data: Data, path: tuple[bytes, ...], start: int, end: int
+) -> Iterator[tuple[int, int]]:
+    for name, first, last in boxes(data, start, end):
+        if name != path[0]:
+            continue
+        last = min(last, end)
+        if len(path) == 1:
+            yield first, last
+        else:
+            # The one container whose content begins with a version and flags.
+            yield from _descend(data, path[1:], first + 4 * (name == b"meta"), last)

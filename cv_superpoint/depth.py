@@ -43,8 +43,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.bits is not None:
-            return "8 bits as they are" if self.bits == 8 else f"the upper 8 of {self.bits} bits"
-        return f"{self.low:.6g} to {self.high:.6g} as 0 to 255"
+            return "as they are" if self.bits == 8 else f"the upper 8 of {self.bits} bits taken"
+        return f"{self.low:.6g} to {self.high:.6g} spread over 0 to 255"
 
 
 def to_uint8(image: Any, low: float | None = None, high: float | None = None) -> ByteArray:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cv_superpoint.containers import (
     JPEG,
@@ -106,3 +107,20 @@ def turn(image: ByteArray, orientation: int) -> ByteArray:
     else:
         return image
     return turned.astype(np.uint8, copy=False)
+
+
+def stored_points(
+    points: NDArray[np.float32], size: tuple[int, int], orientation: int
+) -> NDArray[np.float32]:
+    """Where points of an upright picture lie in the stored one: the inverse of :func:`turn`.
+
+    Args:
+        points: (N, 2), (x, y) in pixels of the upright picture.
+        size: (height, width) of the stored picture.
+        orientation: 1 to 8.
+    """
+    x, y = points.T if orientation < 5 else points.T[::-1]
+    height, width = np.float32(size[0] - 1), np.float32(size[1] - 1)
+    x = width - x if orientation in (2, 3, 7, 8) else x
+    y = height - y if orientation in (3, 4, 6, 7) else y
+    return np.stack([x, y], axis=1)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from cv_superpoint.containers import TIFF, tiff_directory
-from cv_superpoint.depth import apply_range, find_range
+from cv_superpoint.depth import Range, apply_range, find_range
 from cv_superpoint.image import ByteArray
 
 _BITS, _PHOTOMETRIC, _CHANNELS, _PLANES, _TYPE = 258, 262, 277, 284, 339
@@ -88,7 +88,8 @@ def decode(data: bytes, *, grey: bool) -> tuple[ByteArray, str] | None:
         # In planes only the conversion to 8 bits is right, and that of unsigned values only.
         image = _imdecode(data, colour if tiff.in_planes else cv2.IMREAD_UNCHANGED)
         if image is not None and image.dtype == np.uint8 and tiff.type == "unsigned":
-            return _channels(image, grey), f"uint{tiff.bits}: the upper 8 of {tiff.bits} bits"
+            taken = Range(low=0, high=2**tiff.bits - 1, bits=tiff.bits)
+            return _channels(image, grey), f"uint{tiff.bits} values, {taken}"
         if tiff.in_planes:
             return None
     else:
@@ -105,7 +106,7 @@ def decode(data: bytes, *, grey: bool) -> tuple[ByteArray, str] | None:
     pixels = apply_range(image, found)
     if tiff is not None and tiff.is_negative:
         pixels = np.uint8(255) - pixels
-    return _channels(pixels, grey), f"{image.dtype}: {found}"
+    return _channels(pixels, grey), f"{image.dtype} values, {found}"
 
 
 def _imdecode(data: bytes, flags: int) -> Any:

@@ -29,15 +29,20 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) BGR or (H, W) grey, uint8.
-        turned: Whether they are not as stored, because the file states an orientation.
+        orientation: By which they were turned, 1 to 8 as in EXIF; 1 where they are as stored.
         values: How values of other types than uint8 became uint8; empty where they were.
         damage: What the file lacks although every row is there; empty for a whole file.
     """
 
     pixels: ByteArray
-    turned: bool = False
+    orientation: int = 1
     values: str = ""
     damage: str = ""
+
+    @property
+    def turned(self) -> bool:
+        """Whether the pixels are not as stored."""
+        return self.orientation > 1
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,7 +79,7 @@ def load_picture(
     if decoded is None:
         raise PictureError(f"{path}: {why_unread(data) or why_unreadable(data)}")
     pixels, values = decoded
-    return Picture(pixels=turn(pixels, turns), turned=turns > 1, values=values, damage=damage)
+    return Picture(pixels=turn(pixels, turns), orientation=turns, values=values, damage=damage)
 
 
 def read_picture(
@@ -87,10 +92,12 @@ def read_picture(
     return picture.pixels
 
 
-def picture_or_why(path: str | os.PathLike[str], *, grey: bool = False) -> ByteArray | PictureError:
-    """:func:`read_picture`, or its error as a value, for long lists that go on after one."""
+def picture_or_why(
+    path: str | os.PathLike[str], *, grey: bool = False, upright: bool = True
+) -> Picture | PictureError:
+    """:func:`load_picture`, or its error as a value, for long lists that go on after one."""
     try:
-        return read_picture(path, grey=grey)
+        return load_picture(path, grey=grey, upright=upright)
     except PictureError as error:
         return error
 

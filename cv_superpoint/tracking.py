@@ -19,6 +19,7 @@ from cv_superpoint.files.names import is_text
 from cv_superpoint.files.writing import make_folder, replacing
 from cv_superpoint.image import ByteArray
 from cv_superpoint.nearest import mutual_nearest
+from cv_superpoint.video_length import length_of
 
 TAIL = 12
 """Frames that a tail reaches back."""
@@ -86,15 +87,20 @@ class Tracker:
 class Video:
     """The BGR frames of a video file, or of a camera if the source is a number.
 
+    Args:
+        source: Name of a file, address of a stream, or number of a camera.
+        upright: Turn frames as the file says, as players do; otherwise they are as stored.
+
     Attributes:
-        expected: Number of frames that the file promises; 0 for a camera or where unknown.
+        expected: Number of frames that the file promises to show, without those that an edit list
+            leaves out; a guess where its format tells none, 0 for a camera.
         rate: Frames per second that it states; 0 where unknown.
 
     Raises:
         VideoError: If it cannot be opened.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, upright: bool = True) -> None:
         _check_name(source)
         address = urlsplit(source)
         is_camera, is_address = source.isdigit(), bool(address.scheme and address.netloc)
@@ -114,9 +120,19 @@ class Video:
             else:
                 why = "not a video that this OpenCV can read; convert it with ffmpeg"
             raise VideoError(f"{source}: {why}")
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, float(upright))
         self.rate = float(self._capture.get(cv2.CAP_PROP_FPS))
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.expected = 0 if is_camera else max(0, int(count))
+        stored = 0 if is_camera else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self._length = length_of(Path(source), stored)
+        self.expected = stored if self._length.frames is None else self._length.frames
+
+    def why_short(self, count: int) -> str:
+        """Why a file ends after so many frames; empty where it ends as it promises."""
+        if count >= self.expected - self._length.slack:
+            return ""
+        if self._length.ends_early:
+            return "the file is cut short"
+        return "" if self._length.frames is None else "the others are damaged"
 
     def __iter__(self) -> Iterator[ByteArray]:
         try:

@@ -32,6 +32,8 @@ class Detect:
             .npz (with descriptors) and .keypoints.png.
         format: Which tables are written.
         overlay: Whether pictures with the keypoints are written.
+        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
+            they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
 
@@ -39,6 +41,7 @@ class Detect:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("keypoints")
     format: Literal["csv", "npz", "both"] = "both"
     overlay: bool = True
+    upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=DetectorOptions)
 
@@ -67,19 +70,19 @@ class Detect:
         records: list[dict[str, Any]] = []
         broken = [{"image": str(each.path), "why": str(each)} for each in listing.left_out]
         for path, name in output.progress(found, len(found), "detect"):
-            image = picture_or_why(path)
-            if isinstance(image, PictureError):
-                broken.append({"image": str(path), "why": str(image)})
+            picture = picture_or_why(path, upright=self.upright)
+            if isinstance(picture, PictureError):
+                broken.append({"image": str(path), "why": str(picture)})
                 continue
-            features = detector.extract(image)
+            features = detector.extract(picture.pixels)
             try:
-                self._write(name, image, features)
+                self._write(name, picture.pixels, features)
             except WriteError as error:
                 if not error.is_about_the_name:
                     raise
                 broken.append({"image": str(path), "why": str(error)})
                 continue
-            records.append({"image": str(path), "keypoints": len(features)})
+            records.append(output.picture(path, picture) | {"keypoints": len(features)})
             output.say(f"{shown(str(path))}: {len(features)} keypoints")
         output.left_out((each["why"] for each in broken), listing.own)
         output.result({"out": str(self.out), "images": records, "broken": broken})

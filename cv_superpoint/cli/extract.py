@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output, is_terminal
 from cv_superpoint.extract.plan import ExtractConfig
+
+if TYPE_CHECKING:
+    from cv_superpoint.extract.run import RayOptions, Report
+
+_TOLD = 10
+"""Notes that are printed; every thermal picture has one of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +58,8 @@ class Extract:
 
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
-        from cv_superpoint.extract.run import RayOptions, extract_folder
+        from cv_superpoint.extract.run import extract_folder
 
-        ray = None
-        if self.ray is not None:
-            address = None if self.ray == "local" else self.ray
-            ray = RayOptions(address=address, actors=self.ray_actors, gpus=self.ray_gpus)
         start = time.perf_counter()
         with _bar(output) as tick:
             report = extract_folder(
@@ -65,7 +67,7 @@ class Extract:
                 self.out.resolve(),
                 self.config,
                 readers=self.readers,
-                ray=ray,
+                ray=self._cluster(),
                 tick=tick,
             )
         seconds = time.perf_counter() - start
@@ -84,6 +86,7 @@ class Extract:
                 f"{len(report.gone)} images, such as {report.gone[0]}, are no longer in "
                 f"{self.images}; their features are kept"
             )
+        self._tell(report, output)
         output.result(
             {
                 "out": str(self.out),
@@ -92,11 +95,41 @@ class Extract:
                 "resumed": report.resumed,
                 "changed": report.changed,
                 "gone": report.gone,
+                "notes": report.notes,
                 "seconds": seconds,
                 "broken": [{"image": name, "why": why} for name, why in report.broken],
             }
         )
         return DONE if not report.broken else PARTLY if report.images else FAILED
+
+    def _cluster(self) -> RayOptions | None:
+        from cv_superpoint.extract.run import RayOptions
+
+        if self.ray is None:
+            return None
+        address = None if self.ray == "local" else self.ray
+        return RayOptions(address=address, actors=self.ray_actors, gpus=self.ray_gpus)
+
+    def _tell(self, report: Report, output: Output) -> None:
+        """A line for each kind of note, with one image's name."""
+        from cv_superpoint.extract.store import TURNED
+
+        turned = [name for name, notes in report.notes.items() if TURNED in notes]
+        if turned:
+            output.warn(
+                f"{len(turned)} images, such as {turned[0]}, were turned upright, and their points "
+                "are in pixels of the upright image; COLMAP and hloc take pixels as stored: "
+                "--stored-points"
+            )
+        others: dict[str, list[str]] = {}
+        for name, notes in report.notes.items():
+            for note in notes:
+                others.setdefault(note, []).append(name)
+        others.pop(TURNED, None)
+        for note, names in sorted(others.items(), key=lambda each: -len(each[1]))[:_TOLD]:
+            output.warn(f"{len(names)} images, such as {names[0]}: {note}")
+        if len(others) > _TOLD:
+            output.warn(f"{len(others) - _TOLD} more such notes are told with --json")
 
 
 @contextmanager

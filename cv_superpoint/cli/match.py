@@ -38,6 +38,8 @@ class Match:
         rotations: Turns of picture 1 to try, of 0 90 180 270, where it may lie sideways.
         max_ratio: Ratio test, such as 0.95; none by default.
         max_distance: Distance test, such as 0.8; none by default.
+        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
+            they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
 
@@ -50,6 +52,7 @@ class Match:
     rotations: tuple[int, ...] = (0,)
     max_ratio: float | None = None
     max_distance: float | None = None
+    upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=DetectorOptions)
 
@@ -57,11 +60,14 @@ class Match:
         """Run it; returns the exit code."""
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.matching import match_pair
-        from cv_superpoint.reading import read_picture
+        from cv_superpoint.reading import load_picture
 
         results = (self.out / name for name in ("matches.png", "matches.csv", "overlay.png"))
         keep_inputs((self.image0, self.image1), results)
-        images = read_picture(self.image0), read_picture(self.image1)
+        paths = self.image0, self.image1
+        pictures = [load_picture(path, upright=self.upright) for path in paths]
+        records = [output.picture(*each) for each in zip(paths, pictures, strict=True)]
+        images = pictures[0].pixels, pictures[1].pixels
         result = match_pair(
             *images,
             self.detector.create(),
@@ -78,7 +84,7 @@ class Match:
                 result, self.focal, self.pixels, tries=len(self.rotations)
             )
         self._write(images, result, inliers)
-        self._report(output, result, inliers, geometry, alarms)
+        self._report(output, records, result, inliers, geometry, alarms)
         if not geometry:
             output.warn(f"no {self.model}: too few matches agree; more keypoints may help (-k)")
             return FAILED
@@ -110,6 +116,7 @@ class Match:
     def _report(
         self,
         output: Output,
+        records: list[dict[str, Any]],
         result: MatchResult,
         inliers: NDArray[np.bool_],
         geometry: dict[str, Any],
@@ -133,6 +140,7 @@ class Match:
                 "reliable": alarms <= LIMIT,
                 "log_false_alarms": alarms if math.isfinite(alarms) else None,
                 "rotation": result.rotation,
+                "pictures": records,
                 "out": str(self.out),
                 **geometry,
             }

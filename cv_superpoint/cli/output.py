@@ -7,7 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from cv_superpoint.reading import Picture
 
 from cv_superpoint.files.names import shown
 
@@ -44,6 +47,14 @@ class Output:
         """An error in one line."""
         print_line(f"error: {shown(text)}", sys.stderr)
         self.result({"error": text})
+
+    def picture(self, path: object, picture: Picture) -> dict[str, Any]:
+        """Tell what was done to a picture file, in text and in the record that comes back."""
+        if picture.damage:
+            self.warn(f"{path}: {picture.damage}")
+        if picture.values:
+            self.say(f"{shown(str(path))}: {picture.values}")
+        return {"image": str(path), "turned": picture.turned, "notes": list(picture.notes)}
 
     def left_out(self, pictures: Iterable[object], own: Sequence[object] = ()) -> None:
         """A line for each picture that is not read, and one for what is no input at all."""

@@ -28,6 +28,8 @@ class Stitch:
         model: rotation for a camera that turned in one place, plane for a flat scene (a wall, a
             page, a map) from anywhere.
         megapixels: Larger pictures are shrunk to this.
+        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
+            they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
 
@@ -35,6 +37,7 @@ class Stitch:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("panorama.png")
     model: Literal["rotation", "plane"] = "rotation"
     megapixels: float = 1.0
+    upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=1500))
 
@@ -52,12 +55,14 @@ class Stitch:
         keep_inputs([path for path, _ in listing.pictures], [self.out])
         broken = [str(each) for each in listing.left_out]
         pictures: dict[str, Any] = {}
+        records: list[dict[str, Any]] = []
         for path, _ in listing.pictures:
-            picture = picture_or_why(path)
+            picture = picture_or_why(path, upright=self.upright)
             if isinstance(picture, PictureError):
                 broken.append(str(picture))
             else:
-                pictures[str(path)] = picture
+                pictures[str(path)] = picture.pixels
+                records.append(output.picture(path, picture))
         output.left_out(broken, listing.own)
         panorama = self._stitch(pictures)
         write_picture(self.out, panorama.image, made="panorama")
@@ -76,7 +81,7 @@ class Stitch:
             {
                 "out": str(self.out),
                 "size": [height, width],
-                "pictures": list(pictures),
+                "pictures": records,
                 "used": panorama.used,
                 "keypoints": panorama.keypoints,
                 "pairs": [asdict(pair) for pair in panorama.pairs],

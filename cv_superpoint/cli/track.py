@@ -24,6 +24,7 @@ class Track:
         frames: Stop after so many; a camera has no other end but Ctrl-C.
         reach: Largest step from frame to frame, as a share of the frame's width.
         similarity: Least cosine of the descriptors of a point in two frames.
+        upright: Turn frames as the file says, as players do; --no-upright takes them as stored.
         json: Print one JSON object instead of text.
     """
 
@@ -32,6 +33,7 @@ class Track:
     frames: int | None = None
     reach: float = 0.15
     similarity: float = 0.7
+    upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=300))
 
@@ -41,7 +43,7 @@ class Track:
         from cv_superpoint.tracking import Tracker, Video, VideoFile
 
         keep_inputs([self.video.removeprefix("file://").removeprefix("file:")], [self.out])
-        video = Video(self.video)
+        video = Video(self.video, upright=self.upright)
         wanted = video.expected if self.frames is None else self.frames
         detector = self.detector.create()
         file = VideoFile(self.out, video.rate if 1 <= video.rate <= 240 else 20.0)
@@ -82,11 +84,11 @@ class Track:
                 "out": str(self.out),
             }
         )
-        expected = min(video.expected, self.frames or video.expected)
-        if count < expected:
+        why = "" if count == self.frames else video.why_short(count)
+        if why:
             output.warn(
-                f"{self.video} ends after {count} of {expected} frames: the file is cut short; "
-                "the tracks so far are written"
+                f"{self.video} ends after {count} of {video.expected} frames: {why}; the tracks so "
+                "far are written"
             )
             return PARTLY
         return DONE

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from cv_superpoint.cli.output import DONE, Output
+
+if TYPE_CHECKING:
+    from cv_superpoint.image import ByteArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,8 @@ class View:
         image1: Second picture; without it, a turned view of the first.
         port: Of http://127.0.0.1; by default the first free one from 7860 on.
         open_browser: Open it in the browser.
+        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
+            they are stored, as COLMAP and hloc do.
         weights: Bundled name or file; by default the bundled set.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
@@ -27,20 +33,24 @@ class View:
     image1: Positional[Path | None] = None
     port: int | None = None
     open_browser: bool = True
+    upright: bool = True
     weights: str | None = None
     device: str = "auto"
 
     def run(self, output: Output) -> int:
         """Run it until Ctrl-C; returns the exit code."""
         from cv_superpoint.errors import require
-        from cv_superpoint.reading import read_picture
+        from cv_superpoint.reading import load_picture
         from cv_superpoint.viewer.analysis import Network
         from cv_superpoint.viewer.app import make_app, serve
 
         require("gradio", "viewer")
-        images = [
-            None if path is None else read_picture(path) for path in (self.image0, self.image1)
-        ]
+        images: list[ByteArray | None] = []
+        for path in (self.image0, self.image1):
+            picture = None if path is None else load_picture(path, upright=self.upright)
+            if picture is not None:
+                output.picture(path, picture)
+            images.append(None if picture is None else picture.pixels)
         app = make_app(Network(self.weights, self.device), *images)
         where = f"http://127.0.0.1:{self.port}" if self.port else "http://127.0.0.1, from 7860 on"
         output.say(f"the viewer is at {where}; Ctrl-C ends it")

@@ -147,10 +147,10 @@ class HPatches:
 
 
 def read_grey(path: Path) -> Array:
-    """Read an image as (H, W) uint8.
+    """Read an image as (H, W) uint8, upright.
 
     Raises:
-        PictureError: If the file cannot be read.
+        PictureError: If it cannot be read, or only in part.
     """
     return read_picture(path, grey=True)
 

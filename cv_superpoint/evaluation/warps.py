@@ -126,7 +126,7 @@ class WarpedPhotographs:
             if isinstance(photograph, PictureError):
                 self._leave_out(name, str(photograph).removeprefix(f"{path}: "))
             else:
-                yield name, photograph
+                yield name, photograph.pixels
 
 
 def warp_pair(photograph: Array, name: str, number: int, config: WarpConfig) -> ImagePair:

@@ -19,7 +19,7 @@ from cv_superpoint.options import DetectorOptions
 Format = Literal["hdf5", "parquet"]
 ENDINGS: dict[Format, str] = {"hdf5": ".h5", "parquet": ".parquet"}
 RECORD = "run.json"
-VERSION = 2
+VERSION = 3
 """Of the features: another number where the same options give others."""
 ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
 """Options that may change between runs: where the network runs, and how the work is cut."""
@@ -37,11 +37,17 @@ class ExtractConfig(DetectorOptions):
         longest_side: Larger images are shrunk to this, in pixels; keypoints are those of the
             whole image all the same. -1 shrinks none.
         half: Descriptors as float16, half the size; their cosines change by less than 0.001.
+        upright: Turn images as their files say, as the other commands do; --no-upright takes the
+            pixels as they are stored.
+        stored_points: Points in pixels as they are stored all the same, as COLMAP and hloc take
+            them.
         shard_size: Images in a shard; it may change.
     """
 
     longest_side: int = -1
     half: bool = True
+    upright: bool = True
+    stored_points: bool = False
     shard_size: int = 256
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Report:
         changed: Names of images whose file is another one than in an earlier run.
         gone: Names of images that an earlier run had done and that are not in the folder any
             more. Their features stay.
+        notes: What was done to images of this run before they were looked at: which were turned,
+            which values were not of 8 bits and how they became so, which files lack something.
     """
 
     output: Path
@@ -55,6 +57,7 @@ class Report:
     resumed: int
     changed: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,7 @@ class _Run:
         done = kept | in_shards
         broken = {name: broken[name] for name in self.names if name in broken and name not in done}
         broken |= self.left_out
+        notes = store.notes_in_shards(self.folder, self.format)
         if self.format == "hdf5":
             if done != self.before or not self.output.exists():
                 store.merge(done, self.output, self.settings)
@@ -206,6 +210,7 @@ class _Run:
             resumed=len(self.names) - len(self.comparison.missing),
             changed=tuple(sorted(self.comparison.changed)),
             gone=self.comparison.gone,
+            notes={name: notes[name] for name in self.comparison.missing if name in notes},
         )
 
 

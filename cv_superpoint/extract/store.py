@@ -27,17 +27,27 @@ from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, read_record
 from cv_superpoint.interop.hloc import StoreError, opened, put_features
 
+TURNED = "turned upright, and its points with it"
+"""Note of an image whose points are not in pixels as stored."""
 ATTRIBUTE = "cv_superpoint"
 """Of the HDF5 file: the settings. Of an image's group: its file. Both JSON; hloc passes over it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is stored of an image: its name, its features and the file that they are of."""
+    """What is stored of an image.
+
+    Attributes:
+        name: Relative to the folder.
+        features: Of the image.
+        file: That they are of.
+        notes: What was done to the image before.
+    """
 
     name: str
     features: Features
     file: Fingerprint
+    notes: tuple[str, ...] = ()
 
 
 def write_shard(
@@ -58,6 +68,7 @@ def write_shard(
     notes = {
         "done": {row.name: [len(row.features), asdict(row.file)] for row in rows},
         "broken": dict(broken),
+        "notes": {row.name: row.notes for row in rows if row.notes},
     }
     kind = np.float16 if half else np.float32
     with _room(shard.path, "the shards written so far are kept"):
@@ -85,6 +96,15 @@ def broken_in_shards(folder: Path, format: Format) -> dict[str, str]:
         name: why
         for path in shard_files(folder, format)
         for name, why in _read_notes(path)["broken"].items()
+    }
+
+
+def notes_in_shards(folder: Path, format: Format) -> dict[str, tuple[str, ...]]:
+    """What was done to the images of shards before they were looked at, where it was anything."""
+    return {
+        name: tuple(notes)
+        for path in shard_files(folder, format)
+        for name, notes in _read_notes(path)["notes"].items()
     }
 
 
@@ -132,7 +152,8 @@ def drop(path: Path, names: frozenset[str], format: Format) -> None:
         ExtractError: If it cannot be written.
     """
     notes = _read_notes(path)
-    notes["done"] = {name: each for name, each in notes["done"].items() if name not in names}
+    for key in ("done", "notes"):
+        notes[key] = {name: each for name, each in notes[key].items() if name not in names}
     if not notes["done"]:
         _remove(path)
         return
@@ -202,7 +223,7 @@ def _read_notes(path: Path) -> dict[str, Any]:
     notes = notes_of(path)
     try:
         found = read_record(notes)
-        if found is None or not {"done", "broken"} <= found.keys():
+        if found is None or not {"done", "broken", "notes"} <= found.keys():
             raise RecordError(f"{notes} is damaged (not the notes of a shard)")
     except RecordError as error:
         raise ExtractError(

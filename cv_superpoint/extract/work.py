@@ -15,12 +15,13 @@ import numpy as np
 
 from cv_superpoint.errors import PictureError
 from cv_superpoint.extract.plan import ExtractConfig, Format, Shard
-from cv_superpoint.extract.store import Row, write_shard
+from cv_superpoint.extract.store import TURNED, Row, write_shard
 from cv_superpoint.features import Features
 from cv_superpoint.files.entries import look
 from cv_superpoint.files.fingerprint import Fingerprint, fingerprint
 from cv_superpoint.image import ByteArray, padded_size
-from cv_superpoint.reading import read_picture
+from cv_superpoint.orientation import stored_points
+from cv_superpoint.reading import load_picture
 from cv_superpoint.weights import load_weights
 
 BATCH_PIXELS = 32 * 480 * 640
@@ -37,33 +38,40 @@ class Decoded:
 
     Attributes:
         pixels: uint8, shrunk where the options say so; None where it cannot be read.
-        size: (height, width) of the file's picture.
+        size: (height, width) of the file's picture, upright if it is so.
+        orientation: By which it was turned, 1 to 8.
+        notes: What else was done to it.
         file: The file that it was.
         why: Why it cannot be read.
     """
 
     pixels: ByteArray | None
     size: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    notes: tuple[str, ...] = ()
     file: Fingerprint | None = None
     why: str = ""
 
 
-def decode(path: Path, grey: bool, longest_side: int) -> Decoded:
-    """Read a picture as COLMAP does: without turning it as EXIF says."""
+def decode(path: Path, grey: bool, longest_side: int, upright: bool) -> Decoded:
+    """Read a picture as the detector takes it."""
     try:
         file = fingerprint(path) if isinstance(look(path), tuple) else None
-        image = read_picture(path, grey=grey, upright=False)
+        picture = load_picture(path, grey=grey, upright=upright)
     except PictureError as error:
         return Decoded(pixels=None, why=str(error))
     except (OSError, MemoryError) as error:
         why = getattr(error, "strerror", None) or "memory does not suffice"
         return Decoded(pixels=None, why=f"{path}: cannot be read ({why})")
+    image = picture.pixels
     size = image.shape[0], image.shape[1]
     if 0 < longest_side < max(size):
         scale = longest_side / max(size)
         target = max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
         image = cv2.resize(image, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return Decoded(pixels=image, size=size, file=file)
+    return Decoded(
+        pixels=image, size=size, orientation=picture.orientation, notes=picture.notes, file=file
+    )
 
 
 class Worker:
@@ -91,17 +99,17 @@ class Worker:
             ExtractError: If a shard cannot be written.
         """
         jobs = ((shard, name) for shard in shards for name in shard.names)
-        open_shard = _OpenShard(self.detector)
+        open_shard = _OpenShard(self.detector, self.config)
         for shard, name, decoded in self._decode(jobs):
             open_shard.add(name, decoded)
             if open_shard.count == len(shard.names):
                 rows, broken = open_shard.close(shard.names)
                 write_shard(shard, self.format, rows, broken, half=self.config.half)
-                open_shard = _OpenShard(self.detector)
+                open_shard = _OpenShard(self.detector, self.config)
             yield shard
 
     def _decode(self, jobs: Iterator[tuple[Shard, str]]) -> Iterator[tuple[Shard, str, Decoded]]:
-        options = self.grey, self.config.longest_side
+        options = self.grey, self.config.longest_side, self.config.upright
         if self.readers == 0:
             for shard, name in jobs:
                 yield shard, name, decode(self.images / name, *options)
@@ -126,10 +134,12 @@ class _OpenShard:
 
     Args:
         detector: With ``extractBatch``.
+        config: What to extract.
     """
 
-    def __init__(self, detector: Any) -> None:
+    def __init__(self, detector: Any, config: ExtractConfig) -> None:
         self.count = 0
+        self._config = config
         self._detector = detector
         self._broken: dict[str, str] = {}
         self._found: dict[str, Row] = {}
@@ -163,9 +173,12 @@ class _OpenShard:
         found = self._detector.extractBatch([_pixels(each) for _, each in group])
         for (name, each), features in zip(group, found, strict=True):
             assert each.file is not None
-            self._found[name] = Row(
-                name=name, features=enlarge(features, each.size), file=each.file
-            )
+            features, notes = enlarge(features, each.size), each.notes
+            if self._config.stored_points:
+                features = as_stored(features, each.orientation)
+            elif each.orientation > 1:
+                notes = (*notes, TURNED)
+            self._found[name] = Row(name=name, features=features, file=each.file, notes=notes)
 
 
 def enlarge(features: Features, size: tuple[int, int]) -> Features:
@@ -183,6 +196,14 @@ def enlarge(features: Features, size: tuple[int, int]) -> Features:
         sizes=features.sizes * ratio.max(),
         image_size=size,
     )
+
+
+def as_stored(features: Features, orientation: int) -> Features:
+    """Features of an upright picture in the coordinates of the stored one."""
+    height, width = features.image_size
+    size = (width, height) if orientation > 4 else (height, width)
+    keypoints = stored_points(features.keypoints, size, orientation)
+    return replace(features, keypoints=keypoints, image_size=size)
 
 
 def _pixels(each: Decoded) -> ByteArray:

@@ -366,7 +366,7 @@ def test_the_command_says_it_in_one_line_with_names(tmp_path: Path, capfd: Any) 
         assert not out.exists()
     assert main(["stitch", *names[:2], "--model", "plane", "-o", str(out), "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
-    assert report["pictures"] == names[:2]
+    assert [each["image"] for each in report["pictures"]] == names[:2]
     assert report["used"] == [0, 1]
     assert report["focal_lengths"] == []
     assert list(cv2.imread(str(out)).shape[:2]) == report["size"]

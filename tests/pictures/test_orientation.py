@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from made_files import RGB, tiff, upright, with_orientation
 
 from cv_superpoint.containers import tiff_directory
-from cv_superpoint.orientation import orientation, turn, without_orientation
+from cv_superpoint.orientation import (
+    orientation,
+    stored_points,
+    turn,
+    without_orientation,
+)
 from cv_superpoint.reading import load_picture, read_picture
 
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
@@ -97,6 +102,20 @@ def test_turns_keep_the_channels(channels: int | None) -> None:
         turned = turn(image, value)
         assert turned.size == image.size
         assert turned.shape[:2] == ((3, 5) if value < 5 else (5, 3))
+
+
+@given(st.integers(1, 8), st.integers(1, 7), st.integers(1, 7), st.data())
+def test_points_find_their_pixel_again(
+    value: int, height: int, width: int, data: st.DataObject
+) -> None:
+    image = np.zeros((height, width), np.uint8)
+    row = data.draw(st.integers(0, height - 1))
+    column = data.draw(st.integers(0, width - 1))
+    image[row, column] = 255
+    points = np.argwhere(turn(image, value))[:, ::-1].astype(np.float32)
+    back = stored_points(points, (height, width), value)
+    assert back.tolist() == [[column, row]]
+    assert back.dtype == np.float32
 
 
 @given(st.sampled_from(KINDS), st.data())

@@ -43,7 +43,7 @@ class ImageConfig:
 
 
 def load_image(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8]:
-    """A photograph at working size.
+    """A photograph at working size, upright.
 
     Args:
         path: Of the image.
@@ -54,18 +54,18 @@ def load_image(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8]:
         of 8.
 
     Raises:
-        PictureError: If it cannot be read.
+        PictureError: If it cannot be read, or only in part.
     """
     image: npt.NDArray[Any] = load_picture(path, grey=not config.colour).pixels
     if config.colour:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     factor = config.shorter_side / min(image.shape[:2])
     width, height = round(image.shape[1] * factor), round(image.shape[0] * factor)
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    image = cv2.resize(image, (width, height), interpolation=method)
+    image = cv2.resize(image, (width, height), interpolation=method).astype(np.uint8, copy=False)
     h, w = (min(n, config.longest_side) // CELL_SIZE * CELL_SIZE for n in image.shape[:2])
     top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
-    return np.ascontiguousarray(image[top : top + h, left : left + w], dtype=np.uint8)
+    return np.ascontiguousarray(image[top : top + h, left : left + w])
 
 
 def load_or_none(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8] | None:

@@ -1,0 +1,93 @@
+"""Two distributions of OpenCV over each other are named at import, and half of one as well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cv_superpoint import opencv_check
+from cv_superpoint.opencv_check import distributions
+
+
+def put(folder: Path, *names: str, installer: str = "pip") -> None:
+    for name in names:
+        metadata = folder / f"{name}.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "INSTALLER").write_text(f"{installer}\n")
+
+
+def imported(*folders: Path) -> subprocess.CompletedProcess[str]:
+    """The package imported with folders first on the path."""
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", "import cv_superpoint; print('imported')"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_this_environment_has_one() -> None:
+    assert distributions() == []
+
+
+def test_two_in_one_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "opencv_python-4.10.0.84", "opencv_contrib_python_headless-4.11.0.86")
+    (tmp_path / "cv2").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert distributions() == [
+        "opencv-contrib-python-headless 4.11.0.86",
+        "opencv-python 4.10.0.84",
+    ]
+    with pytest.warns(RuntimeWarning, match="installed over each other; keep one: pip uninstall"):
+        opencv_check.check_opencv()
+
+
+def test_the_import_warns(tmp_path: Path) -> None:
+    put(tmp_path, "opencv_python_headless-5.0.0.93")
+    done = imported(tmp_path)
+    assert done.stdout == "imported\n"
+    assert "RuntimeWarning: opencv-python" in done.stderr
+    assert "and opencv-python-headless 5.0.0.93 are installed over each other" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["hidden", "conda", "another package"])
+def test_what_does_no_harm(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "hidden":
+        put(tmp_path, "opencv_python_headless-4.10.0.84")
+        (tmp_path / "cv2").mkdir()
+        path = [*sys.path, str(tmp_path)]
+    elif kind == "conda":
+        put(tmp_path, "opencv_python-4.10.0", "opencv_python_headless-4.10.0", installer="conda")
+        path = [str(tmp_path), *sys.path]
+    else:
+        put(tmp_path, "opencv_stubs-1.0", "opencv_python_inference_engine-1.0")
+        path = [str(tmp_path), *sys.path]
+    monkeypatch.setattr(sys, "path", path)
+    assert distributions() == []
+
+
+def test_what_is_left_after_one_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "cv2").mkdir()  # Python takes it for a package without content
+    (tmp_path / "cv2" / "__init__.py").write_text("")
+    done = imported(tmp_path)
+    assert done.returncode == 1
+    assert "ImportError: OpenCV is there in part only; keep one: pip uninstall" in done.stderr
+    (tmp_path / "cv2" / "__init__.py").write_text("raise AttributeError('no gapi_wip')")
+    done = imported(tmp_path)
+    assert "ImportError: OpenCV cannot be imported (no gapi_wip); keep one" in done.stderr
+
+
+def test_the_check_is_quick() -> None:
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        distributions()
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.02
