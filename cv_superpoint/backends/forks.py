@@ -7,6 +7,11 @@ threads of its own that it wakes and sends to sleep, until they sleep.
 
 from __future__ import annotations
 
+# Before a fork the hooks of all modules run, those that came last first. These two modules' take
+# locks that work inside no_fork needs: imported here they come earlier, and so take them only when
+# the work has ended.
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import threading
 import time

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from pinned import PINNED
 
 from cv_superpoint import Features, SuperPointFeature2D, WeightsError, pickling
 from cv_superpoint.backends.cores import default_threads
@@ -150,7 +151,7 @@ def test_a_loader_s_forked_workers_use_the_detector_of_their_parent() -> None:
     script = """
 import numpy as np, skimage.data, torch
 from cv_superpoint import SuperPointFeature2D
-detector = SuperPointFeature2D.create(50, 1e-3, device="cpu", threads=2)
+detector = SuperPointFeature2D.create(50, 1e-3, device="cpu", precision="float32", threads=2)
 photograph = skimage.data.camera()[100:, 150:]
 
 class Pictures(torch.utils.data.Dataset):
@@ -167,6 +168,37 @@ for epoch in range(2):
         np.testing.assert_array_equal(one, two)
 """
     run_script(script)
+
+
+@on_linux
+def test_a_fork_that_waits_holds_no_lock_that_work_needs() -> None:
+    """As OpenVINO's telemetry does: a thread forks while another loads a network and logs."""
+    script = """
+import faulthandler, os, threading, time
+from cv_superpoint.backends import forks
+import logging
+from concurrent.futures import ThreadPoolExecutor
+faulthandler.dump_traceback_later(60, exit=True)
+forks._MOST_INSIDE = 120
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+with ThreadPoolExecutor(1) as pool:
+    with forks.no_fork():
+        thread = threading.Thread(target=fork)
+        thread.start()
+        time.sleep(0.2)
+        logging.getLogger("any").info("work logs")
+        assert pool.submit(int).result() == 0
+        assert thread.is_alive()  # it waits for this work, which did not wait for it
+    thread.join()
+print("done")
+"""
+    assert run_script(script) == "done\n"
 
 
 @on_linux
@@ -210,11 +242,11 @@ OPTIONS: list[dict[str, Any]] = [
     {
         "subpixel": False,
         "scales": (1.0, 0.5),
-        "threads": 1,
+        "threads": 2,
         "scoreRadius": 0,
         "scoreThreshold": 1e-3,
     },
-    {"backend": "openvino", "precision": "float32", "scoreThreshold": 1e-3},
+    {"backend": "openvino", "threads": 2, "scoreThreshold": 1e-3},
     {"backend": "onnxruntime", "scoreThreshold": 1e-3},
     {"backend": "torch", "scoreThreshold": 1e-3},
 ]
@@ -226,7 +258,7 @@ def test_copies_and_pickles_find_the_same(
     own: bool, options: dict[str, Any], small_weights: Path
 ) -> None:
     weights = small_weights if own else None
-    detector = SuperPointFeature2D.create(**{"device": "cpu", **options}, weights=weights)
+    detector = SuperPointFeature2D.create(**{**PINNED, **options}, weights=weights)
     detector.setNmsRadius(3)  # what was set later counts too
     expected = detector.extract(PHOTOGRAPH)
     assert len(expected) > 5
@@ -275,7 +307,8 @@ from cv_superpoint import SuperPointFeature2D
 if __name__ == "__main__":
     photograph = skimage.data.camera()[100:, 150:]
     images = [photograph[40 * k : 40 * k + 120, :160] for k in range(4)]
-    detector = SuperPointFeature2D.create(30, 1e-3, device="cpu", scales=(1, 0.5))
+    options = {"device": "cpu", "precision": "float32", "threads": 1}
+    detector = SuperPointFeature2D.create(30, 1e-3, scales=(1, 0.5), **options)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.map(detector.extract, images, chunksize=1)
         for one, image in zip(found, images, strict=True):
