@@ -96,6 +96,7 @@ def processes(
 
 def main() -> None:
     """Choose a benchmark."""
+    from benchmarks.busy import busy
     from benchmarks.growth import growth
     from benchmarks.parts import parts
     from benchmarks.precision import precision
@@ -108,6 +109,7 @@ def main() -> None:
         "processes": processes,
         "precision": precision,
         "throughput": throughput,
+        "busy": busy,
         "growth": growth,
         "parts": parts,
         "soak": soak,

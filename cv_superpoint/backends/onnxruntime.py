@@ -52,6 +52,8 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = threads or default_threads()
+        # Threads that spin while they wait take the cores from those that work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         on_gpu = {"device_id": index or "0"}
         providers = [
             name if name.startswith("CPU") else (name, on_gpu) for name in _PROVIDERS[kind]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections import deque
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,23 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset8
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, for_bytes, layers
+from cv_superpoint.architecture import (
+    CELL_SIZE,
+    DESCRIPTOR,
+    DETECTOR,
+    IMAGE,
+    Convolution,
+    for_bytes,
+    layers,
+    receptive_margin,
+)
 from cv_superpoint.backends.cache import CachedFile
 from cv_superpoint.backends.cores import default_threads
-from cv_superpoint.backends.forks import no_fork, wait_for_sleepers
+from cv_superpoint.backends.forks import is_forked, no_fork, wait_for_sleepers
 from cv_superpoint.backends.memory import keep_with
+from cv_superpoint.backends.pace import Pace
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
+from cv_superpoint.backends.workers import Task, run_tasks
 from cv_superpoint.weights import LoadedWeights
 
 GRAPH_VERSION = "3"
@@ -43,6 +57,11 @@ class OpenVinoBackend:
     One model with dynamic shapes; images of a batch run one after the other, so a result does not
     depend on the rest of its batch.
 
+    On several threads there are two ways to the same bits. OpenVINO's threads share every layer and
+    wait for each other after it, which is the fastest on an idle machine. Or each thread of ours
+    runs a band of the image by itself, with the rows around it that it depends on: more work, but
+    nobody waits. What took less time lately is taken.
+
     Raises:
         ValueError: If the CPU does not have the precision.
     """
@@ -66,9 +85,16 @@ class OpenVinoBackend:
             )
         self.precision = precision
         wait_for_sleepers()  # its threads take locks when they wake and when they go to sleep
+        self._weights, self._threads = weights, threads or default_threads()
+        self._margin = receptive_margin(weights.config)
         with no_fork():
-            self._model = _compile(weights, precision, threads or default_threads())
+            self._model = _compile(weights, precision, self._threads)
         self._free: deque[Any] = deque()  # its append and pop are atomic
+        self._for_bands: Any = None
+        self._free_for_bands: deque[Any] = deque()
+        self._pace = Pace(2)
+        self._verified = False
+        self._may_band = self._threads > 1
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
@@ -77,21 +103,64 @@ class OpenVinoBackend:
         return logits, [one[0].transpose(1, 2, 0) for _, one in outputs]
 
     def _network(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Logits (B, 65, h, w), descriptors (B, D, h, w)."""
-        try:
-            request = self._free.pop()
-        except IndexError:
-            request = self._model.create_infer_request()
-        loan = _Loan(request, self._free)
-        with no_fork():
-            request.infer({0: images}, share_inputs=True)
-        logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
-        return keep_with(logits, loan), keep_with(dense, loan)
+        """Logits (1, 65, h, w), descriptors (1, D, h, w) of (1, H, W, C) images."""
+        size = images.shape[1:3]
+        count = min(self._threads, size[0] // (2 * self._margin))
+        # A forked child lacks the threads that OpenVINO hands calls on single threads to.
+        if count < 2 or not self._may_band or is_forked():
+            return _infer(self._model, self._free, images)
+        way, start = self._pace.choose(size), time.perf_counter()
+        if way == 0:
+            outputs = _infer(self._model, self._free, images)
+        else:
+            outputs = self._run_bands(images, count)
+        self._pace.report(size, way, time.perf_counter() - start)
+        if way and not self._verified:
+            # oneDNN promises no such thing, so each processor has to show it once.
+            whole = _infer(self._model, self._free, images)
+            self._may_band = all(map(np.array_equal, whole, outputs))
+            self._verified = True
+            return whole
+        return outputs
+
+    def _run_bands(self, images: NDArray[np.uint8], count: int) -> tuple[Floats, Floats]:
+        """As the whole, from bands of rows."""
+        if self._for_bands is None:
+            with no_fork():
+                self._for_bands = _compile(self._weights, self.precision, self._threads, alone=True)
+        height, width = (side // CELL_SIZE for side in images.shape[1:3])
+        channels = CELL_SIZE**2 + 1, self._weights.config.descriptor_dim
+        outputs = [np.empty((1, number, height, width), np.float32) for number in channels]
+
+        def work(first: int, last: int) -> None:
+            around = self._margin // CELL_SIZE
+            top, bottom = max(0, first - around), min(height, last + around)
+            band = images[:, top * CELL_SIZE : bottom * CELL_SIZE]
+            found = _infer(self._for_bands, self._free_for_bands, band)
+            for output, maps in zip(outputs, found, strict=True):
+                output[:, :, first:last] = maps[:, :, first - top : last - top]
+
+        cuts = [round(height * k / count) for k in range(count + 1)]
+        run_tasks([Task(work=partial(work, *cut)) for cut in pairwise(cuts)], count)
+        return outputs[0], outputs[1]
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
         version = openvino.__version__.partition("-")[0]
         return f"openvino {version} on cpu, {self.precision}"
+
+
+def _infer(model: Any, free: deque[Any], images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Both outputs, in the memory of a request that no other call uses meanwhile."""
+    try:
+        request = free.pop()
+    except IndexError:
+        request = model.create_infer_request()
+    loan = _Loan(request, free)
+    with no_fork():
+        request.infer({0: images}, share_inputs=True)
+    logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
+    return keep_with(logits, loan), keep_with(dense, loan)
 
 
 class _Loan:
@@ -105,10 +174,11 @@ class _Loan:
             self._free.append(self._request)
 
 
-def _compile(weights: LoadedWeights, precision: str, threads: int) -> Any:
+def _compile(weights: LoadedWeights, precision: str, threads: int, *, alone: bool = False) -> Any:
+    """The model, for one call on all threads or for as many calls, each alone on one."""
     core = openvino.Core()
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
+    options: dict[str, Any] = {
+        **({"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
         # Two processes that pin themselves would share the first core.

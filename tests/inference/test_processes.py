@@ -56,7 +56,7 @@ FORK = """
 import os, pickle, signal, sys, threading
 import skimage.data
 from cv_superpoint import SuperPointFeature2D
-image = skimage.data.camera()[100:220, 150:310]
+image = skimage.data.camera()[100:300, 150:310]
 [name] = sys.argv[1:]
 
 def make():
@@ -83,7 +83,8 @@ answers = {}
 detector = make()
 in_child("made before, not used", lambda: detector.extract(image))
 in_child("made after", lambda: make().extract(image))
-expected = detector.extract(image)
+for _ in range(5):  # OpenVINO tries both of its ways
+    expected = detector.extract(image)
 assert len(expected) == 100
 in_child("made before, used", lambda: detector.extract(image))
 in_child("another used", lambda: make().extract(image))
