@@ -20,7 +20,7 @@ from cv_superpoint.backends.memory import keep_with
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.weights import LoadedWeights
 
-GRAPH_VERSION = "3"
+GRAPH_VERSION = "4"
 """Changes with the graph below, so that no compiled model of another one is read."""
 MOST_SHAPES = 64
 """Compiled kernels that are kept for each of the shapes seen; OpenVINO's own bound is 5000."""
@@ -74,10 +74,14 @@ class OpenVinoBackend:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         outputs = [self._network(image[None]) for image in images]
         logits = [one[0].transpose(1, 2, 0) for one, _ in outputs]
-        return logits, [one[0].transpose(1, 2, 0) for _, one in outputs]
+        dense = [
+            one.reshape(*cells.shape[:2], -1)
+            for cells, (_, one) in zip(logits, outputs, strict=True)
+        ]
+        return logits, dense
 
     def _network(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Logits (B, 65, h, w), descriptors (B, D, h, w)."""
+        """As :func:`build_model`."""
         try:
             request = self._free.pop()
         except IndexError:
@@ -130,11 +134,7 @@ def _compile(weights: LoadedWeights, precision: str, threads: int) -> Any:
 
 
 def build_model(weights: LoadedWeights) -> Any:
-    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, D, h, w) of any length.
-
-    Channels stay first: where convolutions keep them last in memory, a transposition at the end of
-    this model of dynamic shapes takes longer than all of the decoding.
-    """
+    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, h w, D) of any length."""
     kernels = for_bytes(weights.config, weights.convolutions())
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])
     images = opset8.parameter(shape, np.uint8, "images")
@@ -146,6 +146,8 @@ def build_model(weights: LoadedWeights) -> Any:
             x = opset8.max_pool(inputs[0], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
         elif layer.kind == "sum":
             x = opset8.relu(functools.reduce(opset8.add, inputs))
+        elif layer.name == DESCRIPTOR[1]:
+            x = _product(inputs[0], kernels[layer.name])
         else:
             x = _convolution(inputs[0], kernels[layer.name])
         maps[layer.name] = x
@@ -163,4 +165,22 @@ def _convolution(x: Any, layer: Convolution) -> Any:
     if layer.scale is not None and layer.shift is not None:
         x = opset8.multiply(x, opset8.constant(layer.scale[None, :, None, None]))
         x = opset8.add(x, opset8.constant(layer.shift[None, :, None, None]))
+    return x
+
+
+def _product(x: Any, layer: Convolution) -> Any:
+    """A 1 x 1 convolution (B, C, h, w) -> (B, h w, D), channels last.
+
+    A transposition behind a convolution gives the same, but where convolutions keep channels last
+    in memory it takes longer, in a model of dynamic shapes, than all of the decoding.
+    """
+    count, channels, *_ = layer.weight.shape
+    cells = opset8.reshape(x, opset8.constant([0, channels, -1]), True)
+    weight = opset8.constant(layer.weight.reshape(count, channels))
+    x = opset8.add(opset8.matmul(cells, weight, True, True), opset8.constant(layer.bias))
+    assert not layer.relu
+    if layer.scale is not None and layer.shift is not None:
+        x = opset8.add(
+            opset8.multiply(x, opset8.constant(layer.scale)), opset8.constant(layer.shift)
+        )
     return x

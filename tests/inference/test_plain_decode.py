@@ -12,7 +12,7 @@ from plain_decode import keypoints, logits_to_heatmap, maxima, refine, sample
 from cv_superpoint import decode
 from cv_superpoint.decode import _sum
 from cv_superpoint.features import make_keypoints
-from cv_superpoint.image import pad, window_maximum
+from cv_superpoint.image import interleave, pad, window_maximum
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5))
 KINDS = st.sampled_from(["smooth", "few levels", "flat", "extreme", "peaked"])
@@ -53,6 +53,7 @@ def test_heatmaps_have_the_same_bits_in_every_order_of_memory(
     for cells in orders_of_memory(logits):
         before = cells.copy()
         np.testing.assert_array_equal(decode.logits_to_heatmap(cells), expected)
+        np.testing.assert_array_equal(decode.logits_to_heatmap(cells, interleave), expected)
         np.testing.assert_array_equal(cells, before)
 
 
