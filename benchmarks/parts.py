@@ -180,8 +180,11 @@ def parts(
         "size": list(size),
         "keypoints": keypoints,
         "photographs": len(pictures),
-        "seconds": {
-            str(number): measure_parts(pictures, count=keypoints, threads=number, rounds=rounds)
+        "calls": rounds * len(pictures),
+        "milliseconds": {
+            str(number): summary(
+                measure_parts(pictures, count=keypoints, threads=number, rounds=rounds)
+            )
             for number in threads
         },
     }
@@ -192,29 +195,32 @@ def parts(
         report.replace_block(report.PAGE, "parts", text)
 
 
+def summary(seconds: dict[str, Times]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Median and least, in milliseconds, of what :func:`measure_parts` gives."""
+    return {
+        backend: {
+            part: (1e3 * statistics.median(values), 1e3 * min(values))
+            for part, values in found.items()
+        }
+        for backend, found in seconds.items()
+    }
+
+
 def parts_markdown(result: dict[str, Any]) -> str:
     """A table for each number of threads: medians, and the least in brackets."""
     height, width = result["size"]
-    first = next(iter(next(iter(result["seconds"].values())).values()))
     text = [
         f"{height} x {width}, at most {result['keypoints']} keypoints, {result['photographs']} "
-        f"photographs, {len(first[WHOLE])} calls of each: median (least). "
+        f"photographs, {result['calls']} calls of each: median (least). "
         f"{report.facts(result['machine'])}."
     ]
-    for number, backends in result["seconds"].items():
+    for number, backends in result["milliseconds"].items():
         rows = [
-            [part, *(_milliseconds(found[part]) for found in backends.values())]
+            [part, *("{:.2f} ({:.2f})".format(*found[part]) for found in backends.values())]
             for part in next(iter(backends.values()))
         ]
-        shares = [
-            statistics.median(found[WHOLE]) / statistics.median(found[SIFT])
-            for found in backends.values()
-        ]
-        rows.append(["share of SIFT's time", *(f"{share:.3f}" for share in shares)])
+        shares = [f"{found[WHOLE][0] / found[SIFT][0]:.3f}" for found in backends.values()]
         threads = f"{number} thread{'s' * (number != '1')}, ms"
+        rows.append(["share of SIFT's time", *shares])
         text.append(report.table([threads, *backends], rows))
     return "\n\n".join(text)
-
-
-def _milliseconds(seconds: list[float]) -> str:
-    return f"{1e3 * statistics.median(seconds):.2f} ({1e3 * min(seconds):.2f})"

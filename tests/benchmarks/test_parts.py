@@ -10,7 +10,16 @@ import pytest
 
 from benchmarks.contenders import our_variants, ours
 from benchmarks.measure import photographs
-from benchmarks.parts import PARTS, REST, SIFT, WHOLE, Replay, measure_parts, parts_markdown
+from benchmarks.parts import (
+    PARTS,
+    REST,
+    SIFT,
+    WHOLE,
+    Replay,
+    measure_parts,
+    parts_markdown,
+    summary,
+)
 from cv_superpoint import decode
 from cv_superpoint.image import pad, to_channels
 
@@ -53,7 +62,8 @@ def test_the_parts_of_every_backend_make_up_its_whole_call(images: list[np.ndarr
         "size": SIZE,
         "keypoints": 40,
         "photographs": 2,
-        "seconds": {"1": seconds},
+        "calls": 4,
+        "milliseconds": {"1": summary(seconds)},
     }
     lines = parts_markdown(json.loads(json.dumps(result))).splitlines()
     assert "4 calls of each" in lines[0]
