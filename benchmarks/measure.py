@@ -118,12 +118,14 @@ def photographs(folder: Path | None, size: tuple[int, int], count: int) -> list[
     """Grey photographs of (height, width), of skimage.data or of a folder, each cropped to fit."""
     import cv2
 
+    pictures: list[NDArray[np.uint8]]
     if folder is None:
         import skimage
 
         data: Any = skimage.data  # without type hints
         named = [data.astronaut(), data.coffee(), data.chelsea()]
-        pictures: list[Any] = [cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) for one in named]
+        grey = [cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) for one in named]
+        pictures = [np.asarray(one, np.uint8) for one in grey]
     else:
         from cv_superpoint.errors import PictureError
         from cv_superpoint.files.listing import list_pictures
@@ -131,13 +133,13 @@ def photographs(folder: Path | None, size: tuple[int, int], count: int) -> list[
 
         paths = [path for path, _ in list_pictures([folder]).pictures]
         read = (picture_or_why(path, grey=True) for path in paths)
-        pictures = [one for one in read if not isinstance(one, PictureError)]
+        pictures = [one.pixels for one in read if not isinstance(one, PictureError)]
     if not pictures:
         raise ValueError(f"no photographs in {folder}")
     return [_fit(one, size) for one in pictures[:count]]
 
 
-def _fit(image: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Scaled so that it covers the size, and cut in the middle."""
     import cv2
 
@@ -145,6 +147,6 @@ def _fit(image: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     scale = max(height / image.shape[0], width / image.shape[1])
     new = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
     shape = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    image = cv2.resize(image, new, interpolation=shape)
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
+    scaled = np.asarray(cv2.resize(image, new, interpolation=shape), np.uint8)
+    top, left = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
+    return np.ascontiguousarray(scaled[top : top + height, left : left + width])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,96 +14,102 @@ from numpy.typing import NDArray
 
 from benchmarks import report
 from benchmarks.contenders import our_variants, ours
-from benchmarks.measure import Timing, in_turn, machine
+from benchmarks.measure import machine
 from benchmarks.measure import photographs as read_photographs
-from cv_superpoint import decode
-from cv_superpoint.features import make_keypoints
-from cv_superpoint.image import pad, to_channels, window_maximum
+from cv_superpoint import decode, detector, features
+from cv_superpoint.image import pad, to_channels
 
-WHOLE, SIFT = "whole call without the network", "cv2.SIFT, whole call"
+PARTS = {
+    "input checks, BGR to grey": (detector, "to_channels"),
+    "padding": (detector, "pad"),
+    "the backend around its network": (None, "run"),
+    "softmax and rearrangement": (decode, "logits_to_heatmap"),
+    "suppression": (decode, "local_maxima"),
+    "scores of windows": (decode, "window_sums"),
+    "the strongest": (decode, "strongest"),
+    "sub-pixel positions": (decode, "refine"),
+    "descriptors": (decode, "sample_descriptors"),
+    "cv2.KeyPoint objects": (features, "make_keypoints"),
+}
+"""Where each part is found; None is the backend."""
+REST, WHOLE, SIFT = "all else", "whole call without the network", "cv2.SIFT, whole call"
+
+Times = dict[str, list[float]]
 
 
 class Replay:
-    """Stands in for the network of a backend, with what that gave for some images.
+    """Stands in for the network of a backend: gives at once what that gave when it last ran."""
 
-    Args:
-        backend: One on the CPU.
-        inputs: (1, H, W, C) images.
-    """
+    def __init__(self, backend: Any) -> None:
+        self._backend, self._network = backend, backend._network
+        self._output: Any = None
 
-    def __init__(self, backend: Any, inputs: list[NDArray[np.uint8]]) -> None:
-        self.current = 0
-        """Which of the images the outputs are of."""
-        self._backend = backend
-        self._outputs: list[Any] = []
-        network = backend._network
+    def run(self, image: NDArray[np.uint8]) -> None:
+        """Run the network on an image (H, W), so that its outputs are where it leaves them."""
 
-        def record(*values: Any) -> Any:
-            self._outputs.append(network(*values))
-            return self._outputs[-1]
+        def network(*values: Any) -> Any:
+            self._output = self._network(*values)
+            return self._output
 
-        backend._network = record
-        for pixels in inputs:
-            backend.run(pixels)
+        self._backend._network = network
+        self._backend.run(image[None, ..., None])
+        self._backend._network = lambda *_: self._output
 
     def __enter__(self) -> Replay:
-        self._backend._network = lambda *_: self._outputs[self.current]
         return self
 
     def __exit__(self, *_: Any) -> None:
-        # The network is back, and what is in its memory goes before it does.
+        # The outputs are in memory of the network: they go before it does.
+        self._output = None
         del self._backend._network
-        self._outputs.clear()
 
 
-def _steps(feature: Any, image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
-    """One call for each part, with what the parts before it gave.
+class Stopwatch:
+    """Times the parts of whole calls, where they are called.
 
     Args:
-        feature: A ``SuperPointFeature2D`` whose network is recorded.
-        image: BGR.
+        backend: Whose part is timed too.
     """
-    detector, config = feature._detector, feature._detector.config
-    backend, nms, reach = detector.backend, config.nms_radius, config.score_radius
-    grey = to_channels(image, 1)
-    stack = np.stack([pad(grey)])[..., None]
-    [logits], [dense] = backend.run(stack)
-    heatmap = decode.logits_to_heatmap(logits)
-    share = config.score_threshold / (2 * reach + 1) ** 2
-    found = decode.local_maxima(heatmap, share, nms, window_maximum)
-    margin, (height, width) = config.border_margin, grey.shape
-    box = margin, margin, height - margin, width - margin
-    rows, columns, scores = decode.keypoints(
-        heatmap, config.score_threshold, nms, reach, window_maximum, box
-    )
-    best = decode.strongest(scores, config.max_keypoints)
-    points = decode.refine(heatmap, rows[best], columns[best])
-    sizes, octaves = np.full(len(best), 8, np.float32), np.zeros(len(best), np.int32)
-    return {
-        "input checks, BGR to grey": lambda: to_channels(image, 1),
-        "padding, batch": lambda: np.stack([pad(grey)]),
-        "the backend around its network": lambda: backend.run(stack),
-        "softmax and rearrangement": lambda: decode.logits_to_heatmap(logits),
-        "suppression": lambda: decode.local_maxima(heatmap, share, nms, window_maximum),
-        "scores of windows": lambda: decode.window_sums(heatmap, *found, reach),
-        "the strongest": lambda: decode.strongest(scores, config.max_keypoints),
-        "sub-pixel positions": lambda: decode.refine(heatmap, rows[best], columns[best]),
-        "descriptors": lambda: decode.sample_descriptors(dense, points),
-        "cv2.KeyPoint objects": lambda: make_keypoints(points, scores[best], sizes, octaves),
-        WHOLE: lambda: feature.detectAndCompute(image, None),
-    }
+
+    def __init__(self, backend: Any) -> None:
+        self._places = [(place or backend, name) for place, name in PARTS.values()]
+        self._functions = [getattr(place, name) for place, name in self._places]
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+
+    def __enter__(self) -> Stopwatch:
+        for part, (place, name), function in zip(PARTS, self._places, self._functions, strict=True):
+            setattr(place, name, self._timed(part, function))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for (place, name), function in zip(self._places, self._functions, strict=True):
+            setattr(place, name, function)
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*values, **options)
+            self._seconds[part] += time.perf_counter() - start
+            return result
+
+        return call
+
+    def lap(self) -> dict[str, float]:
+        """Seconds of each part since the last lap."""
+        seconds, self._seconds = self._seconds, dict.fromkeys(PARTS, 0.0)
+        return seconds
 
 
 def measure_parts(
     images: list[NDArray[np.uint8]], *, count: int, threads: int, rounds: int
-) -> dict[str, dict[str, Timing]]:
-    """Timings of each part, by the name of the backend.
+) -> dict[str, Times]:
+    """Seconds of each part in every call, by the name of the backend.
 
     Args:
         images: BGR, of one size.
         count: Keypoints at most.
         threads: Of OpenCV and of the backend.
-        rounds: Over all photographs.
+        rounds: Over all photographs, after one that does not count.
     """
     cv2.setNumThreads(threads)
     sift: Any = cv2.SIFT.create(nfeatures=count)
@@ -112,27 +119,35 @@ def measure_parts(
     }
 
 
-def _measure(
-    feature: Any, sift: Any, images: list[NDArray[np.uint8]], rounds: int
-) -> dict[str, Timing]:
-    """Timings of each part of our detector, and of SIFT."""
-    inputs = [pad(to_channels(image, 1))[None, ..., None] for image in images]
-    with Replay(feature._detector.backend, inputs) as replay:
-        steps = []
-        for index, image in enumerate(images):
-            replay.current = index
-            steps.append(_steps(feature, image))
+def _measure(feature: Any, sift: Any, images: list[NDArray[np.uint8]], rounds: int) -> Times:
+    """Seconds of our detector's parts, and of SIFT."""
+    backend = feature._detector.backend
+    times: Times = {name: [] for name in (*PARTS, REST, WHOLE, SIFT)}
+    with Replay(backend) as replay, Stopwatch(backend) as stopwatch:
+        for turn in range(rounds + 1):
+            for image in images:
+                replay.run(pad(to_channels(image, 1)))
+                stopwatch.lap()
+                whole = _seconds(feature.detectAndCompute, image)
+                found = stopwatch.lap()
+                found[REST] = whole - sum(found.values())
+                found[WHOLE] = whole
+                if turn:
+                    for name, seconds in found.items():
+                        times[name].append(seconds)
+    # By itself: what it leaves of memory and caches is not what a network leaves.
+    for turn in range(rounds + 1):
+        for image in images:
+            theirs = _seconds(sift.detectAndCompute, image)
+            if turn:
+                times[SIFT].append(theirs)
+    return times
 
-        def call_of(part: str) -> Callable[[int], Any]:
-            def call(which: int) -> Any:
-                replay.current = which
-                return steps[which][part]()
 
-            return call
-
-        calls = {part: call_of(part) for part in steps[0]}
-        calls[SIFT] = lambda index: sift.detectAndCompute(images[index], None)
-        return in_turn(calls, list(range(len(images))), rounds)
+def _seconds(call: Callable[..., Any], image: NDArray[np.uint8]) -> float:
+    start = time.perf_counter()
+    call(image, None)
+    return time.perf_counter() - start
 
 
 def parts(
@@ -160,21 +175,17 @@ def parts(
         np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
         for grey in read_photographs(images, size, photographs)
     ]
-    timings = {
-        number: measure_parts(pictures, count=keypoints, threads=number, rounds=rounds)
-        for number in threads
-    }
     result = {
         "machine": machine("cpu", max(threads)),
         "size": list(size),
         "keypoints": keypoints,
         "photographs": len(pictures),
-        "threads": {
-            str(number): {
-                backend: {part: asdict(timing) for part, timing in of.items()}
-                for backend, of in found.items()
-            }
-            for number, found in timings.items()
+        "calls": rounds * len(pictures),
+        "milliseconds": {
+            str(number): summary(
+                measure_parts(pictures, count=keypoints, threads=number, rounds=rounds)
+            )
+            for number in threads
         },
     }
     text = parts_markdown(result)
@@ -184,32 +195,32 @@ def parts(
         report.replace_block(report.PAGE, "parts", text)
 
 
-def parts_markdown(result: dict[str, Any]) -> str:
-    """A table for each number of threads: medians in milliseconds."""
-    height, width = result["size"]
-    calls = {
-        one["calls"]
-        for found in result["threads"].values()
-        for of in found.values()
-        for one in of.values()
+def summary(seconds: dict[str, Times]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Median and least, in milliseconds, of what :func:`measure_parts` gives."""
+    return {
+        backend: {
+            part: (1e3 * statistics.median(values), 1e3 * min(values))
+            for part, values in found.items()
+        }
+        for backend, found in seconds.items()
     }
+
+
+def parts_markdown(result: dict[str, Any]) -> str:
+    """A table for each number of threads: medians, and the least in brackets."""
+    height, width = result["size"]
     text = [
         f"{height} x {width}, at most {result['keypoints']} keypoints, {result['photographs']} "
-        f"photographs, {max(calls)} calls of each. {report.facts(result['machine'])}."
+        f"photographs, {result['calls']} calls of each: median (least). "
+        f"{report.facts(result['machine'])}."
     ]
-    for number, found in result["threads"].items():
-        medians = {
-            backend: {part: 1e3 * one["median"] for part, one in of.items()}
-            for backend, of in found.items()
-        }
-        parts_of = next(iter(medians.values()))
+    for number, backends in result["milliseconds"].items():
         rows = [
-            [part, *(f"{of[part]:.{1 if part == SIFT else 2}f}" for of in medians.values())]
-            for part in parts_of
+            [part, *("{:.2f} ({:.2f})".format(*found[part]) for found in backends.values())]
+            for part in next(iter(backends.values()))
         ]
-        rows.append(
-            ["share of SIFT's time", *(f"{of[WHOLE] / of[SIFT]:.3f}" for of in medians.values())]
-        )
+        shares = [f"{found[WHOLE][0] / found[SIFT][0]:.3f}" for found in backends.values()]
         threads = f"{number} thread{'s' * (number != '1')}, ms"
-        text.append(report.table([threads, *medians], rows))
+        rows.append(["share of SIFT's time", *shares])
+        text.append(report.table([threads, *backends], rows))
     return "\n\n".join(text)

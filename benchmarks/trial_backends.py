@@ -117,7 +117,10 @@ class QuantisedBackend:
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         found = [self._model(image[None]) for image in images]
-        logits, dense = ([one[index][0].transpose(1, 2, 0) for one in found] for index in (0, 1))
+        logits = [one[0][0].transpose(1, 2, 0) for one in found]
+        dense = [
+            one[1].reshape(*cells.shape[:2], -1) for cells, one in zip(logits, found, strict=True)
+        ]
         return logits, dense
 
     def describe(self) -> str:

@@ -20,6 +20,7 @@ from cv_superpoint.image import (
     CELL_SIZE,
     ByteArray,
     check_mask,
+    interleave,
     pad,
     padded_size,
     to_channels,
@@ -306,7 +307,7 @@ class Detector:
         """The strongest keypoints of one tile, in the coordinates of the image."""
         config = self.config
         height, width = level.size
-        heatmap = decode.logits_to_heatmap(logits)
+        heatmap = decode.logits_to_heatmap(logits, interleave)
         # The padding neither gives keypoints nor suppresses any.
         heatmap[height - tile.top :] = 0
         heatmap[:, width - tile.left :] = 0

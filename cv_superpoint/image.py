@@ -119,6 +119,13 @@ def pad(image: ByteArray) -> ByteArray:
     return padded.astype(np.uint8, copy=False)
 
 
+def interleave(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As :func:`cv_superpoint.decode.interleave`, twice as fast."""
+    count, h, w = planes.shape
+    turned: Any = cv2.transpose(planes.reshape(count, h * w))
+    return np.asarray(turned, np.float32).reshape(h, w * count)
+
+
 def window_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
     """As :func:`cv_superpoint.decode.sliding_maximum`, ten times as fast.
 

@@ -34,7 +34,7 @@ from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.backends.workers import Task, run_tasks
 from cv_superpoint.weights import LoadedWeights
 
-GRAPH_VERSION = "3"
+GRAPH_VERSION = "4"
 """Changes with the graph below, so that no compiled model of another one is read."""
 MOST_SHAPES = 64
 """Compiled kernels that are kept for each of the shapes seen; OpenVINO's own bound is 5000."""
@@ -100,10 +100,14 @@ class OpenVinoBackend:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
         outputs = [self._network(image[None]) for image in images]
         logits = [one[0].transpose(1, 2, 0) for one, _ in outputs]
-        return logits, [one[0].transpose(1, 2, 0) for _, one in outputs]
+        dense = [
+            one.reshape(*cells.shape[:2], -1)
+            for cells, (_, one) in zip(logits, outputs, strict=True)
+        ]
+        return logits, dense
 
     def _network(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Logits (1, 65, h, w), descriptors (1, D, h, w) of (1, H, W, C) images."""
+        """Logits (1, 65, h, w), descriptors (1, h w, D) of (1, H, W, C) images."""
         size = images.shape[1:3]
         count = min(self._threads, size[0] // (2 * self._margin))
         # A forked child lacks the threads that OpenVINO hands calls on single threads to.
@@ -129,20 +133,21 @@ class OpenVinoBackend:
             with no_fork():
                 self._for_bands = _compile(self._weights, self.precision, self._threads, alone=True)
         height, width = (side // CELL_SIZE for side in images.shape[1:3])
-        channels = CELL_SIZE**2 + 1, self._weights.config.descriptor_dim
-        outputs = [np.empty((1, number, height, width), np.float32) for number in channels]
+        logits = np.empty((1, CELL_SIZE**2 + 1, height, width), np.float32)
+        dense = np.empty((1, height, width, self._weights.config.descriptor_dim), np.float32)
 
         def work(first: int, last: int) -> None:
             around = self._margin // CELL_SIZE
             top, bottom = max(0, first - around), min(height, last + around)
             band = images[:, top * CELL_SIZE : bottom * CELL_SIZE]
-            found = _infer(self._for_bands, self._free_for_bands, band)
-            for output, maps in zip(outputs, found, strict=True):
-                output[:, :, first:last] = maps[:, :, first - top : last - top]
+            cells, descriptors = _infer(self._for_bands, self._free_for_bands, band)
+            rows = slice(first - top, last - top)
+            logits[:, :, first:last] = cells[:, :, rows]
+            dense[:, first:last] = descriptors.reshape(1, -1, *dense.shape[2:])[:, rows]
 
         cuts = [round(height * k / count) for k in range(count + 1)]
         run_tasks([Task(work=partial(work, *cut)) for cut in pairwise(cuts)], count)
-        return outputs[0], outputs[1]
+        return logits, dense.reshape(1, height * width, -1)
 
     def describe(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.describe`."""
@@ -200,11 +205,7 @@ def _compile(weights: LoadedWeights, precision: str, threads: int, *, alone: boo
 
 
 def build_model(weights: LoadedWeights) -> Any:
-    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, D, h, w) of any length.
-
-    Channels stay first: where convolutions keep them last in memory, a transposition at the end of
-    this model of dynamic shapes takes longer than all of the decoding.
-    """
+    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, h w, D) of any length."""
     kernels = for_bytes(weights.config, weights.convolutions())
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])
     images = opset8.parameter(shape, np.uint8, "images")
@@ -216,6 +217,8 @@ def build_model(weights: LoadedWeights) -> Any:
             x = opset8.max_pool(inputs[0], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
         elif layer.kind == "sum":
             x = opset8.relu(functools.reduce(opset8.add, inputs))
+        elif layer.name == DESCRIPTOR[1]:
+            x = _product(inputs[0], kernels[layer.name])
         else:
             x = _convolution(inputs[0], kernels[layer.name])
         maps[layer.name] = x
@@ -233,4 +236,22 @@ def _convolution(x: Any, layer: Convolution) -> Any:
     if layer.scale is not None and layer.shift is not None:
         x = opset8.multiply(x, opset8.constant(layer.scale[None, :, None, None]))
         x = opset8.add(x, opset8.constant(layer.shift[None, :, None, None]))
+    return x
+
+
+def _product(x: Any, layer: Convolution) -> Any:
+    """A 1 x 1 convolution (B, C, h, w) -> (B, h w, D), channels last.
+
+    A transposition behind a convolution gives the same, but where convolutions keep channels last
+    in memory it takes longer, in a model of dynamic shapes, than all of the decoding.
+    """
+    count, channels, *_ = layer.weight.shape
+    cells = opset8.reshape(x, opset8.constant([0, channels, -1]), True)
+    weight = opset8.constant(layer.weight.reshape(count, channels))
+    x = opset8.add(opset8.matmul(cells, weight, True, True), opset8.constant(layer.bias))
+    assert not layer.relu
+    if layer.scale is not None and layer.shift is not None:
+        x = opset8.add(
+            opset8.multiply(x, opset8.constant(layer.scale)), opset8.constant(layer.shift)
+        )
     return x

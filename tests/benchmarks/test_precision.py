@@ -139,7 +139,7 @@ def test_rounding_reproduces_what_openvino_computes_here(image: np.ndarray) -> N
     exact = run_units(candidates["float32"], image)
     rounded = run_units(RoundedBackend(weights, "bfloat16"), image)
     for mine, theirs, reference in zip(rounded, native, exact, strict=True):
-        assert np.abs(mine - theirs).mean() < 0.2 * np.abs(reference - theirs).mean()
+        assert np.abs(mine - theirs).mean() < 0.5 * np.abs(reference - theirs).mean()
     # What the measures are made of differs less than either does from float32.
     both = {"float32": candidates["bfloat16"], "rounded": RoundedBackend(weights, "bfloat16")}
     found = compare(PAIRS, PROTOCOLS["warp"], weights, both)["rounded"]

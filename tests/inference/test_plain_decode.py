@@ -12,7 +12,7 @@ from plain_decode import keypoints, logits_to_heatmap, maxima, refine, sample
 from cv_superpoint import decode
 from cv_superpoint.decode import _sum
 from cv_superpoint.features import make_keypoints
-from cv_superpoint.image import window_maximum
+from cv_superpoint.image import interleave, pad, window_maximum
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5))
 KINDS = st.sampled_from(["smooth", "few levels", "flat", "extreme", "peaked"])
@@ -53,6 +53,7 @@ def test_heatmaps_have_the_same_bits_in_every_order_of_memory(
     for cells in orders_of_memory(logits):
         before = cells.copy()
         np.testing.assert_array_equal(decode.logits_to_heatmap(cells), expected)
+        np.testing.assert_array_equal(decode.logits_to_heatmap(cells, interleave), expected)
         np.testing.assert_array_equal(cells, before)
 
 
@@ -158,6 +159,20 @@ def test_the_strongest_are_those_of_a_stable_sort(values: list[float], count: in
     expected = np.argsort(-scores, kind="stable")
     found = decode.strongest(scores, count)
     np.testing.assert_array_equal(found, expected[: len(scores) if count < 0 else count])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (8, 16), (9, 8), (16, 23), (75, 90)])
+def test_padding_repeats_the_border(size: tuple[int, int], channels: int) -> None:
+    rng = np.random.default_rng(0)
+    shape = size if channels == 1 else (*size, channels)
+    image = rng.integers(0, 256, shape, np.uint8)
+    below, right = -size[0] % 8, -size[1] % 8
+    margins = ((0, below), (0, right), (0, 0))[: image.ndim]
+    for view in (image, image[::-1, ::-1], np.asfortranarray(image)):
+        padded = pad(view)
+        np.testing.assert_array_equal(padded, np.pad(view, margins, mode="edge"))
+        assert padded.flags.c_contiguous
 
 
 @pytest.mark.parametrize("levels", [1, 3])
