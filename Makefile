@@ -28,9 +28,11 @@ test-opencv5: $(VENV)/.test
 	$(BIN)/python -c "import cv2; assert cv2.__version__.startswith('5.'), cv2.__version__"
 	$(BIN)/python -m pytest $(PROCESSES)
 
+# All but training, evaluation and the commands.
+OF_OPENCV4 = $(addprefix tests/, backends decoding detector export interop matching network opencv weights test_examples.py)
 test-opencv4: $(VENV)/.test
 	$(WITH_OPENCV4) $(BIN)/python -c "import cv2; assert cv2.__version__.startswith('4.14'), cv2.__version__"
-	$(WITH_OPENCV4) $(BIN)/python -m pytest $(PROCESSES) tests/inference tests/interop tests/test_examples.py
+	$(WITH_OPENCV4) $(BIN)/python -m pytest $(PROCESSES) $(OF_OPENCV4)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks speed

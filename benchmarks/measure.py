@@ -129,7 +129,7 @@ def photographs(folder: Path | None, size: tuple[int, int], count: int) -> list[
     else:
         from cv_superpoint.errors import PictureError
         from cv_superpoint.files.listing import list_pictures
-        from cv_superpoint.reading import picture_or_why
+        from cv_superpoint.pictures.reading import picture_or_why
 
         paths = [path for path, _ in list_pictures([folder]).pictures]
         read = (picture_or_why(path, grey=True) for path in paths)

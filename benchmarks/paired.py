@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import Backend
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.evaluation.datasets import ImagePair
@@ -30,6 +29,7 @@ from cv_superpoint.evaluation.statistics import (
     mcnemar,
     paired_difference,
 )
+from cv_superpoint.network.architecture import receptive_margin
 from cv_superpoint.weights import LoadedWeights
 
 REFERENCE = "float32"

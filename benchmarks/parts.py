@@ -16,8 +16,9 @@ from benchmarks import report
 from benchmarks.contenders import our_variants, ours
 from benchmarks.measure import machine
 from benchmarks.measure import photographs as read_photographs
-from cv_superpoint import decode, detector, features
-from cv_superpoint.image import pad, to_channels
+from cv_superpoint.decoding import arrays as decode
+from cv_superpoint.detector import detector, features
+from cv_superpoint.pictures.arrays import pad, to_channels
 
 PARTS = {
     "input checks, BGR to grey": (detector, "to_channels"),

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cv_superpoint.checkpoint_layouts import BLOCKS
 from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.weights.layouts import BLOCKS
 
 Call = Callable[[NDArray[np.uint8]], Any]
 _NAMES = (

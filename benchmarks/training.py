@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.measure import machine, photographs
-from cv_superpoint.network import NetworkConfig
+from cv_superpoint.network.torch_network import NetworkConfig
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
 from train.learning.loop import Trainer

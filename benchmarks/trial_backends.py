@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, for_bytes, layers
 from cv_superpoint.errors import require
+from cv_superpoint.network.architecture import (
+    DESCRIPTOR,
+    DETECTOR,
+    IMAGE,
+    Convolution,
+    for_bytes,
+    layers,
+)
 from cv_superpoint.weights import LoadedWeights
 
 Floats = NDArray[np.float32]
@@ -103,8 +110,10 @@ class QuantisedBackend:
         calibration: Sequence[NDArray[np.uint8]],
         threads: int | None = None,
     ) -> None:
-        nncf, openvino = require("nncf", ""), require("openvino", "cpu")
+        nncf = require("nncf", "")
+        require("openvino", "cpu")
         from cv_superpoint.backends.openvino import build_model
+        from cv_superpoint.backends.openvino_core import shared_core
 
         images = [image[None, :, :, None] for image in calibration]
         model = nncf.quantize(build_model(weights), nncf.Dataset(images), subset_size=len(images))
@@ -112,7 +121,7 @@ class QuantisedBackend:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        self._model = openvino.Core().compile_model(model, "CPU", options)
+        self._model = shared_core().compile_model(model, "CPU", options)
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""

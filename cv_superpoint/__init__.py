@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cv_superpoint import _renamed
 from cv_superpoint import opencv_check as _opencv_check  # noqa: F401  # before OpenCV is needed
-from cv_superpoint.depth import to_uint8
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError, require
-from cv_superpoint.feature2d import SuperPointFeature2D
-from cv_superpoint.features import Features
-from cv_superpoint.guided import guided_matches
 from cv_superpoint.matching import MatchResult, match_features, match_pair
-from cv_superpoint.nearest import mutual_nearest
+from cv_superpoint.matching.guided import guided_matches
+from cv_superpoint.matching.nearest import mutual_nearest
+from cv_superpoint.opencv.feature2d import SuperPointFeature2D
+from cv_superpoint.pictures.depth import to_uint8
 from cv_superpoint.weights import WeightsError, available_weights
 
 if TYPE_CHECKING:
-    from cv_superpoint.module import SuperPoint
+    from cv_superpoint.detector.module import SuperPoint
 
 __version__ = "0.1.0"
+
+_renamed.install()
 
 __all__ = [
     "FeatureError",
@@ -40,7 +43,7 @@ def __getattr__(name: str) -> Any:
     # torch takes a second to import: only those who ask for the torch module pay for it.
     if name == "SuperPoint":
         require("torch", "torch")
-        from cv_superpoint.module import SuperPoint
+        from cv_superpoint.detector.module import SuperPoint
 
         return SuperPoint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cv_superpoint.conversions import describe
 from cv_superpoint.errors import FeatureError
+from cv_superpoint.pictures.conversions import describe
 
 AUTO = "auto"
 
@@ -167,7 +167,7 @@ def check_images(images: Any) -> None:
     if is_one or isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
         raise FeatureError(
             f"images must be several, such as a list, got {describe(images)}; of one image make "
-            "[image], and of a video file cv_superpoint.tracking.Video(name)"
+            "[image], and of a video file cv_superpoint.matching.tracking.Video(name)"
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pictures import corner_error, photograph, read, second_view, write
 
 import cv_superpoint
-from cv_superpoint.drawing import draw_overlay
+from cv_superpoint.matching.drawing import draw_overlay
 
 
 def main() -> int:

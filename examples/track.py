@@ -23,7 +23,7 @@ import numpy as np
 from pictures import Image, photograph
 
 import cv_superpoint
-from cv_superpoint.tracking import Tracker, Video, VideoError, VideoFile
+from cv_superpoint.matching.tracking import Tracker, Video, VideoError, VideoFile
 
 
 def make_clip(frames: int = 60) -> Iterator[Image]:

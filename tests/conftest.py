@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import hypothesis
@@ -73,3 +74,10 @@ def grey(bgr: np.ndarray) -> np.ndarray:
 def detector() -> SuperPointFeature2D:
     """The bundled weights in float32 on the CPU; tests that set parameters make their own."""
     return SuperPointFeature2D.create(**PINNED)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of converted models, instead of the user's."""
+    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from cv_superpoint.architecture import NetworkConfig
+from cv_superpoint.network import NetworkConfig
 from train.stages.adapt import AdaptConfig
 from train.stages.joint import JointConfig
 from train.stages.magicpoint import MagicPointConfig

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cv_superpoint.files import replace_file
-from cv_superpoint.network import NetworkConfig, SuperPointNet, fold_batchnorm
+from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet, fold_batchnorm
 from cv_superpoint.weights import save_weights
 from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning import checkpoint

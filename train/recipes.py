@@ -28,8 +28,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cv_superpoint.architecture import NetworkConfig
 from cv_superpoint.geometry import HomographyConfig
+from cv_superpoint.network import NetworkConfig
 from cv_superpoint.synthetic.photometric import PhotometricConfig
 from cv_superpoint.synthetic.samples import SyntheticConfig
 from train.config import RunConfig

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cv_superpoint.cli.output import print_line
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
-from cv_superpoint.network import CELL_SIZE, SuperPointNet
+from cv_superpoint.network.torch_network import CELL_SIZE, SuperPointNet
 from cv_superpoint.weights import load_weights
 from train.config import RunConfig
 from train.data.images import load_readable, to_tensor

@@ -27,7 +27,7 @@ class Backend(Protocol):
     batch: int
     """Images that one call takes in less time than as many calls; 1 if there is no gain."""
     decodes: bool
-    """Whether it is a :class:`cv_superpoint.on_device.DecodingBackend` as well."""
+    """Whether it is a :class:`cv_superpoint.detector.on_device.DecodingBackend` as well."""
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Logits and dense descriptors.
@@ -37,8 +37,9 @@ class Backend(Protocol):
 
         Returns:
             For each image logits (H/8, W/8, 65), and descriptors (H/8, W/8, D) of any length, or
-            (H/8, W/8, P, D / P), which :func:`cv_superpoint.decode.sample_descriptors` takes too.
-            They lie in memory as the network left them: channels need not be last there.
+            (H/8, W/8, P, D / P), which
+            :func:`cv_superpoint.decoding.arrays.sample_descriptors` takes too. They lie in memory
+            as the network left them: channels need not be last there.
         """
         ...
 

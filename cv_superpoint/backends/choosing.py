@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.errors import require
-from cv_superpoint.weights import PRECISIONS
+from cv_superpoint.weights.store import PRECISIONS
 
 BACKENDS = ("ncnn", "openvino", "onnxruntime", "torch")
 _EXTRAS = {"openvino": "cpu", "onnxruntime": "onnx", "torch": "torch"}

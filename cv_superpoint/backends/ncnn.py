@@ -18,7 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import (
+from cv_superpoint.backends.cores import default_threads
+from cv_superpoint.backends.strips import Chain, Rows, Strip, chains, plan, sizes
+from cv_superpoint.backends.workers import Task, run_tasks
+from cv_superpoint.errors import require
+from cv_superpoint.network.architecture import (
     CELL_SIZE,
     DESCRIPTOR,
     DETECTOR,
@@ -26,10 +30,6 @@ from cv_superpoint.architecture import (
     Convolution,
     for_bytes,
 )
-from cv_superpoint.backends.cores import default_threads
-from cv_superpoint.backends.strips import Chain, Rows, Strip, chains, plan, sizes
-from cv_superpoint.backends.workers import Task, run_tasks
-from cv_superpoint.errors import require
 from cv_superpoint.weights import LoadedWeights
 
 ncnn: Any = require("ncnn", "")

@@ -15,7 +15,15 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset8
 
-from cv_superpoint.architecture import (
+from cv_superpoint.backends.cache import CachedFile
+from cv_superpoint.backends.cores import default_threads
+from cv_superpoint.backends.forks import is_forked, no_fork, wait_for_sleepers
+from cv_superpoint.backends.memory import keep_with
+from cv_superpoint.backends.openvino_core import shared_core
+from cv_superpoint.backends.pace import Pace
+from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
+from cv_superpoint.backends.workers import Task, run_tasks
+from cv_superpoint.network.architecture import (
     CELL_SIZE,
     DESCRIPTOR,
     DETECTOR,
@@ -25,13 +33,6 @@ from cv_superpoint.architecture import (
     layers,
     receptive_margin,
 )
-from cv_superpoint.backends.cache import CachedFile
-from cv_superpoint.backends.cores import default_threads
-from cv_superpoint.backends.forks import is_forked, no_fork, wait_for_sleepers
-from cv_superpoint.backends.memory import keep_with
-from cv_superpoint.backends.pace import Pace
-from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
-from cv_superpoint.backends.workers import Task, run_tasks
 from cv_superpoint.weights import LoadedWeights
 
 GRAPH_VERSION = "4"
@@ -181,7 +182,7 @@ class _Loan:
 
 def _compile(weights: LoadedWeights, precision: str, threads: int, *, alone: bool = False) -> Any:
     """The model, for one call on all threads or for as many calls, each alone on one."""
-    core = openvino.Core()
+    core = shared_core()
     options: dict[str, Any] = {
         **({"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
         "INFERENCE_PRECISION_HINT": _HINTS[precision],

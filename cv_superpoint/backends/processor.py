@@ -9,8 +9,6 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from cv_superpoint.errors import require
-
 CPU_BFLOAT16 = "AMX or AVX512-BF16"
 """Instructions for products of bfloat16, on the CPU."""
 _FLAGS = {CPU_BFLOAT16: ("amx_bf16", "avx512_bf16")}
@@ -51,7 +49,9 @@ def found() -> frozenset[str]:
         return frozenset(name for name, any_of in _FLAGS.items() if flags & set(any_of))
     if find_spec("openvino") is None:
         return frozenset()
-    offered = require("openvino", "cpu").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    from cv_superpoint.backends.openvino_core import shared_core
+
+    offered = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     # It also names BF16 where AVX2 converts it and multiplies in float32; Winograd needs AVX-512.
     return frozenset({CPU_BFLOAT16} if {"BF16", "WINOGRAD"} <= set(offered) else ())
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cv_superpoint.architecture import IMAGE, Layer, NetworkConfig, layers
+from cv_superpoint.network.architecture import IMAGE, Layer, NetworkConfig, layers
 
 STRIP_BYTES = 2**19
 """Of the largest map of a strip at the least: about what stays in a core's cache."""

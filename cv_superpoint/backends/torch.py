@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.cuda_graphs import GraphCache
-from cv_superpoint.backends.device_decode import decode_on_device
 from cv_superpoint.backends.forks import is_forked, no_fork
+from cv_superpoint.decoding.device import decode_on_device
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.weights import LoadedWeights
 
@@ -138,7 +138,7 @@ class TorchBackend:
         score_radius: int,
         subpixel: bool,
     ) -> tuple[Floats, Floats, Floats]:
-        """See :meth:`cv_superpoint.on_device.DecodingBackend.run_decoded`.
+        """See :meth:`cv_superpoint.detector.on_device.DecodingBackend.run_decoded`.
 
         Pixels go to the device from pinned memory, and one tensor with everything comes back.
         """

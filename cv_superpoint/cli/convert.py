@@ -65,9 +65,9 @@ class Convert:
 
 def write_layout(weights: LoadedWeights, target: Path, name: str) -> None:
     """Write a network without normalisation layers under another release's names."""
-    from cv_superpoint.checkpoint_layouts import LAYOUTS
     from cv_superpoint.errors import require
     from cv_superpoint.files import write_file
+    from cv_superpoint.weights.layouts import LAYOUTS
 
     if weights.config.norm != "none":
         raise ValueError(

@@ -17,7 +17,7 @@ from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
 from cv_superpoint.files.names import shown
 
 if TYPE_CHECKING:
-    from cv_superpoint.features import Features
+    from cv_superpoint.detector.features import Features
 
 OVERLAY = ".keypoints.png"
 
@@ -51,7 +51,7 @@ class Detect:
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.files.listing import list_pictures
         from cv_superpoint.files.writing import WriteError, make_folder
-        from cv_superpoint.reading import picture_or_why
+        from cv_superpoint.pictures.reading import picture_or_why
 
         listing = list_pictures(self.images, output=self.out)
         found = listing.pictures
@@ -94,9 +94,9 @@ class Detect:
             yield from (self.out / f"{name}{ending}" for ending in (".csv", ".npz", OVERLAY))
 
     def _write(self, name: str, image: Any, features: Features) -> None:
-        from cv_superpoint.drawing import draw_keypoints
         from cv_superpoint.files.writing import write_file
-        from cv_superpoint.reading import write_picture
+        from cv_superpoint.matching.drawing import draw_keypoints
+        from cv_superpoint.pictures.reading import write_picture
 
         if self.format != "npz":
             write_file(self.out / f"{name}.csv", as_csv(features))

@@ -34,7 +34,7 @@ class Doctor:
         import cv2
 
         import cv_superpoint
-        from cv_superpoint.weights import weights_folder
+        from cv_superpoint.weights.store import weights_folder
 
         record: dict[str, Any] = {
             "cv_superpoint": cv_superpoint.__version__,

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, FAILED, Output
-from cv_superpoint.verdict import LIMIT
+from cv_superpoint.matching.verdict import LIMIT
 
 if TYPE_CHECKING:
     from cv_superpoint.matching import MatchResult
@@ -60,7 +60,7 @@ class Match:
         """Run it; returns the exit code."""
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.matching import match_pair
-        from cv_superpoint.reading import load_picture
+        from cv_superpoint.pictures.reading import load_picture
 
         results = (self.out / name for name in ("matches.png", "matches.csv", "overlay.png"))
         keep_inputs((self.image0, self.image1), results)
@@ -100,9 +100,9 @@ class Match:
     def _write(
         self, images: tuple[Any, Any], result: MatchResult, inliers: NDArray[np.bool_]
     ) -> None:
-        from cv_superpoint.drawing import draw_matches, draw_overlay
         from cv_superpoint.files import write_file
-        from cv_superpoint.reading import write_picture
+        from cv_superpoint.matching.drawing import draw_matches, draw_overlay
+        from cv_superpoint.pictures.reading import write_picture
 
         picture = draw_matches(
             *images, result.points0, result.points1, inliers=inliers, outliers=True
@@ -162,8 +162,8 @@ def essential(
         pixels: By which an inlier may miss its epipolar line.
         tries: Sets of matches that these are the best of.
     """
-    from cv_superpoint.matching import CONFIDENCE, robust_model
-    from cv_superpoint.verdict import log_false_alarms
+    from cv_superpoint.matching.pairs import CONFIDENCE, robust_model
+    from cv_superpoint.matching.verdict import log_false_alarms
 
     none: tuple[Any, dict[str, Any], float] = (np.zeros(len(result), np.bool_), {}, math.inf)
     if len(focal) > 2 or any(not length > 0 for length in focal):

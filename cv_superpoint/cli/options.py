@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from cv_superpoint import options
+from cv_superpoint.opencv import options
 
 
 @dataclass(frozen=True, kw_only=True)

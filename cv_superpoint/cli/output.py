@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
-    from cv_superpoint.reading import Picture
+    from cv_superpoint.pictures.reading import Picture
 
 from cv_superpoint.files.names import shown
 

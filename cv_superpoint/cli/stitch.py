@@ -47,7 +47,7 @@ class Stitch:
         from cv_superpoint.files.guard import keep_inputs
         from cv_superpoint.files.listing import DRAWINGS, list_pictures
         from cv_superpoint.files.names import shown
-        from cv_superpoint.reading import check_ending, picture_or_why, write_picture
+        from cv_superpoint.pictures.reading import check_ending, picture_or_why, write_picture
 
         check_ending(self.out)
         without = DRAWINGS | {"panorama"}

@@ -40,7 +40,7 @@ class Track:
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
         from cv_superpoint.files.guard import keep_inputs
-        from cv_superpoint.tracking import Tracker, Video, VideoFile
+        from cv_superpoint.matching.tracking import Tracker, Video, VideoFile
 
         keep_inputs([self.video.removeprefix("file://").removeprefix("file:")], [self.out])
         video = Video(self.video, upright=self.upright)

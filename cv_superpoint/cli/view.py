@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from cv_superpoint.cli.output import DONE, Output
 
 if TYPE_CHECKING:
-    from cv_superpoint.image import ByteArray
+    from cv_superpoint.pictures.arrays import ByteArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class View:
     def run(self, output: Output) -> int:
         """Run it until Ctrl-C; returns the exit code."""
         from cv_superpoint.errors import require
-        from cv_superpoint.reading import load_picture
+        from cv_superpoint.pictures.reading import load_picture
         from cv_superpoint.viewer.analysis import Network
         from cv_superpoint.viewer.app import make_app, serve
 

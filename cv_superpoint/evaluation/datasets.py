@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from cv_superpoint.evaluation.metrics import Array
-from cv_superpoint.reading import read_picture
+from cv_superpoint.pictures.reading import read_picture
 
 Kind = Literal["illumination", "viewpoint", "warp", "other"]
 

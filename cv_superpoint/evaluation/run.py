@@ -23,7 +23,7 @@ from cv_superpoint.evaluation.predictions import Detector, Finder, PredictionCac
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
 from cv_superpoint.evaluation.results import Report, Summary, summarise
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
-from cv_superpoint.reading import write_picture
+from cv_superpoint.pictures.reading import write_picture
 
 logger = logging.getLogger(__name__)
 

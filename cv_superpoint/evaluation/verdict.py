@@ -36,7 +36,7 @@ from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.files import write_file
 from cv_superpoint.geometry import corner_error
-from cv_superpoint.matching import Extractor
+from cv_superpoint.matching.pairs import Extractor
 
 logger = logging.getLogger(__name__)
 

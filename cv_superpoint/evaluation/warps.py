@@ -20,7 +20,7 @@ from cv_superpoint.errors import PictureError
 from cv_superpoint.evaluation.datasets import ImagePair, Skipped
 from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.files.listing import list_pictures
-from cv_superpoint.reading import picture_or_why
+from cv_superpoint.pictures.reading import picture_or_why
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cv_superpoint.architecture import for_bytes
-from cv_superpoint.export import decoding
-from cv_superpoint.export.decoding import NO_KEYPOINT, DecodeConfig
+from cv_superpoint.decoding import graph as decoding
+from cv_superpoint.decoding.graph import NO_KEYPOINT, DecodeConfig
 from cv_superpoint.export.graph import Graph
 from cv_superpoint.files import replace_file
+from cv_superpoint.network.architecture import for_bytes
 from cv_superpoint.weights import LoadedWeights, load_weights
 
 __all__ = ["LAYOUTS", "NO_KEYPOINT", "Layout", "export_onnx"]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import (
+from cv_superpoint.errors import require
+from cv_superpoint.network.architecture import (
     DESCRIPTOR,
     DETECTOR,
     IMAGE,
@@ -16,7 +17,6 @@ from cv_superpoint.architecture import (
     NetworkConfig,
     layers,
 )
-from cv_superpoint.errors import require
 
 OPSET = 17
 """Old enough for OpenCV 4.8 and TensorRT 8.6, new enough for all that the graphs use."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, as_stored, differences, read_record
-from cv_superpoint.options import DetectorOptions
+from cv_superpoint.opencv.options import DetectorOptions
 
 Format = Literal["hdf5", "parquet"]
 ENDINGS: dict[Format, str] = {"hdf5": ".h5", "parquet": ".parquet"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
 from cv_superpoint.extract.plan import (
     Done,
@@ -21,7 +22,6 @@ from cv_superpoint.extract.plan import (
     notes_of,
     shard_files,
 )
-from cv_superpoint.features import Features
 from cv_superpoint.files import WriteError, replacing, write_file
 from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, read_record

@@ -13,15 +13,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import PictureError
 from cv_superpoint.extract.plan import ExtractConfig, Format, Shard
 from cv_superpoint.extract.store import TURNED, Row, write_shard
-from cv_superpoint.features import Features
 from cv_superpoint.files.entries import look
 from cv_superpoint.files.fingerprint import Fingerprint, fingerprint
-from cv_superpoint.image import ByteArray, padded_size
-from cv_superpoint.orientation import stored_points
-from cv_superpoint.reading import load_picture
+from cv_superpoint.pictures.arrays import ByteArray, padded_size
+from cv_superpoint.pictures.orientation import stored_points
+from cv_superpoint.pictures.reading import load_picture
 from cv_superpoint.weights import load_weights
 
 BATCH_PIXELS = 32 * 480 * 640

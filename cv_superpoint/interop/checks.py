@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.features import Features
+from cv_superpoint.detector.features import Features
 
 Matches: TypeAlias = NDArray[np.integer[Any]]
 Pair: TypeAlias = tuple[str, str]

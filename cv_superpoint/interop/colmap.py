@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
-from cv_superpoint.features import Features
 from cv_superpoint.files import WriteError, replacing
 from cv_superpoint.interop.checks import (
     Matches,

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cv_superpoint.detector.features import CELL_DIAMETER, Features
 from cv_superpoint.errors import require
-from cv_superpoint.features import CELL_DIAMETER, Features
 from cv_superpoint.files import WriteError, replacing
 from cv_superpoint.interop.checks import (
     Matches,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
-from cv_superpoint.features import Features
 
 if TYPE_CHECKING:
     import torch

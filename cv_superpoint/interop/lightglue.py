@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
-from cv_superpoint.features import Features
 
 if TYPE_CHECKING:
     import torch

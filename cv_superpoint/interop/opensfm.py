@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError
-from cv_superpoint.features import Features
 from cv_superpoint.files import replace_file
-from cv_superpoint.image import check_image
 from cv_superpoint.interop.checks import check_features
+from cv_superpoint.pictures.arrays import check_image
 
 VERSION = 1
 """Of the layout: with it, OpenSfM takes the sizes as they are."""

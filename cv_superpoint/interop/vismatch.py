@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from cv_superpoint.errors import FeatureError
-from cv_superpoint.image import ByteArray
-from cv_superpoint.matching import Extractor, match_pair
+from cv_superpoint.matching.pairs import Extractor, match_pair
+from cv_superpoint.pictures.arrays import ByteArray
 
 
 class PairMatcher:
@@ -21,7 +21,7 @@ class PairMatcher:
 
     def __init__(self, detector: Extractor | None = None, *, threshold: float = 3.0) -> None:
         if detector is None:
-            from cv_superpoint.feature2d import SuperPointFeature2D
+            from cv_superpoint.opencv.feature2d import SuperPointFeature2D
 
             detector = SuperPointFeature2D.create(maxKeypoints=2048)
         self.detector = detector

@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.architecture import receptive_margin
 from cv_superpoint.backends import choose, make_backend
-from cv_superpoint.decode import logits_to_heatmap
+from cv_superpoint.decoding.arrays import logits_to_heatmap
 from cv_superpoint.detector import Detector, DetectorConfig
-from cv_superpoint.drawing import draw_keypoints, draw_matches, draw_overlay
-from cv_superpoint.features import Features
+from cv_superpoint.detector.features import Features
 from cv_superpoint.geometry import corner_error
-from cv_superpoint.guided import guided_matches
-from cv_superpoint.image import ByteArray, pad, to_channels
-from cv_superpoint.matching import CONFIDENCE, MAX_ITERATIONS
-from cv_superpoint.nearest import RATIO, mutual_nearest
+from cv_superpoint.matching.drawing import draw_keypoints, draw_matches, draw_overlay
+from cv_superpoint.matching.guided import guided_matches
+from cv_superpoint.matching.nearest import RATIO, mutual_nearest
+from cv_superpoint.matching.pairs import CONFIDENCE, MAX_ITERATIONS
+from cv_superpoint.network.architecture import receptive_margin
+from cv_superpoint.pictures.arrays import ByteArray, pad, to_channels
 from cv_superpoint.weights import load_weights
 
 Matcher = Literal["mutual", "ratio", "guided"]

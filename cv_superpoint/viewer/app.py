@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cv_superpoint.errors import require
-from cv_superpoint.image import ByteArray
+from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.image import ByteArray
+from cv_superpoint.pictures.arrays import ByteArray
 
 LONGEST_SIDE = 1600
 """Larger pictures are shrunk to it for the screen."""

@@ -20,8 +20,8 @@ from benchmarks.parts import (
     parts_markdown,
     summary,
 )
-from cv_superpoint import decode
-from cv_superpoint.image import pad, to_channels
+from cv_superpoint.decoding import arrays as decode
+from cv_superpoint.pictures.arrays import pad, to_channels
 
 SIZE = (75, 90)
 
@@ -71,4 +71,4 @@ def test_the_parts_of_every_backend_make_up_its_whole_call(images: list[np.ndarr
     rows = [line.split("|")[1].strip() for line in lines[4:]]
     assert rows == [*PARTS, REST, WHOLE, SIFT, "share of SIFT's time"]
     # What was timed is as it was.
-    assert decode.refine.__module__ == "cv_superpoint.decode"
+    assert decode.refine.__module__ == "cv_superpoint.decoding.arrays"

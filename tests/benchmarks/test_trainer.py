@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 import torch
 
-from cv_superpoint.network import fold_batchnorm
+from cv_superpoint.network.torch_network import fold_batchnorm
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
 from train.learning.loop import Batch, Task, Trainer

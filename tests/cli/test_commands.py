@@ -19,7 +19,7 @@ from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.cli import main
-from cv_superpoint.reading import read_picture
+from cv_superpoint.pictures.reading import read_picture
 
 ARGUMENTS = [f"--{name}={value}" for name, value in PINNED.items()]
 

@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from cv_superpoint import FeatureError
-from cv_superpoint.cli import main
+from cv_superpoint.cli import explain, main
 from cv_superpoint.cli.command import run_command
 from cv_superpoint.cli.doctor import Doctor
-from cv_superpoint.cli.explain import explain
 
 
 def caught(work: Callable[[], Any]) -> BaseException:

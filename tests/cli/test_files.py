@@ -20,7 +20,7 @@ from cv_superpoint import FeatureError, SuperPointFeature2D
 from cv_superpoint.cli import _COMMANDS, main
 from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.files.names import shown
-from cv_superpoint.reading import read_picture
+from cv_superpoint.pictures.reading import read_picture
 
 names_in_utf8 = pytest.mark.skipif(
     sys.getfilesystemencoding() != "utf-8", reason="names of files are not in UTF-8 here"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cv_superpoint.completeness import is_cut_short
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files import WriteError
-from cv_superpoint.reading import read_picture, write_picture
+from cv_superpoint.pictures.completeness import is_cut_short
+from cv_superpoint.pictures.reading import read_picture, write_picture
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.extract import ExtractConfig, ExtractError, extract_folder, work
 from cv_superpoint.extract.run import RayOptions
 from cv_superpoint.interop import hloc
-from cv_superpoint.reading import read_picture
+from cv_superpoint.pictures.reading import read_picture
 
 CONFIG = ExtractConfig(max_keypoints=60, threshold=0.0, shard_size=3, half=False, **PINNED)
 BROKEN = ("d/cut.jpg", "z.png")

@@ -20,7 +20,7 @@ from cv_superpoint.files import replace_file
 from cv_superpoint.files.formats import mark_of, mark_png
 from cv_superpoint.files.listing import Listing, list_pictures
 from cv_superpoint.files.names import is_text, shown
-from cv_superpoint.reading import read_picture, write_picture
+from cv_superpoint.pictures.reading import read_picture, write_picture
 
 PICTURE = cv2.imencode(".jpg", skimage.data.coffee()[:48, :64])[1].tobytes()
 

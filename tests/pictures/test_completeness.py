@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cv_superpoint.completeness import is_cut_short, with_end
-from cv_superpoint.reading import PictureError, load_picture, read_picture
+from cv_superpoint.pictures.completeness import is_cut_short, with_end
+from cv_superpoint.pictures.reading import PictureError, load_picture, read_picture
 
 CAT = skimage.data.chelsea()[20:250, 40:391]
 JPEGS = {

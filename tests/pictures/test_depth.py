@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from made_files import RGB, tiff
 
 from cv_superpoint import FeatureError, SuperPointFeature2D, to_uint8
-from cv_superpoint.depth import find_range
-from cv_superpoint.reading import PictureError, load_picture
+from cv_superpoint.pictures.depth import find_range
+from cv_superpoint.pictures.reading import PictureError, load_picture
 
 CAMERA = skimage.data.camera()[90:250, 180:380]
 """160 x 200 of a photograph that fills the range of 8 bits."""

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_files import RGB, tiff, upright, with_orientation
 
-from cv_superpoint.containers import tiff_directory
-from cv_superpoint.orientation import (
+from cv_superpoint.pictures.containers import tiff_directory
+from cv_superpoint.pictures.orientation import (
     orientation,
     stored_points,
     turn,
     without_orientation,
 )
-from cv_superpoint.reading import load_picture, read_picture
+from cv_superpoint.pictures.reading import load_picture, read_picture
 
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 

@@ -16,7 +16,7 @@ from made_films import film, turned, with_edits
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.cli import main
 from cv_superpoint.evaluation.datasets import read_grey
-from cv_superpoint.reading import read_picture
+from cv_superpoint.pictures.reading import read_picture
 from train.data.images import ImageConfig, load_image
 
 KEYPOINTS = ("--max-keypoints", 20)

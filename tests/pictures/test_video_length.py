@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_films import film, header_first, shown, turned, with_edits
 
-from cv_superpoint.tracking import Video
-from cv_superpoint.video_length import length_of
+from cv_superpoint.matching.tracking import Video
+from cv_superpoint.pictures.video_length import length_of
 
 HALF = 6 * 512
 """A moment of the medium: frame 6, in units of 1/15360 s."""

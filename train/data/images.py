@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from cv_superpoint.errors import PictureError
-from cv_superpoint.network import CELL_SIZE
-from cv_superpoint.reading import load_picture
+from cv_superpoint.network.torch_network import CELL_SIZE
+from cv_superpoint.pictures.reading import load_picture
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from cv_superpoint.files.fingerprint import Fingerprint, fingerprint
 from cv_superpoint.files.listing import list_pictures
 from cv_superpoint.files.names import shown
 from cv_superpoint.files.record import RecordError, read_record
-from cv_superpoint.reading import load_picture
+from cv_superpoint.pictures.reading import load_picture
 
 log = logging.getLogger(__name__)
 

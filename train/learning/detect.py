@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cv_superpoint import decode
+from cv_superpoint.decoding import arrays as decode
 from cv_superpoint.evaluation.predictions import Detections
 from train.learning.model import TrainingNetwork
 

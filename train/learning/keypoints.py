@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cv_superpoint.network import CELL_SIZE, logits_to_heatmap
-from cv_superpoint.torch_decode import local_maxima, soft_argmax
+from cv_superpoint.decoding.tensors import local_maxima, soft_argmax
+from cv_superpoint.network.torch_network import CELL_SIZE, logits_to_heatmap
 
 NMS_RADIUS = 4
 NEARBY = 3
@@ -36,7 +36,7 @@ class SoftKeypoints(NamedTuple):
 def soft_keypoints(
     logits: Tensor, valid: Tensor, count: int, threshold: float, border: int = NMS_RADIUS
 ) -> SoftKeypoints:
-    """Maxima of the heatmap and the soft-argmax around each, as ``cv_superpoint.decode`` has them.
+    """Maxima of the heatmap and the soft-argmax around each, as ``cv_superpoint.decoding`` does.
 
     Which pixels are maxima is a choice without gradient; where exactly a keypoint lies has one.
     Unlike inference the position is not held within half a pixel of the maximum: a bound would

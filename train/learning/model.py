@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cv_superpoint.network import (
+from cv_superpoint.network.torch_network import (
     ConvBlock,
     Encoded,
     NetworkConfig,

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import torch
 
-from cv_superpoint import SuperPoint, decode
-from cv_superpoint.features import CELL_DIAMETER, make_keypoints
+from cv_superpoint import SuperPoint
+from cv_superpoint.decoding import arrays as decode
+from cv_superpoint.detector.features import CELL_DIAMETER, make_keypoints
 
 Refine = Callable[[decode.Floats, decode.Indices, decode.Indices], decode.Floats]
 """Heatmap, rows and columns of its maxima -> (N, 2) positions (x, y)."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from cv_superpoint.backends import choose, make_backend
-from cv_superpoint.decode import logits_to_heatmap
+from cv_superpoint.decoding.arrays import logits_to_heatmap
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files import replace_file
 from cv_superpoint.files.entries import read_file
@@ -33,8 +33,8 @@ from cv_superpoint.geometry import (
     valid_mask,
     warp_image,
 )
-from cv_superpoint.network import SuperPointNet
-from cv_superpoint.network import logits_to_heatmap as logits_to_heatmap_tensor
+from cv_superpoint.network.torch_network import SuperPointNet
+from cv_superpoint.network.torch_network import logits_to_heatmap as logits_to_heatmap_tensor
 from cv_superpoint.weights import LoadedWeights
 from train.data.images import ImageConfig, load_image, tell_once, to_tensor
 from train.data.on_device import warp_batch

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cv_superpoint.evaluation import metrics
 from cv_superpoint.evaluation.predictions import Detections
-from cv_superpoint.network import NetworkConfig
+from cv_superpoint.network.torch_network import NetworkConfig
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.data.images import to_tensor
 from train.data.synthetic import SyntheticShapes

@@ -9,10 +9,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from cv_superpoint.drawing import to_bgr
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError
-from cv_superpoint.features import Features
-from cv_superpoint.image import ByteArray
 from cv_superpoint.interop.stitching.pairs import (
     PairReport,
     StitchError,
@@ -24,7 +22,9 @@ from cv_superpoint.interop.stitching.pairs import (
 )
 from cv_superpoint.interop.stitching.plane import plane_panorama
 from cv_superpoint.interop.stitching.rotation import rotation_panorama
-from cv_superpoint.matching import Extractor
+from cv_superpoint.matching.drawing import to_bgr
+from cv_superpoint.matching.pairs import Extractor
+from cv_superpoint.pictures.arrays import ByteArray
 
 __all__ = ["PairReport", "Panorama", "StitchError", "shrink", "stitch", "to_image_features"]
 

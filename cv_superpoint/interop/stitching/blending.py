@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cv_superpoint.image import ByteArray
 from cv_superpoint.interop.stitching.pairs import StitchError
+from cv_superpoint.pictures.arrays import ByteArray
 
 detail: Any = cv2.detail
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.features import Features
-from cv_superpoint.verdict import LIMIT, log_false_alarms
+from cv_superpoint.detector.features import Features
+from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 
 # Untyped: OpenCV's stubs allow neither arrays for cv2.UMat nor None for what comes out.
 detail: Any = cv2.detail
@@ -44,7 +44,7 @@ class PairReport:
         inliers: Of these, those that agree with a homography.
         confidence: ``inliers / (8 + 0.3 * matches)``, OpenCV's measure; 1 is sure.
         reliable: Whether they belong together: chance does not explain the inliers (see
-            :mod:`cv_superpoint.verdict`), however few they are of all matches.
+            :mod:`cv_superpoint.matching.verdict`), however few they are of all matches.
     """
 
     first: int

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.image import ByteArray
 from cv_superpoint.interop.stitching.adjustment import chain, refine
 from cv_superpoint.interop.stitching.blending import Box, blend, check_canvas
 from cv_superpoint.interop.stitching.pairs import (
@@ -19,6 +18,7 @@ from cv_superpoint.interop.stitching.pairs import (
     outline,
     worst_link,
 )
+from cv_superpoint.pictures.arrays import ByteArray
 
 Matrix = NDArray[Any]
 

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.image import ByteArray
 from cv_superpoint.interop.stitching.blending import Box, blend, canvas, check_canvas
 from cv_superpoint.interop.stitching.pairs import (
     LARGEST_MISS,
@@ -24,6 +23,7 @@ from cv_superpoint.interop.stitching.pairs import (
     detail,
     worst_link,
 )
+from cv_superpoint.pictures.arrays import ByteArray
 
 Matrix = NDArray[np.float64]
 

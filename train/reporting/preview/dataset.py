@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_superpoint.files import replace_file
-from cv_superpoint.reading import write_picture
+from cv_superpoint.pictures.reading import write_picture
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.reporting.preview.pictures import to_bgr
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cv_superpoint.reading import write_picture
+from cv_superpoint.pictures.reading import write_picture
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 
 Picture = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from cv_superpoint.cli.command import run_command
-from cv_superpoint.reading import write_picture
+from cv_superpoint.pictures.reading import write_picture
 from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 from train.reporting.preview.dataset import save_dataset
 from train.reporting.preview.pictures import samples_sheet, shapes_sheet

@@ -1,0 +1,15 @@
+"""Images in, features out: arrays alone.
+
+detector.py   quotas, masks, pyramid levels, tiles, batches
+tiles.py      overlapping pieces that give the keypoints of the whole
+features.py   what comes out
+streaming.py  a video, frame by frame
+on_device.py  images whose decoding stays on the device
+module.py     SuperPoint, the same for those who work with torch tensors
+
+The face (opencv) enters, and the rooms above it.
+"""
+
+from cv_superpoint.detector.detector import Detector, DetectorConfig
+
+__all__ = ["Detector", "DetectorConfig"]

@@ -1,0 +1,15 @@
+"""What comes after detection: matches, transformations, tracks, and pictures of them.
+
+nearest.py   mutual nearest neighbours, with tests of ratio and distance
+pairs.py     two images to a homography or a fundamental matrix
+verdict.py   whether chance explains the matches that agree
+guided.py    matches along a known transformation
+tracking.py  points through a video
+drawing.py   keypoints and matches as pictures
+
+Programs enter, and the rooms above: interop, extract, evaluation, viewer, cli.
+"""
+
+from cv_superpoint.matching.pairs import MatchResult, match_features, match_pair
+
+__all__ = ["MatchResult", "match_features", "match_pair"]

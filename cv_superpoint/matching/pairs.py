@@ -1,0 +1,294 @@
+"""Match two photographs: mutual nearest neighbours, geometric check, search over quarter turns.
+
+Convention:
+    Points are (x, y) in pixels of the image that was passed, (0, 0) the centre of its top-left
+    pixel; matrices map image 0 to image 1, float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.detector.features import Features
+from cv_superpoint.errors import FeatureError
+from cv_superpoint.matching.drawing import draw_matches
+from cv_superpoint.matching.nearest import mutual_nearest
+from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
+from cv_superpoint.pictures.arrays import ByteArray, check_image, check_mask
+
+Model = Literal["homography", "fundamental"]
+
+MAX_ITERATIONS = 10_000
+CONFIDENCE = 0.9999
+
+_ROTATIONS = (0, 90, 180, 270)
+_MINIMUM = {"homography": 4, "fundamental": 8}
+"""Matches below which a model is not determined."""
+
+
+class Extractor(Protocol):
+    """What :func:`match_pair` needs of a detector."""
+
+    def extract(self, image: Any, mask: Any = None) -> Features:
+        """Keypoints and descriptors of one image."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatchResult:
+    """The matches between two images and the geometry that verifies them.
+
+    Attributes:
+        features0: Of image 0.
+        features1: Of image 1, at its own coordinates also where it was turned for the search; the
+            descriptors are those of the turned image.
+        matches: (M, 2) rows of ``features0`` and ``features1``.
+        similarity: (M,) float32, cosines of the matched descriptors.
+        inliers: (M,) bool, the matches that agree with the model.
+        homography: (3, 3) float64, or None: too few matches, no agreement, or another model.
+        fundamental: (3, 3) float64 with ``x1' F x0 = 0``, or None likewise.
+        rotation: Degrees, a multiple of 90, by which image 1 was turned counter-clockwise:
+            ``np.rot90(image1, rotation // 90)`` is what was matched.
+        log_false_alarms: Decimal logarithm of how many models as good as this one chance would
+            give (see :mod:`cv_superpoint.matching.verdict`); infinity without a model.
+    """
+
+    features0: Features
+    features1: Features
+    matches: NDArray[np.intp]
+    similarity: NDArray[np.float32]
+    inliers: NDArray[np.bool_]
+    homography: NDArray[np.float64] | None
+    fundamental: NDArray[np.float64] | None
+    rotation: int
+    log_false_alarms: float = math.inf
+
+    def __len__(self) -> int:
+        return len(self.matches)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether more matches agree with the model than chance explains.
+
+        It is a verdict on the pair: of two pictures that share nothing some matches agree, too.
+        """
+        return self.log_false_alarms <= LIMIT
+
+    @property
+    def points0(self) -> NDArray[np.float32]:
+        """(M, 2) matched points in image 0."""
+        return self.features0.keypoints[self.matches[:, 0]]
+
+    @property
+    def points1(self) -> NDArray[np.float32]:
+        """(M, 2) matched points in image 1, row by row those of :attr:`points0`."""
+        return self.features1.keypoints[self.matches[:, 1]]
+
+    def draw(self, image0: Any, image1: Any, *, limit: int = 150) -> ByteArray:
+        """The images side by side, inliers joined by green lines.
+
+        Args:
+            image0: As passed to :func:`match_pair`.
+            image1: Likewise.
+            limit: Lines drawn at most, spread evenly over the inliers; -1 draws all.
+
+        Returns:
+            (H, W, 3) uint8 BGR.
+        """
+        return draw_matches(
+            image0, image1, self.points0, self.points1, inliers=self.inliers, limit=limit
+        )
+
+
+def match_pair(
+    image0: Any,
+    image1: Any,
+    detector: Extractor,
+    *,
+    mask0: Any = None,
+    mask1: Any = None,
+    rotations: Sequence[int] = (0,),
+    model: Model = "homography",
+    threshold: float = 3.0,
+    max_ratio: float | None = None,
+    max_distance: float | None = None,
+) -> MatchResult:
+    """Match two images and verify the matches by a common geometry.
+
+    The descriptors tolerate turns of the camera up to some 40 degrees. ``rotations=(0, 90, 180,
+    270)`` tries image 1 at each quarter turn and keeps the one with the most inliers, the earlier
+    one where two have equally many; docs/options.md tells what that gains.
+
+    Args:
+        image0: uint8, (H, W) or (H, W, C) with 1, 3 (BGR) or 4 (BGRA) channels.
+        image1: Likewise, of any other size.
+        detector: A :class:`~cv_superpoint.SuperPointFeature2D`.
+        mask0: None, or uint8 or bool of the size of ``image0``; non-zero keeps.
+        mask1: The same for ``image1``.
+        rotations: Counter-clockwise turns of ``image1`` to try, of 0, 90, 180 and 270 degrees.
+        model: "homography" for flat scenes and turning cameras, "fundamental" for others.
+        threshold: Pixels by which an inlier may miss its place, or its epipolar line.
+        max_ratio: Ratio test, see :func:`~cv_superpoint.mutual_nearest`.
+        max_distance: Distance test, likewise.
+
+    Returns:
+        Matches and inliers in the coordinates of the images as passed. The same input gives the
+        same result.
+
+    Raises:
+        FeatureError: If an image, a mask or an option is not as above.
+    """
+    rotations = tuple(rotations)
+    _check_options(rotations, model, threshold)
+    image1 = check_image(image1)
+    mask1 = check_mask(mask1, image1.shape[:2])
+    features0 = detector.extract(image0, mask0)
+    best: MatchResult | None = None
+    for rotation in rotations:
+        features1 = _extract_turned(detector, image1, mask1, rotation // 90)
+        result = _unverified(features0, features1, rotation, max_ratio, max_distance)
+        if best is not None and len(result) <= best.inliers.sum():
+            continue  # not even all of them could beat it
+        result = _verify(result, model, threshold, tries=len(rotations))
+        if best is None or result.inliers.sum() > best.inliers.sum():
+            best = result
+    assert best is not None  # there is at least one rotation
+    return best
+
+
+def match_features(
+    features0: Features,
+    features1: Features,
+    *,
+    model: Model = "homography",
+    threshold: float = 3.0,
+    max_ratio: float | None = None,
+    max_distance: float | None = None,
+) -> MatchResult:
+    """:func:`match_pair` of features that are there, such as those of a feature file.
+
+    Args:
+        features0: Of image 0.
+        features1: Of image 1.
+        model: As of :func:`match_pair`.
+        threshold: Likewise.
+        max_ratio: Likewise.
+        max_distance: Likewise.
+
+    Raises:
+        FeatureError: If an option is not as there.
+    """
+    _check_options((0,), model, threshold)
+    result = _unverified(features0, features1, 0, max_ratio, max_distance)
+    return _verify(result, model, threshold, tries=1)
+
+
+def _check_options(rotations: tuple[int, ...], model: str, threshold: float) -> None:
+    unique = len(set(rotations)) == len(rotations)
+    if not rotations or not unique or not set(rotations) <= set(_ROTATIONS):
+        raise FeatureError(f"rotations must be some of {_ROTATIONS}, each once, got {rotations}")
+    if model not in _MINIMUM:
+        raise FeatureError(f"model must be one of {', '.join(_MINIMUM)}, got {model!r}")
+    if not threshold > 0:
+        raise FeatureError(f"threshold must be a positive number of pixels, got {threshold}")
+
+
+def _extract_turned(
+    detector: Extractor, image: ByteArray, mask: NDArray[np.bool_] | None, turns: int
+) -> Features:
+    """Features of ``np.rot90(image, turns)`` in the coordinates of the image.
+
+    Pixel (row i, column j) after one turn is pixel (row j, column width - 1 - i) before it, so
+    whole pixels map to whole pixels without rounding.
+    """
+    turned_mask = None if mask is None else np.rot90(mask, turns).astype(np.uint8)
+    features = detector.extract(np.rot90(image, turns), turned_mask)
+    size = image.shape[0], image.shape[1]
+    bottom, right = np.float32(size[0] - 1), np.float32(size[1] - 1)
+    x, y = features.keypoints.T
+    back = {0: (x, y), 1: (right - y, x), 2: (right - x, bottom - y), 3: (y, bottom - x)}[turns]
+    return replace(features, keypoints=np.stack(back, axis=1), image_size=size)
+
+
+def _unverified(
+    features0: Features,
+    features1: Features,
+    rotation: int,
+    max_ratio: float | None,
+    max_distance: float | None,
+) -> MatchResult:
+    matches, similarity = mutual_nearest(
+        features0.descriptors,
+        features1.descriptors,
+        max_ratio=max_ratio,
+        max_distance=max_distance,
+    )
+    return MatchResult(
+        features0=features0,
+        features1=features1,
+        matches=matches,
+        similarity=similarity,
+        inliers=np.zeros(len(matches), np.bool_),
+        homography=None,
+        fundamental=None,
+        rotation=rotation,
+    )
+
+
+def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) -> MatchResult:
+    """The result with the model that most of its matches agree with, if there is one."""
+    if len(result) < _MINIMUM[model]:
+        return result
+    points0, points1 = result.points0, result.points1
+
+    def find(method: int) -> Any:
+        if model == "homography":
+            return cv2.findHomography(
+                points0,
+                points1,
+                method,
+                threshold,
+                maxIters=MAX_ITERATIONS,
+                confidence=CONFIDENCE,
+            )
+        return cv2.findFundamentalMat(
+            points0, points1, method, threshold, CONFIDENCE, MAX_ITERATIONS
+        )
+
+    matrix, inliers = robust_model(find)
+    if matrix is None:
+        return result
+    alarms = log_false_alarms(
+        result.features0, result.features1, result.matches, matrix, model, tries=tries
+    )
+    result = replace(result, inliers=inliers, log_false_alarms=alarms)
+    if model == "homography":
+        return replace(result, homography=matrix)
+    return replace(result, fundamental=matrix)
+
+
+def robust_model(
+    find: Callable[[int], Any],
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """A (3, 3) model and its inliers by MAGSAC; by plain RANSAC where OpenCV's MAGSAC fails.
+
+    Args:
+        find: OpenCV's estimator, with the method left open. MAGSAC draws from a generator of its
+            own with a fixed seed.
+
+    Returns:
+        None and no inliers where there is no single model.
+    """
+    try:
+        matrix, mask = find(cv2.USAC_MAGSAC)
+    except cv2.error:  # its local optimisation asserts on some sets of few matches
+        matrix, mask = find(cv2.RANSAC)
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return None, np.zeros(0, np.bool_)
+    return matrix.astype(np.float64), mask.reshape(-1) > 0

@@ -1,0 +1,52 @@
+"""What a detector is made of, for commands and runs that make one later or elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cv_superpoint.opencv.feature2d import SuperPointFeature2D
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """How keypoints are found.
+
+    Attributes:
+        max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
+        threshold: Probability that a keypoint must exceed; by default what the weights recommend.
+        nms_radius: No two keypoints lie within this distance, in pixels.
+        scales: Pyramid levels relative to the image, such as 1 0.5.
+        weights: Bundled name or file; by default the bundled set.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        backend: Program that runs the network; auto takes the fastest that is installed.
+        precision: auto, float32, bfloat16 or float16.
+        threads: For a network on the CPU; by default the cores that the process may use.
+    """
+
+    max_keypoints: int = 1000
+    threshold: float | None = None
+    nms_radius: int = 4
+    scales: tuple[float, ...] = (1.0,)
+    weights: str | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def create(self) -> SuperPointFeature2D:
+        """The detector."""
+        from cv_superpoint.opencv.feature2d import SuperPointFeature2D
+
+        return SuperPointFeature2D.create(
+            self.max_keypoints,
+            self.threshold,
+            self.nms_radius,
+            weights=self.weights,
+            device=self.device,
+            backend=self.backend,
+            precision=self.precision,
+            scales=self.scales,
+            threads=self.threads,
+        )

@@ -1,0 +1,19 @@
+"""Weights: found, verified, read in the layouts of several releases, written.
+
+store.py    bundled sets and files: the network's weights and where they come from
+files.py    safetensors and ``torch.save``, without running anything in them
+layouts.py  how each release names its layers
+tensors.py  the entries of a file to the network's tensors, with every check
+
+The backends, the exporters, the makers of detectors and training enter.
+"""
+
+from cv_superpoint.weights.files import WeightsError
+from cv_superpoint.weights.store import (
+    LoadedWeights,
+    available_weights,
+    load_weights,
+    save_weights,
+)
+
+__all__ = ["LoadedWeights", "WeightsError", "available_weights", "load_weights", "save_weights"]

@@ -1,0 +1,357 @@
+"""Weights store: find, verify and load a network, bundled or from a file, in any known layout.
+
+Bundled sets lie in ``weights/`` (in an installed wheel ``cv_superpoint/_weights``) beside a
+``manifest.json`` with their checksums; they are verified on every load. Files of the user's own
+may be ours or another release's, see :mod:`cv_superpoint.weights.layouts`; the licence that
+came with such a file applies (Magic Leap's weights are for non-commercial research only).
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.errors import FeatureError, require
+from cv_superpoint.network.architecture import Convolution, NetworkConfig, convolutions
+from cv_superpoint.weights.files import WeightsError, parse_file, read_file, write_file
+from cv_superpoint.weights.tensors import read_network
+
+if TYPE_CHECKING:
+    from cv_superpoint.network.torch_network import SuperPointNet
+
+__all__ = ["LoadedWeights", "WeightsError", "available_weights", "load_weights", "save_weights"]
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+FALLBACK_SCORE_THRESHOLD = 0.005
+"""Used where neither the file nor its layout recommends a threshold."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedWeights:
+    """The tensors of a network, and where they came from.
+
+    Attributes:
+        config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
+        tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
+        name: Bundled name, or the file's name.
+        path: The file.
+        sha256: Of the file, hexadecimal.
+        layout: Name of the checkpoint's layout.
+        score_threshold: Recommended threshold of a keypoint's score.
+        score_radius: Of the window, in pixels, whose sum of probabilities that score is; 0 is the
+            pixel alone, as in the paper.
+        recipe: Training recipe, if recorded.
+        commit: Commit of this repository that trained it, if recorded.
+        licence: Of a bundled set; None where the file's own licence applies.
+        precisions: In which these weights were measured to keep their accuracy; "auto" takes no
+            other.
+    """
+
+    config: NetworkConfig
+    tensors: Mapping[str, NDArray[np.float32]]
+    name: str
+    path: Path
+    sha256: str
+    layout: str
+    score_threshold: float
+    score_radius: int = 0
+    recipe: str | None = None
+    commit: str | None = None
+    licence: str | None = None
+    precisions: tuple[str, ...] = ("float32",)
+
+    def scoring(self, threshold: float | None, radius: int | None) -> tuple[float, int]:
+        """Threshold and radius of the score, None replaced by what the weights recommend.
+
+        Raises:
+            FeatureError: If a threshold is to be recommended for another radius than theirs.
+        """
+        radius = self.score_radius if radius is None else radius
+        if threshold is None and radius != self.score_radius:
+            raise FeatureError(
+                f"weights {self.name!r} recommend a score threshold for the score radius "
+                f"{self.score_radius} only; give a threshold for the radius {radius} too"
+            )
+        return self.score_threshold if threshold is None else threshold, radius
+
+    @property
+    def net(self) -> SuperPointNet:
+        """A new torch module at each access, in eval mode on the CPU.
+
+        Raises:
+            ImportError: If torch is not installed.
+        """
+        torch = require("torch", "torch")
+        from cv_superpoint.network.torch_network import SuperPointNet
+
+        # Constructing a module draws initial weights; the caller's random state must not notice.
+        with torch.random.fork_rng(devices=[]):
+            net = SuperPointNet(self.config)
+        # Not strict only for BatchNorm's num_batches_tracked; the names were checked on reading.
+        state = {name: torch.from_numpy(array.copy()) for name, array in self.tensors.items()}
+        net.load_state_dict(state, strict=False)
+        return net.eval()
+
+    def convolutions(self) -> dict[str, Convolution]:
+        """The network's convolutions by block name, for backends without torch."""
+        return convolutions(self.tensors, self.config)
+
+
+def available_weights() -> tuple[str, ...]:
+    """Names of the bundled sets.
+
+    Raises:
+        WeightsError: If the installation's manifest is missing or damaged.
+    """
+    return tuple(sorted(_read_manifest()["weights"]))
+
+
+def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights:
+    """Load a network.
+
+    Nothing in a file is ever executed: pickled checkpoints are restricted to tensors.
+
+    Args:
+        weights: A bundled name, a path (``.safetensors``, or a checkpoint of ``torch.save``:
+            ``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.tar``), or None for the default set.
+
+    Returns:
+        The network's tensors and their provenance.
+
+    Raises:
+        WeightsError: If there is no such set or file, or it is damaged, of another network, or
+            not the file that the manifest names.
+    """
+    if weights is not None and not isinstance(weights, (str, os.PathLike)):
+        raise WeightsError(
+            f"weights must be a bundled name, a path or None, got {type(weights).__name__}"
+        )
+    if weights is None:
+        default = _read_manifest()["default"]
+        if default is None:
+            raise WeightsError(
+                "weights=None needs a default set, but none is bundled here; pass the path of a "
+                "weights file, or train one with 'python -m train'"
+            )
+        return _load_bundled(default)
+    text = os.fspath(weights)
+    is_name = isinstance(weights, str) and Path(text).name == text
+    if is_name and text in available_weights():
+        return _load_bundled(text)
+    path = Path(text).expanduser()
+    if is_name and not path.suffix and not path.exists():
+        raise WeightsError(_unknown_name(text))
+    return _load_file(path)
+
+
+def save_weights(
+    net: SuperPointNet,
+    path: str | os.PathLike[str],
+    *,
+    score_threshold: float | None = None,
+    score_radius: int = 0,
+    recipe: str | None = None,
+    commit: str | None = None,
+) -> str:
+    """Write a network for inference as safetensors; :func:`load_weights` reads it by its path.
+
+    Normalisations before the ReLU are folded. Architecture and the fields below go into the file.
+
+    Args:
+        net: A trained network.
+        path: Target, ending in ``.safetensors``; replaced in one step if it exists.
+        score_threshold: Recommended threshold of a keypoint's score.
+        score_radius: Of the window that the score is the sum of, in pixels.
+        recipe: Training recipe.
+        commit: Commit of the training code.
+
+    Returns:
+        The file's sha256, hexadecimal.
+
+    Raises:
+        ValueError: If ``path`` has another ending, ``score_threshold`` is not in [0, 1] or
+            ``score_radius`` is negative.
+    """
+    import torch
+
+    from cv_superpoint.network.torch_network import fold_batchnorm
+
+    # The same checks as on loading, so that no file is written that cannot be read.
+    fields = _clean_fields(
+        {
+            "score_threshold": score_threshold,
+            "score_radius": score_radius,
+            "recipe": recipe,
+            "commit": commit,
+        },
+        str(path),
+    )
+    if net.config.norm == "before_relu":
+        with torch.random.fork_rng(devices=[]):  # construction draws initial weights
+            net = fold_batchnorm(net)
+    tensors = {
+        key: value.detach().cpu().float().contiguous()
+        for key, value in net.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    data = write_file(path, tensors, {"architecture": asdict(net.config), **fields})
+    return hashlib.sha256(data).hexdigest()
+
+
+def weights_folder() -> Path:
+    """Where the bundled sets lie: inside an installed wheel, or in the checkout around us.
+
+    A path inside a zip file where the package is imported from one.
+    """
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_weights"
+    if installed.is_dir() or _archive(installed) is not None:
+        return installed
+    return package.parent / "weights"
+
+
+def _archive(path: Path) -> Path | None:
+    """The zip file that a path leads into."""
+    return next((each for each in path.parents if each.is_file()), None)
+
+
+def _read_installed(path: Path) -> bytes:
+    archive = _archive(path)
+    if archive is None:
+        return path.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        try:
+            return opened.read(path.relative_to(archive).as_posix())
+        except KeyError as error:
+            raise WeightsError(
+                f"{archive} holds cv_superpoint without its weights ({path.name} is missing); "
+                "import it from a wheel, which has them, or install it"
+            ) from error
+
+
+def _read_manifest() -> dict[str, Any]:
+    path = weights_folder() / "manifest.json"
+    try:
+        manifest = json.loads(_read_installed(path))
+        default, entries = manifest["default"], manifest["weights"]
+        well_formed = all(isinstance(entry, dict) for entry in entries.values())
+        if not well_formed or (default is not None and default not in entries):
+            raise ValueError(f"default {default!r} or an entry is not as it should be")
+    except WeightsError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path}: expected the list of bundled weights, which is missing or damaged "
+            f"({type(error).__name__}: {error}); reinstall cv-superpoint"
+        ) from error
+    return {"default": default, "weights": entries}
+
+
+def _unknown_name(name: str) -> str:
+    bundled = ", ".join(available_weights()) or "none"
+    return (
+        f"weights={name!r} is neither bundled nor a file; bundled are: {bundled}. "
+        "Pass one of these or the path of a weights file"
+    )
+
+
+def _load_bundled(name: str) -> LoadedWeights:
+    entry = _read_manifest()["weights"][name]
+    file = entry.get("file")
+    if not isinstance(file, str) or Path(file).name != file:
+        raise WeightsError(
+            f"manifest entry {name!r}: expected the name of a file, got {file!r}; reinstall"
+        )
+    path = weights_folder() / file
+    data = read_file(path) if _archive(path) is None else _read_installed(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != entry.get("sha256"):
+        raise WeightsError(
+            f"{path}: expected sha256 {entry.get('sha256')}, got {sha256}: the file was changed or "
+            "damaged; reinstall cv-superpoint, or restore the file from version control"
+        )
+    return _build(data, path, sha256, name, entry)
+
+
+def _load_file(path: Path) -> LoadedWeights:
+    data = read_file(path)
+    return _build(data, path, hashlib.sha256(data).hexdigest(), path.name, None)
+
+
+def _build(
+    data: bytes, path: Path, sha256: str, name: str, entry: Mapping[str, Any] | None
+) -> LoadedWeights:
+    entries, metadata = parse_file(data, path)
+    record = metadata if entry is None else entry
+    fields = _clean_fields(record, str(path))
+    config = _read_config(record["architecture"], path) if "architecture" in record else None
+    tensors, config, layout = read_network(entries, str(path), config)
+    threshold = fields.pop("score_threshold", None)
+    if threshold is None:
+        threshold = layout.score_threshold or FALLBACK_SCORE_THRESHOLD
+    return LoadedWeights(
+        config=config,
+        tensors=tensors,
+        name=name,
+        path=path,
+        sha256=sha256,
+        layout=layout.name,
+        score_threshold=threshold,
+        licence=None if entry is None else entry.get("licence"),
+        **fields,
+    )
+
+
+def _clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The provenance fields of a manifest entry or of a file's metadata, checked."""
+    threshold = record.get("score_threshold")
+    if threshold is not None and not (
+        isinstance(threshold, (int, float)) and 0 <= threshold <= 1  # NaN fails this too
+    ):
+        raise WeightsError(f"{source}: score_threshold must be in [0, 1], got {threshold!r}")
+    fields: dict[str, Any] = {} if threshold is None else {"score_threshold": float(threshold)}
+    radius = record.get("score_radius", 0)
+    if not isinstance(radius, int) or radius < 0:
+        raise WeightsError(f"{source}: score_radius must be 0 or a count of pixels, got {radius!r}")
+    fields["score_radius"] = radius
+    for key in ("recipe", "commit"):
+        if record.get(key) is not None:
+            fields[key] = str(record[key])
+    if record.get("precisions") is not None:
+        precisions = record["precisions"]
+        if not isinstance(precisions, list) or not {*map(str, precisions)} <= set(PRECISIONS):
+            raise WeightsError(
+                f"{source}: precisions must be a list of {', '.join(PRECISIONS)}, "
+                f"got {precisions!r}"
+            )
+        fields["precisions"] = tuple(precisions)
+    return fields
+
+
+def _read_config(architecture: Any, path: Path) -> NetworkConfig:
+    try:
+        counts = {
+            name: tuple(int(count) for count in architecture[name])
+            for name in ("channels", "depths")
+            if name == "channels" or name in architecture
+        }
+        eps = float(architecture.get("norm_eps", 1e-5))
+        if not 0 < eps < 1:
+            raise ValueError(f"norm_eps must be between 0 and 1, got {eps}")
+        return NetworkConfig(**{**architecture, **counts, "norm_eps": eps})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"{path}: expected a recorded architecture with the fields of NetworkConfig, got "
+            f"{architecture!r} ({error}); export the file again"
+        ) from error

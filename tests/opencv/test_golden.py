@@ -1,0 +1,107 @@
+"""The bundled weights give the keypoints and descriptors that were recorded at their release.
+
+After a change of the weights, and only then, record anew:
+``PYTHONPATH=tests python tests/opencv/test_golden.py``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from pinned import FLOAT32
+
+from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.backends import cache
+from cv_superpoint.weights import available_weights, load_weights
+
+GOLDEN = Path(__file__).parent / "golden"
+PHOTOGRAPHS = {
+    "camera": lambda: skimage.data.camera(),
+    "coins": lambda: skimage.data.coins()[:, :380],  # no multiple of 8
+}
+STRONGEST = 120
+CUDA = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
+
+
+def strongest(
+    name: str, photograph: str, count: int = STRONGEST, **options: Any
+) -> dict[str, np.ndarray]:
+    detector = SuperPointFeature2D.create(count, weights=name, **options)
+    features = detector.extract(PHOTOGRAPHS[photograph]())
+    return {
+        "keypoints": features.keypoints.astype(np.float32),
+        "scores": features.scores.astype(np.float32),
+        "descriptors": features.descriptors.astype(np.float16),
+    }
+
+
+def recorded(name: str, photograph: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        assert str(file["sha256"]) == load_weights(name).sha256, "record the new weights' results"
+        keys = ("keypoints", "scores", "descriptors")
+        return {key: file[f"{photograph}_{key}"] for key in keys}
+
+
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", available_weights())
+@pytest.mark.parametrize("backend", ["ncnn", "openvino", "onnxruntime", "torch", CUDA])
+def test_release_gives_what_was_recorded(backend: str, name: str, photograph: str) -> None:
+    where = {"device": "cuda"} if backend == "cuda" else {"backend": backend}
+    found = strongest(name, photograph, **{**FLOAT32, **where}, threads=2)
+    golden = recorded(name, photograph)
+    assert len(golden["scores"]) == len(found["scores"]) == STRONGEST
+    distance = np.linalg.norm(golden["keypoints"][:, None] - found["keypoints"], axis=2)
+    nearest = distance.argmin(axis=1)
+    same = distance[np.arange(STRONGEST), nearest] < 0.02
+    # Two keypoints of almost the same score may change places at the end of the list.
+    assert same.sum() >= STRONGEST - 1
+    assert np.abs(golden["scores"] - found["scores"][nearest])[same].max() < 1e-3
+    cosine = (
+        golden["descriptors"].astype(np.float32) * found["descriptors"][nearest].astype(np.float32)
+    ).sum(axis=1)
+    assert cosine[same].min() > 0.999
+
+
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", available_weights())
+def test_what_auto_takes_finds_what_was_recorded(name: str, photograph: str) -> None:
+    """In whichever precision: the strongest, whose order may change, within half a pixel."""
+    golden = recorded(name, photograph)
+    found = strongest(name, photograph, 150, device="cpu", precision="auto", threads=2)
+    distance = np.linalg.norm(golden["keypoints"][:, None] - found["keypoints"], axis=2)
+    nearest = distance.argmin(axis=1)
+    near = distance[np.arange(STRONGEST), nearest] <= 0.5
+    assert near.mean() >= 0.99
+    assert np.abs(golden["scores"] - found["scores"][nearest])[near].max() < 0.1
+    cosine = np.einsum(
+        "nd,nd->n", golden["descriptors"], found["descriptors"][nearest], dtype=np.float64
+    )
+    assert cosine[near].min() > 0.998
+
+
+def record() -> None:
+    """Write the results of the bundled weights, computed by torch on the CPU."""
+    GOLDEN.mkdir(exist_ok=True)
+    for name in available_weights():
+        arrays = {"sha256": np.array(load_weights(name).sha256)}
+        for photograph in PHOTOGRAPHS:
+            found = strongest(name, photograph, backend="torch", **FLOAT32)
+            arrays |= {f"{photograph}_{key}": value for key, value in found.items()}
+        np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(record())

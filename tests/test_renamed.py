@@ -1,0 +1,57 @@
+"""Names of before the rooms: the same modules, with a warning, for one release."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cv_superpoint import _renamed
+from train import _renamed as _renamed_in_training
+
+NAMES = {
+    **_renamed.RENAMED,
+    **_renamed_in_training.RENAMED,
+    "train.evaluate.metrics": "cv_superpoint.evaluation.metrics",
+}
+
+
+@pytest.mark.parametrize("old", [name for name in NAMES if name != "train.geometry"])
+def test_an_old_name_is_the_module_of_now(old: str) -> None:
+    for name in [name for name in NAMES if old == name or old.startswith(f"{name}.")]:
+        sys.modules.pop(name, None)
+    # The packages above an old name warn as well.
+    with pytest.warns(DeprecationWarning, match=" is .* now") as told:
+        module = importlib.import_module(old)
+    assert f"{old} is {NAMES[old]} now" in [str(one.message) for one in told]
+    assert module is importlib.import_module(NAMES[old])
+    assert module.__spec__ is not None
+    assert module.__spec__.name == NAMES[old]
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("detector", ["Detector", "DetectorConfig"]),
+        ("matching", ["MatchResult", "match_features", "match_pair"]),
+        ("network", ["NetworkConfig", "SuperPointNet"]),
+        ("weights", ["LoadedWeights", "available_weights", "load_weights", "save_weights"]),
+    ],
+)
+def test_a_room_with_the_name_of_a_module_has_what_it_had(room: str, names: list[str]) -> None:
+    module = importlib.import_module(f"cv_superpoint.{room}")
+    for name in names:
+        assert getattr(module, name).__name__ == name
+
+
+@pytest.mark.parametrize("program", ["train.summary", "train.evaluate", "train.evaluate.limits"])
+def test_an_old_program_is_the_command_of_now(program: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", program, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    arguments = _renamed_in_training.PROGRAMS.get(program, ["evaluate"])
+    assert f"usage: python -m train {arguments[0]}" in done.stdout
+    assert "DeprecationWarning" in done.stderr
