@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,16 @@ import cv2
 
 from cv_superpoint.detector import DetectorConfig
 from cv_superpoint.errors import FeatureError
+from cv_superpoint.files import WriteError, replace_file
 from cv_superpoint.files.names import is_text
 from cv_superpoint.weights import LoadedWeights, available_weights, load_weights
 
 NAME = "Feature2D.SuperPoint"
+
+_COMPRESSED = re.compile(r"\.gz([0-9]?)$")
+"""End of a name whose file OpenCV compresses; a digit is zlib's level."""
+_LEVEL = "3"
+"""OpenCV's where the name tells none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +44,10 @@ class Parameters:
 def write(file: Any, name: str | None, config: DetectorConfig, weights: LoadedWeights) -> None:
     """Write to a file by its name, or under a key of an open ``cv2.FileStorage``.
 
+    The file takes its place when it is whole; an error leaves the old one.
+
     Raises:
-        FeatureError: If the arguments do not fit or the file cannot be opened.
+        FeatureError: If the arguments do not fit or the file cannot be written.
     """
     if isinstance(file, cv2.FileStorage):
         if name is None:
@@ -47,11 +58,22 @@ def write(file: Any, name: str | None, config: DetectorConfig, weights: LoadedWe
         return
     if not isinstance(file, (str, os.PathLike)) or name is not None:
         raise FeatureError("write takes a file name, or a cv2.FileStorage and a node's name")
-    opened = cv2.FileStorage(_checked(file), cv2.FILE_STORAGE_WRITE)
-    if not opened.isOpened():
-        raise FeatureError(f"cannot open {os.fspath(file)!r} for writing; does its folder exist?")
+    name = _checked(file)
+    compressed = _COMPRESSED.search(name)
+    # On a disk OpenCV would empty the old file first, say nothing of a full disk, and end the name
+    # at a question mark. In memory the name tells the format, a level of compression in it none.
+    whole = name[: compressed.start()] if compressed else name
+    told = re.sub(r"[?\n]", "_", os.path.basename(whole))
+    opened = cv2.FileStorage(told, cv2.FILE_STORAGE_WRITE | cv2.FILE_STORAGE_MEMORY)
     _write_fields(opened, config, weights)
-    opened.release()
+    data = opened.releaseAndGetString().encode()
+    if compressed:
+        name = f"{whole}.gz"
+        data = gzip.compress(data, int(compressed[1] or _LEVEL), mtime=0)
+    try:
+        replace_file(name, data)
+    except WriteError as error:
+        raise FeatureError(f"cannot open {name!r} for writing: {error}") from error
 
 
 def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: LoadedWeights) -> None:
@@ -86,11 +108,22 @@ def read(source: Any) -> Parameters:
     path = os.fspath(source)
     if not Path(path).is_file():
         raise FeatureError(f"there is no file {path!r} to read")
-    opened = cv2.FileStorage(_checked(path), cv2.FILE_STORAGE_READ)
     try:
-        return _read_fields(opened.root(), repr(path))
-    finally:
-        opened.release()
+        data = Path(_checked(path)).read_bytes()
+        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
+        opened = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        try:
+            return _read_fields(opened.root(), repr(path))
+        finally:
+            opened.release()
+    except FeatureError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, cv2.error, SystemError) as error:
+        # OpenCV's constructor hides its own error behind one of Python.
+        said = " ".join(str(error.__cause__ or error).split())
+        raise FeatureError(
+            f"{path!r} is no whole file of cv2.FileStorage ({said}); write it anew with save()"
+        ) from error
 
 
 def _checked(path: str | os.PathLike[str]) -> str:
@@ -114,6 +147,8 @@ def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
         return int(node.getNode(key).real())
 
     scales = node.getNode("scales")
+    # OpenCV reads a sequence of one number in XML as the number.
+    numbers = map(scales.at, range(scales.size())) if scales.isSeq() else (scales,)
     config = DetectorConfig(
         max_keypoints=integer("maxKeypoints"),
         score_threshold=node.getNode("scoreThreshold").real(),
@@ -121,7 +156,7 @@ def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
         score_radius=integer("scoreRadius"),
         border_margin=integer("borderMargin"),
         subpixel=bool(integer("subpixel")),
-        scales=tuple(scales.at(index).real() for index in range(scales.size())),
+        scales=tuple(each.real() for each in numbers),
         tile_size=integer("tileSize"),
     )
     return Parameters(
