@@ -1,7 +1,8 @@
-"""``cv-superpoint train``: hands its arguments to the training program."""
+"""``cv-superpoint train``: the training program in the place of this one."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,15 +12,16 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from cv_superpoint.cli.output import FAILED, Output
+from cv_superpoint.cli.output import FAILED, Output, settle
 
 _START = """
 import sys
-sys.path[0] = sys.argv.pop(1)
+sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]
 from train.__main__ import main
 main()
 """
-"""``python -m train`` would run a train.py of the current folder; the package is found first."""
+"""Not ``python -m train``, which runs a train.py of the current folder: this looks nowhere there,
+and where the package is first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,9 @@ class Train:
     arguments: Annotated[tuple[str, ...], Positional] = ()
 
     def run(self, output: Output) -> int:
-        """Run the program, which inference does not import; returns its exit code."""
-        missing = [name for name in ("torch", "kornia", "scipy") if find_spec(name) is None]
+        """Run the program, which inference does not import; on Windows, returns its exit code."""
+        needed = ("torch", "kornia", "scipy", "tensorboard")
+        missing = [name for name in needed if find_spec(name) is None]
         if missing:
             output.fail(
                 f"training needs {', '.join(missing)}, not installed; "
@@ -42,4 +45,9 @@ class Train:
             )
             return FAILED
         packages = str(Path(__file__).parents[2])
-        return subprocess.call([sys.executable, "-c", _START, packages, *self.arguments])
+        command = [sys.executable, "-c", _START, packages, *self.arguments]
+        if sys.platform != "win32":
+            # One process: Ctrl-C and SIGTERM reach the training, which then saves a checkpoint.
+            settle()
+            os.execv(sys.executable, command)
+        return subprocess.call(command)

@@ -226,21 +226,6 @@ def test_help_is_shown_in_any_encoding() -> None:
     assert "doctor" in done.stdout
 
 
-def test_train_reaches_the_training() -> None:
-    assert "--run-dir" in run("train", "--help").stdout
-
-
-def test_train_runs_no_file_of_the_current_folder(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text("raise SystemExit('the user's own train.py ran')")
-    command = [sys.executable, "-c", "from cv_superpoint.cli import main; raise SystemExit(main())"]
-    command = [sys.executable, "-P", *command[1:]] if sys.version_info >= (3, 11) else command
-    done = subprocess.run(
-        [*command, "train", "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--run-dir" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
     [
