@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
+from typing import NamedTuple
 
 RENAMED = {
     "cv_superpoint.architecture": "cv_superpoint.network.architecture",
@@ -23,6 +24,7 @@ RENAMED = {
     "cv_superpoint.decode": "cv_superpoint.decoding.arrays",
     "cv_superpoint.depth": "cv_superpoint.pictures.depth",
     "cv_superpoint.drawing": "cv_superpoint.matching.drawing",
+    "cv_superpoint.evaluation.verdict": "cv_superpoint.evaluation.reliable",
     "cv_superpoint.export.decoding": "cv_superpoint.decoding.graph",
     "cv_superpoint.feature2d": "cv_superpoint.opencv.feature2d",
     "cv_superpoint.features": "cv_superpoint.detector.features",
@@ -44,6 +46,26 @@ RENAMED = {
     "cv_superpoint.tracking": "cv_superpoint.matching.tracking",
     "cv_superpoint.verdict": "cv_superpoint.matching.verdict",
     "cv_superpoint.video_length": "cv_superpoint.pictures.video_length",
+}
+
+
+class Program(NamedTuple):
+    """What ``python -m`` ran under an old name.
+
+    Attributes:
+        arguments: Of the package's program, that do the same.
+        options: The option of now by the old one, where their names differ.
+    """
+
+    arguments: Sequence[str]
+    options: Mapping[str, str] = {}
+
+
+PROGRAMS = {
+    "cv_superpoint.evaluation.verdict": Program(
+        ["evaluate", "--protocol", "verdict"],
+        {"--detector": "--detectors", "--threshold": "--ransac-threshold"},
+    ),
 }
 
 
@@ -70,24 +92,26 @@ class _Loader(importlib.abc.InspectLoader):
         return None
 
     def get_code(self, fullname: str) -> CodeType | None:
-        arguments = self._finder.programs.get(fullname)
-        if arguments is None:
+        program = self._finder.programs.get(fullname)
+        if program is None:
             return None
         package = fullname.partition(".")[0]
-        now = f"{fullname} is python -m {package} {' '.join(arguments)} now"
+        now = f"{fullname} is python -m {package} {' '.join(program.arguments)} now"
         return compile(
             "import sys, warnings\n"
+            "from cv_superpoint import _renamed\n"
             f"from {package}.__main__ import main\n"
             f"warnings.warn({now!r}, DeprecationWarning)\n"
-            f"sys.argv[1:1] = {list(arguments)!r}\n"
-            "main()\n",
+            f"program = _renamed.Program({list(program.arguments)!r}, {dict(program.options)!r})\n"
+            "sys.argv[1:] = _renamed.arguments_of_now(program, sys.argv[1:])\n"
+            "raise SystemExit(main())\n",
             f"<{fullname}>",
             "exec",
         )
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, renamed: Mapping[str, str], programs: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, renamed: Mapping[str, str], programs: Mapping[str, Program]) -> None:
         self.renamed, self.programs = renamed, programs
         self.names = {*renamed, *programs}
 
@@ -107,15 +131,23 @@ class _Finder(importlib.abc.MetaPathFinder):
         return ModuleSpec(fullname, loader, is_package=loader.is_package(fullname))
 
 
+def arguments_of_now(program: Program, arguments: Sequence[str]) -> list[str]:
+    """The command line of now for one of before."""
+    now = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        now.append(program.options.get(option, option) + equals + value)
+    return [*program.arguments, *now]
+
+
 def install(
-    renamed: Mapping[str, str] = RENAMED, programs: Mapping[str, Sequence[str]] | None = None
+    renamed: Mapping[str, str] = RENAMED, programs: Mapping[str, Program] = PROGRAMS
 ) -> None:
     """Let imports of old names find the modules of now.
 
     Args:
         renamed: The name of now by the old one.
-        programs: Old names that ``python -m`` runs, and the arguments of their package's program
-            that do the same.
+        programs: By the old name that ``python -m`` ran.
     """
     # First: an old package is the new one, below which the ordinary finder would load twice.
-    sys.meta_path.insert(0, _Finder(renamed, programs or {}))
+    sys.meta_path.insert(0, _Finder(renamed, programs))

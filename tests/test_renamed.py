@@ -52,6 +52,18 @@ def test_an_old_program_is_the_command_of_now(program: str, tmp_path: Path) -> N
     command = [sys.executable, "-m", program, "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    arguments = _renamed_in_training.PROGRAMS.get(program, ["evaluate"])
-    assert f"usage: python -m train {arguments[0]}" in done.stdout
+    command_of_now = "summary" if program == "train.summary" else "evaluate"
+    assert f"usage: python -m train {command_of_now}" in done.stdout
     assert "DeprecationWarning" in done.stderr
+
+
+def test_an_old_program_takes_its_old_options_and_keeps_the_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cv_superpoint.evaluation.verdict", "--data", str(tmp_path)]
+    options = ["--detector", "orb", "--threshold=2"]
+    done = subprocess.run(
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "DeprecationWarning" in done.stderr
+    assert "cv_superpoint evaluate --protocol verdict now" in done.stderr
+    assert "error: orb has no extract(); take superpoint with its options" in done.stderr

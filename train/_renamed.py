@@ -32,11 +32,10 @@ RENAMED = {
 }
 
 PROGRAMS = {
-    "train.evaluate.__main__": ["evaluate"],
-    "train.evaluate.limits": ["evaluate", "--protocol", "limits"],
-    "train.summary": ["summary"],
+    "train.evaluate.__main__": _renamed.Program(["evaluate"]),
+    "train.evaluate.limits": _renamed.Program(["evaluate", "--protocol", "limits"]),
+    "train.summary": _renamed.Program(["summary"]),
 }
-"""Names that ``python -m`` runs, and the arguments of ``python -m train`` that do the same."""
 
 
 def install() -> None:

@@ -36,7 +36,7 @@ class Train:
 
     def run(self, output: Output) -> int:
         """Run the program, which inference does not import; on Windows, returns its exit code."""
-        needed = ("torch", "kornia", "scipy", "tensorboard")
+        needed = ("torch", "kornia", "tensorboard")
         missing = [name for name in needed if find_spec(name) is None]
         if missing:
             output.fail(

@@ -9,7 +9,7 @@ statistics.py   means, intervals, paired differences
 results.py      tables, JSON; figures.py draws
 synthetic.py    drawn shapes against their vertices
 limits.py       where a detector stops working
-verdict.py      how often the verdict on a pair of pictures errs
+reliable.py     how often the verdict on a pair of pictures errs
 
 Commands, benchmarks and training enter.
 """

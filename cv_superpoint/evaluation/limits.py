@@ -24,7 +24,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from cv_superpoint.evaluation.datasets import ImagePair
+from cv_superpoint.evaluation.datasets import ImagePair, Skipped
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import evaluate_pairs
 from cv_superpoint.evaluation.metrics import Array
@@ -150,8 +150,11 @@ def pairs(photographs: Sequence[tuple[str, Array]], respect: Respect) -> Iterato
             yield make_pair(photograph, name, respect, degree)
 
 
-def limits(config: LimitsConfig) -> str:
-    """Measure, and return the tables as Markdown; they are written to ``out``.
+def limits(config: LimitsConfig) -> tuple[str, list[Skipped]]:
+    """Measure; the tables are written to ``out``.
+
+    Returns:
+        The tables as Markdown, and the photographs that cannot be read.
 
     Raises:
         ValueError: If a detector or the data cannot be used.
@@ -184,4 +187,4 @@ def limits(config: LimitsConfig) -> str:
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         replace_file(config.out / "limits.md", f"{text}\n".encode())
-    return text
+    return text, source.left_out

@@ -21,6 +21,7 @@ from cv_superpoint.evaluation.limits import LimitsConfig, limits
 from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
 from cv_superpoint.evaluation.predictions import Detector, Finder, PredictionCache, detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
+from cv_superpoint.evaluation.reliable import VerdictConfig, verdict
 from cv_superpoint.evaluation.results import Report, Summary, summarise
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.pictures.reading import write_picture
@@ -28,6 +29,7 @@ from cv_superpoint.pictures.reading import write_picture
 logger = logging.getLogger(__name__)
 
 _SYNTHETIC_QUOTA = 1000
+_DETECTORS = ("superpoint", "sift", "orb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,12 @@ class EvaluateConfig:
 
     Attributes:
         data: paper, auc, plain: a folder in HPatches layout; warp, limits: any folder of
-            photographs; synthetic: not needed.
+            photographs; verdict: photographs that show different things; synthetic: not needed.
         protocol: What is measured, and how. Figures of two protocols are not comparable.
         detectors: Names separated by commas: superpoint, sift, orb, akaze, harris, or
             module:factory for any object with detectAndCompute; options in brackets, as in
-            "sift(contrastThreshold=0.02)".
+            "sift(contrastThreshold=0.02)". If left out: superpoint,sift,orb, and for verdict
+            "superpoint(maxKeypoints=1000)".
         weights: Weights of superpoint: a bundled name or a file; the package's default if left out.
         out: Folder for results.json, results.md, pairs.csv and pictures.
         cache: Folder that keeps every image's detections for later runs.
@@ -51,16 +54,19 @@ class EvaluateConfig:
             the most inliers counts.
         ransac_threshold: Pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
-        pairs_per_image: Pairs that warp makes of each photograph.
+        pairs_per_image: Pairs that warp and verdict make of each photograph.
         images: Drawings of each kind for synthetic.
         photographs: Of limits, at most.
-        seed: Of warp and synthetic.
+        pairs: Folder in HPatches layout, for more right pairs of verdict.
+        model: What verdict is about. Right pairs are those whose homography is right.
+        unrelated: Pairs of different photographs for verdict.
+        seed: Of warp, synthetic and verdict.
         resamples: Of the bootstrap for the 95 % intervals; 0 leaves them out.
     """
 
     data: Path | None = None
-    protocol: Literal["paper", "auc", "plain", "warp", "synthetic", "limits"] = "paper"
-    detectors: tuple[str, ...] = ("superpoint,sift,orb",)
+    protocol: Literal["paper", "auc", "plain", "warp", "synthetic", "limits", "verdict"] = "paper"
+    detectors: tuple[str, ...] = ()
     weights: str | None = None
     out: Path | None = None
     cache: Path | None = None
@@ -72,6 +78,9 @@ class EvaluateConfig:
     pairs_per_image: int = 2
     images: int = 500
     photographs: int = 64
+    pairs: Path | None = None
+    model: Literal["homography", "fundamental"] = "homography"
+    unrelated: int = 500
     seed: int = 0
     resamples: int = 1000
 
@@ -94,15 +103,19 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
     Raises:
         ValueError: If a detector, the data or an option cannot be used; the message says which.
     """
-    if config.protocol == "limits":
-        raise ValueError("limits has tables instead of a report: call evaluation.limits.limits")
+    if config.protocol in ("limits", "verdict"):
+        module = "limits" if config.protocol == "limits" else "reliable"
+        raise ValueError(
+            f"{config.protocol} has tables instead of a report: call "
+            f"evaluation.{module}.{config.protocol}"
+        )
     protocol = None if config.protocol == "synthetic" else _protocol(config)
     quota = protocol.quota if protocol else _SYNTHETIC_QUOTA
     if detectors is None:
         # All before the first is run: a misspelt name should not cost an hour.
         detectors = {
             name: build_detector(name, quota=quota, weights=config.weights)
-            for name in split_names(config.detectors)
+            for name in split_names(config.detectors or _DETECTORS)
         }
     finders: dict[str, Finder] = {}
     for label, detector in detectors.items():
@@ -131,7 +144,7 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
 
 def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "synthetic"
-    assert config.protocol != "limits"
+    assert config.protocol not in ("limits", "verdict")
     protocol = PROTOCOLS[config.protocol]
     if config.ransac_threshold is None:
         return protocol
@@ -249,23 +262,48 @@ def tables(config: EvaluateConfig) -> tuple[str, bool]:
         The text, and whether everything was read.
 
     Raises:
-        ValueError: As :func:`evaluate` and :func:`cv_superpoint.evaluation.limits.limits`.
+        ValueError: As :func:`evaluate`, :func:`cv_superpoint.evaluation.limits.limits` and
+            :func:`cv_superpoint.evaluation.reliable.verdict`.
     """
     if config.protocol == "limits":
-        assert config.data is not None
-        text = limits(
-            LimitsConfig(
-                data=config.data,
-                detectors=config.detectors,
-                weights=config.weights,
-                only=config.only,
-                photographs=config.photographs,
-                out=config.out,
-            )
-        )
-        return text, True
+        text, left_out = limits(_limits(config))
+        return text, not left_out
+    if config.protocol == "verdict":
+        text, left_out = verdict(_verdict(config))
+        return text, not left_out
     report = evaluate(config)
     parts = [report.to_markdown()]
     if config.per_pair and config.protocol != "synthetic":
         parts.append(report.pairs_markdown())
     return "\n".join(parts), not report.left_out
+
+
+def _limits(config: EvaluateConfig) -> LimitsConfig:
+    assert config.data is not None
+    return LimitsConfig(
+        data=config.data,
+        detectors=config.detectors or _DETECTORS,
+        weights=config.weights,
+        only=config.only,
+        photographs=config.photographs,
+        out=config.out,
+    )
+
+
+def _verdict(config: EvaluateConfig) -> VerdictConfig:
+    assert config.data is not None
+    given = VerdictConfig(
+        data=config.data,
+        pairs=config.pairs,
+        weights=config.weights,
+        model=config.model,
+        unrelated=config.unrelated,
+        pairs_per_image=config.pairs_per_image,
+        seed=config.seed,
+        out=config.out,
+    )
+    if config.detectors:
+        given = dataclasses.replace(given, detectors=config.detectors)
+    if config.ransac_threshold is not None:
+        given = dataclasses.replace(given, threshold=config.ransac_threshold)
+    return given

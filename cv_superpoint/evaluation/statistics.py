@@ -149,6 +149,38 @@ def mcnemar(before: Array, after: Array) -> Changes:
     return Changes(gained, lost, min(1.0, 2 * tail / 2**count))
 
 
+def exact_interval(hits: int, count: int) -> Interval:
+    """95 % interval of a share, from ``hits`` of ``count`` independent yes or no.
+
+    Raises:
+        ValueError: If ``count`` is not positive or ``hits`` not between 0 and it.
+
+    Source:
+        Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of
+        the binomial", Biometrika 26, 1934.
+    """
+    if not 0 <= hits <= count or count < 1:
+        raise ValueError(f"hits must be between 0 and count, got {hits} of {count}")
+    low = 0.0 if hits == 0 else 1 - _highest_share(count - hits, count)
+    return Interval(low, 1.0 if hits == count else _highest_share(hits, count))
+
+
+def _highest_share(hits: int, count: int) -> float:
+    """The share under which as few as ``hits`` have a chance of 2.5 %."""
+    ranks = np.arange(hits + 1)
+    choose = np.array([math.log(math.comb(count, rank)) for rank in range(hits + 1)])
+    low, high = 0.0, 1.0
+    while True:
+        middle = (low + high) / 2
+        if not low < middle < high:  # no float lies between them
+            return high
+        chances = choose + ranks * math.log(middle) + (count - ranks) * math.log1p(-middle)
+        if np.exp(chances).sum() > 0.025:
+            low = middle
+        else:
+            high = middle
+
+
 def bootstrap_interval(
     values: Array,
     groups: Sequence[str],

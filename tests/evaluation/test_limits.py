@@ -70,5 +70,8 @@ def test_command_prints_a_row_for_each_detector(
     assert float(rows[0][6].split()[0]) > 0.5
     assert float(rows[1][-1].split()[0]) < 0.5
     assert (tmp_path / "out" / "limits.md").read_text(encoding="utf-8") == printed
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert main([*protocol, "--data", str(tmp_path), "--detectors", "orb", "--only", "blur"]) == 3
+    assert "| orb" in capsys.readouterr().out
     assert main([*protocol, "--data", str(tmp_path / "nowhere")]) == 2
     assert "is not a folder" in capsys.readouterr().err

@@ -304,6 +304,19 @@ def test_mcnemar_is_the_binomial_test_of_what_changed(sides):
         assert probability == pytest.approx(exact)
 
 
+@given(st.integers(1, 600).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_exact_interval_is_that_of_clopper_and_pearson(counts):
+    hits, count = counts
+    expected = scipy.stats.binomtest(hits, count).proportion_ci(method="exact")
+    assert statistics.exact_interval(hits, count) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_an_interval_of_nothing_is_refused():
+    for hits, count in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(ValueError, match="between 0 and count"):
+            statistics.exact_interval(hits, count)
+
+
 def test_estimate_leaves_out_what_was_not_measured():
     estimate = statistics.estimate(np.array([1.0, math.nan, 3.0]), ["a", "b", "c"], resamples=50)
     assert estimate.value == 2

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from skimage import data
 
-from cv_superpoint.evaluation.verdict import Count, VerdictConfig, draw_pairs, main, stronger
+from cv_superpoint.cli.evaluate import main
+from cv_superpoint.evaluation.reliable import Count, VerdictConfig, draw_pairs, stronger
+from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.evaluation.warps import WarpConfig
+
+VERDICT = ["--protocol", "verdict", "--data"]
 
 
 def cells(printed: str) -> dict[str, list[str]]:
@@ -59,8 +63,8 @@ def test_the_command_counts_both_kinds_of_errors(
     cv2.imwrite(str(sequence / "1.png"), image)
     cv2.imwrite(str(sequence / "2.png"), cv2.warpPerspective(image, shift, image.shape[::-1]))
     np.savetxt(sequence / "H_1_2", shift)
-    arguments = ["--data", str(photographs), "--pairs", str(sequence.parent)]
-    arguments += ["--detector", "superpoint(maxKeypoints=300)"]
+    arguments = [*VERDICT, str(photographs), "--pairs", str(sequence.parent)]
+    arguments += ["--detectors", "superpoint(maxKeypoints=300)"]
     out = tmp_path / "out"
     assert main([*arguments, "--pairs-per-image", "1", "--out", str(out)]) == 0
     rows = cells(capsys.readouterr().out)
@@ -70,18 +74,28 @@ def test_the_command_counts_both_kinds_of_errors(
     assert int(rows["right, all"][0]) == 7
     assert cells((out / "verdict.md").read_text()) == rows
     (photographs / "broken.png").write_bytes(b"no picture")
-    assert main(["--data", str(photographs), "--unrelated", "1", "--pairs-per-image", "1"]) == 3
+    options = ["--unrelated", "1", "--pairs-per-image", "1", "--ransac-threshold", "2"]
+    assert main([*VERDICT, str(photographs), *options, "--out", str(out)]) == 3
     assert "unrelated, whole" in cells(capsys.readouterr().out)
+    # What is left out goes by the protocol's own defaults.
+    settings = (out / "verdict.md").read_text().splitlines()
+    assert "threshold 2.0" in settings
+    assert "detectors ('superpoint(maxKeypoints=1000)',)" in settings
 
 
 def test_what_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), data.camera()[:64, :64])
     for arguments, says in (
-        (["--data", str(tmp_path / "none")], "is not a folder"),
-        (["--data", str(tmp_path)], "two photographs or more, got 1"),
-        (["--data", str(tmp_path), "--detector", "orb"], r"orb has no extract(); take superpoint"),
+        ([*VERDICT, str(tmp_path / "none")], "is not a folder"),
+        ([*VERDICT, str(tmp_path)], "two photographs or more, got 1"),
+        ([*VERDICT, str(tmp_path), "--detectors", "orb"], "orb has no extract(); take superpoint"),
+        ([*VERDICT, str(tmp_path), "--detectors", "sift,orb"], "about one detector, got sift, orb"),
+        ([*VERDICT, str(tmp_path), "--unrelated", "0"], "unrelated must be at least 1, got 0"),
     ):
         assert main(arguments) == 2
         assert says in capsys.readouterr().err
     with pytest.raises(ValueError, match="unrelated must be at least 1, got 0"):
         VerdictConfig(data=tmp_path, unrelated=0)
+    config = EvaluateConfig(protocol="verdict", data=tmp_path)
+    with pytest.raises(ValueError, match=r"call evaluation\.reliable\.verdict"):
+        evaluate(config)

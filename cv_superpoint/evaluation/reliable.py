@@ -1,6 +1,6 @@
 """How often ``MatchResult.reliable`` errs: on pairs that share nothing, and on right homographies.
 
-``python -m cv_superpoint.evaluation.verdict --data PHOTOGRAPHS [--pairs HPATCHES]`` counts
+The protocol ``verdict`` counts
 
 - *unrelated* pairs of different photographs that are called reliable, whole and each cut to a
   random window by a mask (keypoints that crowd together agree by chance more often), and
@@ -15,24 +15,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cv_superpoint import Features, MatchResult, match_features
-from cv_superpoint.cli.command import run_command
-from cv_superpoint.cli.output import DONE, PARTLY, print_line
 from cv_superpoint.evaluation.datasets import HPatches, ImagePair, Skipped
-from cv_superpoint.evaluation.detectors import build_detector
+from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import fit_pair
 from cv_superpoint.evaluation.metrics import Array
 from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.results import table
+from cv_superpoint.evaluation.statistics import exact_interval
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.files import write_file
 from cv_superpoint.geometry import corner_error
@@ -53,7 +50,7 @@ class VerdictConfig:
     Attributes:
         data: Folder of photographs that show different things.
         pairs: Folder in HPatches layout, for more right pairs.
-        detector: superpoint with its options, as of ``cv-superpoint evaluate``.
+        detectors: superpoint with its options, as of ``cv-superpoint evaluate``; one of them.
         weights: Of superpoint; the package's default if left out.
         model: What the verdict is about. Right pairs are those whose homography is right.
         threshold: Pixels, as of match_pair.
@@ -65,7 +62,7 @@ class VerdictConfig:
 
     data: Path
     pairs: Path | None = None
-    detector: str = "superpoint(maxKeypoints=1000)"
+    detectors: tuple[str, ...] = ("superpoint(maxKeypoints=1000)",)
     weights: str | None = None
     model: Literal["homography", "fundamental"] = "homography"
     threshold: float = 3.0
@@ -100,7 +97,7 @@ class Count:
         share, interval = "–", "–"
         if self.judged:
             share = f"{self.errors / self.judged:.3f}"
-            bounds = binomtest(self.errors, self.judged).proportion_ci(method="exact")
+            bounds = exact_interval(self.errors, self.judged)
             interval = f"{bounds.low:.3f}–{bounds.high:.3f}"
         return [self.name, str(self.pairs), str(self.judged), str(self.errors), share, interval]
 
@@ -155,7 +152,7 @@ def count_right(
 
 
 def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
-    """Count.
+    """Count; the table is written to ``out``.
 
     Returns:
         The table as Markdown, and the photographs that cannot be read.
@@ -163,9 +160,12 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     Raises:
         ValueError: If the detector or the data cannot be used.
     """
-    detector: Any = build_detector(config.detector, quota=1000, weights=config.weights)
+    names = split_names(config.detectors)
+    if len(names) > 1:
+        raise ValueError(f"verdict is about one detector, got {', '.join(names)}")
+    detector: Any = build_detector(names[0], quota=1000, weights=config.weights)
     if not callable(getattr(detector, "extract", None)):
-        raise ValueError(f"{config.detector} has no extract(); take superpoint with its options")
+        raise ValueError(f"{names[0]} has no extract(); take superpoint with its options")
     plain = WarpConfig(pairs_per_image=config.pairs_per_image, seed=config.seed)
     warps = {
         "right, warp": WarpedPhotographs(root=config.data, config=plain),
@@ -188,6 +188,11 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     rows.append(together)
     header = ["set", "pairs", "judged", "wrong verdicts", "share", "95 %"]
     text = "\n".join(table(header, [row.cells() for row in rows]))
+    for each in photographs.left_out:
+        logger.warning("left out: %s: %s", each.name, each.reason)
+    if config.out is not None:
+        settings = "".join(f"{key} {value}\n" for key, value in dataclasses.asdict(config).items())
+        write_file(config.out / "verdict.md", f"{text}\n```\n{settings}```\n".encode())
     return text, photographs.left_out
 
 
@@ -203,25 +208,3 @@ def _window(shape: tuple[int, ...], index: int, seed: int) -> Any:
     mask = np.zeros(shape[:2], np.uint8)
     mask[top : top + height, left : left + width] = 255
     return mask
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Count and print the table; see :func:`cv_superpoint.cli.command.run_command`."""
-    return run_command(
-        VerdictConfig, _print_table, "python -m cv_superpoint.evaluation.verdict", args
-    )
-
-
-def _print_table(config: VerdictConfig) -> int:
-    text, left_out = verdict(config)
-    for each in left_out:
-        logger.warning("left out: %s: %s", each.name, each.reason)
-    print_line(text, sys.stdout)
-    if config.out is not None:
-        settings = "".join(f"{key} {value}\n" for key, value in dataclasses.asdict(config).items())
-        write_file(config.out / "verdict.md", f"{text}\n```\n{settings}```\n".encode())
-    return PARTLY if left_out else DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())
