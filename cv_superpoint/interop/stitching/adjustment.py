@@ -14,9 +14,13 @@ from cv_superpoint.interop.stitching.pairs import Link
 Matrix = NDArray[Any]
 """float64; numpy's types lose that on the way through its linear algebra."""
 
+LARGE_MISS = 2.0
+"""Pixels from which on a distance counts linearly instead of squared, Huber's loss (as in Brown and
+Lowe, "Automatic panoramic image stitching using invariant features", IJCV 2007, section 4): a
+homography of few matches may bend to a wrong one, which all links together contradict."""
 ITERATIONS = 30
 CONVERGED = 1e-6
-"""Share by which the sum of squares must fall for another iteration."""
+"""Share by which the sum of losses must fall for another iteration."""
 STEP = 1e-6
 """Of the differences that stand for derivatives; coordinates are of the order of 1."""
 
@@ -49,7 +53,7 @@ def refine(
     """The homographies that all links together agree with best, by Levenberg and Marquardt.
 
     What becomes small is the distance of each match in pixels of its second picture, so that a
-    link far from the reference counts as much as one near it.
+    link far from the reference counts as much as one near it. Single wrong matches count little.
 
     Args:
         homographies: (3, 3) of each picture onto the reference.
@@ -114,28 +118,30 @@ class _Problem:
         return np.asarray((places - link.points1).reshape(-1))
 
     def cost(self, current: Sequence[Matrix]) -> float:
-        """Sum of squared distances."""
+        """Sum of losses."""
         return sum(
-            float(np.square(self.misses(number, current[link.first], current[link.second])).sum())
+            _loss(self.misses(number, current[link.first], current[link.second]))[0]
             for number, link in enumerate(self.links)
         )
 
     def linearise(self, current: Sequence[Matrix]) -> tuple[float, Matrix, Matrix]:
-        """Sum of squares, its gradient's half, and the product of the derivatives."""
+        """Sum of losses, its gradient's half, and the product of the weighted derivatives."""
         count = 8 * len(self.free)
         cost, gradient, curvature = 0.0, np.zeros(count), np.zeros((count, count))
         for number, link in enumerate(self.links):
             base = self.misses(number, current[link.first], current[link.second])
-            cost += float(base @ base)
+            loss, weights = _loss(base)
+            cost += loss
             blocks = [
                 (slice(8 * place, 8 * place + 8), self._derivative(number, current, index, base))
                 for place, index in enumerate(self.free)
                 if index in (link.first, link.second)
             ]
             for rows, block in blocks:
-                gradient[rows] += block.T @ base
+                weighted = block.T * weights
+                gradient[rows] += weighted @ base
                 for columns, other in blocks:
-                    curvature[rows, columns] += block.T @ other
+                    curvature[rows, columns] += weighted @ other
         return cost, gradient, curvature
 
     def _derivative(
@@ -158,6 +164,15 @@ class _Problem:
         for place, index in enumerate(self.free):
             moved[index].flat[:8] += step[8 * place : 8 * place + 8]
         return moved
+
+
+def _loss(misses: Matrix) -> tuple[float, Matrix]:
+    """Huber's loss of (2 K,) distances along x and y, and the weight of each."""
+    with np.errstate(over="ignore", invalid="ignore"):  # such a step is not taken
+        length = np.linalg.norm(misses.reshape(-1, 2), axis=1)
+        near = np.minimum(length, LARGE_MISS)
+        loss = float((near * (2 * length - near)).sum())
+    return loss, np.repeat(LARGE_MISS / np.maximum(length, LARGE_MISS), 2)
 
 
 def _centring(size: tuple[int, int], unit: float) -> Matrix:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,9 +96,11 @@ def to_image_features(features: Features, index: int) -> Any:
 def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]:
     """OpenCV's features, its matches of every two of them, and the pairs that belong together."""
     converted = [to_image_features(each, index) for index, each in enumerate(features)]
-    matcher = detail.BestOf2NearestMatcher(False, MATCH_CONFIDENCE)
-    pairs = matcher.apply2(converted)
-    matcher.collectGarbage()
+    try:
+        with ThreadPoolExecutor(1) as own:
+            pairs = own.submit(_match_seeded, converted).result()
+    except RuntimeError:  # no more threads, as at the end of the interpreter
+        pairs = _match_seeded(converted)
     links = []
     for pair in pairs:
         first, second = pair.src_img_idx, pair.dst_img_idx
@@ -109,6 +112,19 @@ def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]
             links.append(link)
             pair.confidence = pairs[second * len(features) + first].confidence = NEIGHBOURS
     return converted, pairs, links
+
+
+def _match_seeded(converted: list[Any]) -> Any:
+    """OpenCV's matches, the same in every call.
+
+    Its nearest neighbours are approximate and depend on the state of the thread's generator. Call
+    it in a thread of its own: the caller's generator is the caller's.
+    """
+    cv2.setRNGSeed(0)
+    matcher = detail.BestOf2NearestMatcher(False, MATCH_CONFIDENCE)
+    pairs = matcher.apply2(converted)
+    matcher.collectGarbage()
+    return pairs
 
 
 def report(pairs: Any) -> tuple[PairReport, ...]:
