@@ -144,7 +144,8 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
 
 def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "synthetic"
-    assert config.protocol not in ("limits", "verdict")
+    assert config.protocol != "limits"
+    assert config.protocol != "verdict"
     protocol = PROTOCOLS[config.protocol]
     if config.ransac_threshold is None:
         return protocol
