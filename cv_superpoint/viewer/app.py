@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cv_superpoint.errors import require
+from cv_superpoint.errors import PictureError, require
+from cv_superpoint.files import replace_file
 from cv_superpoint.pictures.arrays import ByteArray
+from cv_superpoint.pictures.reading import load_picture
 from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
@@ -20,7 +22,11 @@ least. Lines: green for matches that agree with the homography, red for others."
 
 
 def make_app(
-    network: Network, image0: ByteArray | None = None, image1: ByteArray | None = None
+    network: Network,
+    image0: ByteArray | None = None,
+    image1: ByteArray | None = None,
+    *,
+    upright: bool = True,
 ) -> Any:
     """The page as ``gradio.Blocks``.
 
@@ -28,6 +34,7 @@ def make_app(
         network: That finds the keypoints.
         image0: BGR picture shown at first.
         image1: The second.
+        upright: Turn pictures that are chosen on the page as their files say.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = require("gradio", "viewer")
@@ -45,12 +52,12 @@ def make_app(
     ) -> list[Any]:
         if first is None:
             raise gr.Error("choose a first picture")
-        one = shrink_for_screen(_swap(first))
+        one = shrink_for_screen(_read(gr, first, upright))
         truth = None
         if second is None:
             other, truth = second_view(one)
         else:
-            other = shrink_for_screen(_swap(second))
+            other = shrink_for_screen(_read(gr, second, upright))
         settings = Settings(
             threshold=threshold,
             nms_radius=int(radius),
@@ -61,7 +68,7 @@ def make_app(
         )
         result = analyse(one, other, settings, network, truth)
         archive = Path(folder) / "matches.zip"
-        archive.write_bytes(result.download)
+        replace_file(archive, result.download)
         pictures = (
             *(result.keypoints0, result.keypoints1, result.matches["SuperPoint"]),
             *(result.overlay, result.heatmap, result.matches["SIFT"], result.matches["ORB"]),
@@ -119,10 +126,26 @@ def serve(app: Any, *, port: int | None, open_browser: bool) -> None:
         server_port=port,
         inbrowser=open_browser,
         share=False,
+        show_error=True,  # of the reader that looks at an upload before ours
         quiet=True,
         footer_links=[],
         theme=gr.themes.Default(font=["sans-serif"], font_mono=["monospace"]),
     )
+
+
+def _read(gr: Any, path: str, upright: bool) -> ByteArray:
+    """A picture chosen on the page, by the rules of all commands, which Gradio's reader lacks.
+
+    Raises:
+        gr.Error: If it cannot be read; the page shows it.
+    """
+    try:
+        picture = load_picture(path, upright=upright)
+    except PictureError as error:
+        raise gr.Error(str(error).replace(path, Path(path).name)) from error
+    for note in picture.notes:
+        gr.Warning(f"{Path(path).name}: {note}")
+    return picture.pixels
 
 
 def _picture(gr: Any, label: str, name: str, image: ByteArray | None = None) -> Any:
@@ -131,7 +154,9 @@ def _picture(gr: Any, label: str, name: str, image: ByteArray | None = None) -> 
         None if image is None else _swap(image),
         label=label,
         elem_id=name,
-        type="numpy",
+        type="filepath" if is_input else "numpy",
+        image_mode=None,  # the file as it is
+        format="png",
         sources=["upload", "clipboard"] if is_input else [],
         interactive=is_input,
         buttons=[] if is_input else ["download", "fullscreen"],

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from PIL import Image
 
 from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
@@ -88,7 +89,7 @@ def test_flat_pictures_are_no_error(network: Network) -> None:
     assert shrink_for_screen(np.zeros((100, 3200, 3), np.uint8)).shape == (50, 1600, 3)
 
 
-# ---- in the browser ----
+# ---- the page ----
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,52 @@ def address(tmp_path_factory: pytest.TempPathFactory, coffee: Any) -> Iterator[s
     finally:
         server.terminate()
         server.communicate(timeout=30)
+
+
+@pytest.fixture
+def compare(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the page's button does, without a browser: both pictures with their keypoints."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    client = pytest.importorskip("gradio_client")
+    page = client.Client(address, verbose=False, download_files=str(tmp_path / "shown"))
+
+    def call(*paths: Path) -> list[np.ndarray]:
+        files = [client.handle_file(str(path)) for path in paths]
+        options = (0.005, 4, 50, True, False, "mutual")
+        shown = page.predict(*files, *options, api_name="/compare")
+        return [cv2.imread(shown[index]) for index in (2, 3)]
+
+    try:
+        yield call
+    finally:
+        page.close()
+
+
+def test_uploads_are_read_as_by_every_command(
+    compare: Any, coffee: np.ndarray, tmp_path: Path
+) -> None:
+    turned, deep = tmp_path / "turned.tif", tmp_path / "deep.png"
+    Image.fromarray(coffee[..., ::-1]).save(turned, tiffinfo={274: 6})  # a quarter clockwise
+    # 12 bits in a file of 16: nearly black where they are only divided.
+    cv2.imwrite(str(deep), coffee.astype(np.uint16) * 16)
+    first, second = compare(turned, deep)
+    for shown, expected in ((first, np.rot90(coffee, -1)), (second, coffee)):
+        assert shown.shape == expected.shape
+        assert np.median(np.abs(shown.astype(int) - expected)) < 10  # beside the keypoints
+
+
+def test_uploads_that_are_damaged_are_said(
+    compare: Any, coffee: np.ndarray, tmp_path: Path
+) -> None:
+    whole = cv2.imencode(".jpg", coffee)[1].tobytes()
+    for name, data in (("cut.jpg", whole[: len(whole) // 2]), ("none.jpg", b"no picture" * 99)):
+        (tmp_path / name).write_bytes(data)
+    whole_file = tmp_path / "whole.jpg"
+    whole_file.write_bytes(whole)
+    with pytest.raises(Exception, match=r"^cut.jpg: the file is cut short; copy it again"):
+        compare(tmp_path / "cut.jpg", whole_file)
+    with pytest.raises(Exception, match=r"none.jpg"):
+        compare(tmp_path / "none.jpg", whole_file)
 
 
 @pytest.fixture
