@@ -145,6 +145,7 @@ def images(case: Case) -> None:
             check_result(features, shape, model.getMaxKeypoints())
         with case.call():
             keypoints, rows = model.detectAndCompute(image, None)
+            rows = rows.get() if isinstance(rows, cv2.UMat) else rows
             check(len(keypoints) == (0 if rows is None else len(rows)), "as many rows as keypoints")
 
     case.given(holds, image=st.one_of(IMAGES, JUNK))
