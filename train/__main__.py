@@ -1,83 +1,199 @@
-"""Command line: ``python -m train [STAGE] [--images DIR] [--run-dir DIR] [--recipe NAME] ...``."""
+"""Command line: ``python -m train [STAGE] [--images DIR] [--run-dir DIR] [--recipe NAME] ...``.
+
+The options of a stage are read in two steps: those of :class:`Stage`, among them the recipe, then
+the fields of :class:`RunConfig`, whose defaults the recipe gives.
+"""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NoReturn
 
 import cv2
 import torch
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-from cv_superpoint.cli.evaluate import main as evaluate
+from cv_superpoint.cli.command import Command, choose, run_program, tree
+from cv_superpoint.cli.evaluate import Evaluate
 from cv_superpoint.cli.explain import explain
-from cv_superpoint.cli.output import DONE, PARTLY, settle, show_every_character
+from cv_superpoint.cli.output import DONE, PARTLY, STOPPED, WRONG_USAGE, Output
 from train.checks import check_run
 from train.config import RunConfig
 from train.recipes import RECIPES
-from train.reporting.preview.run import main as preview
-from train.reporting.summary import main as summary
+from train.reporting.preview.run import PreviewConfig, preview
+from train.reporting.summary import SummaryConfig, write_report
 from train.run import Run
 from train.runtime import distributed
 from train.runtime.process import restart_with_settings, start_logging
 
-log = logging.getLogger(__name__)
-
+PROGRAM = "python -m train"
+DESCRIPTION = (
+    "Train a detector and its descriptors: python -m train --images DIR --run-dir DIR runs all "
+    "stages. Those take the same options (python -m train all --help); further ones override "
+    "single fields of the recipe, for example --joint.loop.minutes 90, and --help-fields lists "
+    "them. evaluate, preview and summary have options of their own."
+)
 ACTIONABLE = (ValueError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError)
 """Of torch's other RuntimeErrors nearly all are faults of the program."""
 
-STAGES = ("all", "magicpoint", "adapt", "joint", "refine", "export")
+if TYPE_CHECKING:
+    RecipeName = str
+else:
+    RecipeName = Literal[tuple(sorted(RECIPES))]
+
+Share = tuple[int, int]
 
 
-def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
+def _share(words: list[str]) -> Share:
+    index, _, count = words[0].partition("/")
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise argparse.ArgumentTypeError(f"must be K/N with K below N, such as 0/2, got {text}")
+        raise ValueError(f"must be K/N with K below N, such as 0/2, got {words[0]}")
     return int(index), int(count)
 
 
-def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, RunConfig]:
-    """Read the command line: the recipe first, then the fields that override it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train",
-        description="Train a detector and its descriptors. Further options override single fields "
-        "of the recipe, for example --joint.loop.minutes 90; --help-fields lists them. Commands "
-        "with options of their own: python -m train evaluate, preview or summary --help.",
+_SHARE = PrimitiveConstructorSpec[Share | None](
+    nargs=1,
+    metavar="K/N",
+    instance_from_str=_share,
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda share: [f"{share[0]}/{share[1]}" if share else str(share)],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        run_dir: Folder of checkpoints, labels and results.
+        images: Folder of photographs; drawings stand in for them if left out.
+        recipe: What gives the fields their defaults.
+        start: Fine-tune these weights (a bundled name, such as superpoint, or a file) instead of
+            training magicpoint.
+        minutes: Wall-clock time of the whole run, or of the one stage.
+        round: Of adapt and joint, from 1 on.
+        shard: Adapt every N-th photograph from K on, in one process.
+        help_fields: List the recipe's fields.
+    """
+
+    stage: ClassVar[str]
+
+    run_dir: Path = Path("runs/default")
+    images: Path | None = None
+    recipe: RecipeName = "default"
+    start: str | None = None
+    minutes: float | None = None
+    round: int = 1
+    shard: Annotated[Share | None, _SHARE] = None
+    help_fields: bool = False
+
+
+class All(Stage):
+    """Every stage in turn, then an evaluation."""
+
+    stage = "all"
+
+
+class MagicPoint(Stage):
+    """Train the detector on drawings."""
+
+    stage = "magicpoint"
+
+
+class Adapt(Stage):
+    """Label the photographs with the detector of the round before."""
+
+    stage = "adapt"
+
+
+class Joint(Stage):
+    """Train detector and descriptors on the labelled photographs."""
+
+    stage = "joint"
+
+
+class Refine(Stage):
+    """Train the last round's network on, at a higher resolution or as a whole."""
+
+    stage = "refine"
+
+
+class Export(Stage):
+    """Write superpoint.safetensors of the last stage."""
+
+    stage = "export"
+
+
+class Preview(PreviewConfig):
+    """Draw synthetic samples to look at: preview.png (with their keypoints) and shapes.png."""
+
+    def run(self, output: Output) -> int:
+        """Draw; the log says where."""
+        preview(self)
+        return DONE
+
+
+class Summary(SummaryConfig):
+    """Write report.html: every curve and picture of a run in one file."""
+
+    def run(self, output: Output) -> int:
+        """Write the report and print its path."""
+        output.say(str(write_report(self.run_dir)))
+        return DONE
+
+
+STAGES = {kind.stage: kind for kind in (All, MagicPoint, Adapt, Joint, Refine, Export)}
+COMMANDS: dict[str, type] = {
+    **STAGES,
+    "evaluate": Evaluate,
+    "preview": Preview,
+    "summary": Summary,
+}
+
+
+def parse(arguments: Sequence[str]) -> tuple[Stage, RunConfig]:
+    """Read the command line of a stage; without its name, of all stages.
+
+    Raises:
+        SystemExit: With 2 for wrong usage, which has been said; with 0 after the help.
+    """
+    known, rest = tyro.cli(
+        tree(COMMANDS),
+        args=_with_command(arguments),
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        return_unknown_args=True,
     )
-    parser.add_argument("stage", nargs="?", default="all", choices=STAGES, help="default: all")
-    parser.add_argument("--run-dir", type=Path, default=Path("runs/default"))
-    parser.add_argument("--images", type=Path, help="folder of photographs (default: drawings)")
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
-    parser.add_argument(
-        "--start", metavar="WEIGHTS", help="fine-tune these (a bundled name, such as superpoint, "
-        "or a file) instead of training magicpoint",
-    )  # fmt: skip
-    parser.add_argument(
-        "--minutes", type=float, help="wall-clock time of the whole run, or of the one stage"
-    )
-    parser.add_argument("--round", type=int, default=1, help="of adapt and joint, from 1 on")
-    parser.add_argument(
-        "--shard", type=_shard, help="K/N: adapt every N-th photograph from K on, in one process"
-    )
-    parser.add_argument("--help-fields", action="store_true", help="list the recipe's fields")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] and arguments[0].startswith("--"):
-        # Otherwise the value of a recipe's field would be taken for the stage.
-        arguments = ["all", *arguments]
-    known, rest = parser.parse_known_args(arguments)
     if known.help_fields:
         rest = ["--help"]
-    config = tyro.cli(RunConfig, default=RECIPES[known.recipe](), args=rest, prog="python -m train")
-    if known.minutes is not None:
-        config = config.within(known.minutes, known.stage)
+    prog = f"{PROGRAM} {known.stage}"
+    config = tyro.cli(RunConfig, default=RECIPES[known.recipe](), args=rest, prog=prog)
     if not 1 <= known.round <= config.rounds:
-        parser.error(f"--round must be between 1 and --rounds {config.rounds}, got {known.round}")
+        _refuse(f"--round must be between 1 and --rounds {config.rounds}, got {known.round}")
+    if known.minutes is not None:
+        if known.minutes <= 0:
+            _refuse(f"--minutes must be positive, got {known.minutes:g}")
+        config = config.within(known.minutes, known.stage)
     return known, config
 
 
-def run_stage(known: argparse.Namespace, config: RunConfig) -> int:
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        return ["all", *arguments]
+    return list(arguments)
+
+
+def _refuse(text: str) -> NoReturn:
+    Output(json=False).fail(text)
+    raise SystemExit(WRONG_USAGE)
+
+
+def run_stage(known: Stage, config: RunConfig) -> int:
     """Do what the command line asks for.
 
     Returns:
@@ -94,37 +210,46 @@ def run_stage(known: argparse.Namespace, config: RunConfig) -> int:
     return PARTLY if run.left_out and distributed.world_size() == 1 else DONE
 
 
-def main() -> None:
-    """Run a stage, or all; ``evaluate``, ``preview`` and ``summary`` have options of their own."""
-    commands = {"evaluate": evaluate, "preview": preview, "summary": summary}
-    if command := commands.get(next(iter(sys.argv[1:]), "")):
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        raise SystemExit(command(sys.argv[2:], f"python -m train {sys.argv[1]}"))
-    show_every_character()
-    try:
-        known, config = parse()
-    except BrokenPipeError:  # of the help, as in --help | head
-        raise SystemExit(DONE) from None
-    finally:
-        settle()
-    if not torch.cuda.is_available():
-        restart_with_settings()
-    distributed.start()
-    start_logging(quiet=distributed.rank() > 0)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    try:
-        status = run_stage(known, config)
-    except (*ACTIONABLE, FloatingPointError) as error:
-        # What the user can act on is said in one line; anything else keeps its traceback.
-        raise SystemExit(f"python -m train: {explain(error) or error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    finally:
-        distributed.stop()
-        settle()
-    raise SystemExit(status)
+@dataclass(frozen=True)
+class _Training:
+    """A stage with its configuration, in a process that is set up for it."""
+
+    known: Stage
+    config: RunConfig
+
+    def run(self, output: Output) -> int:
+        if not torch.cuda.is_available():
+            restart_with_settings()
+        distributed.start()
+        start_logging(quiet=distributed.rank() > 0)
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        try:
+            return run_stage(self.known, self.config)
+        except (*ACTIONABLE, FloatingPointError) as error:
+            # What the user can act on is said in one line; anything else keeps its traceback.
+            raise SystemExit(f"{PROGRAM}: {explain(error) or error}") from error
+        except KeyboardInterrupt:
+            return STOPPED
+        finally:
+            distributed.stop()
+
+
+def _parse(arguments: Sequence[str]) -> Command:
+    arguments = _with_command(arguments)
+    if arguments[0] in STAGES:
+        return _Training(*parse(arguments))
+    # Of the other commands the log is all that they say of their progress.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    command: Command = choose(COMMANDS, arguments, prog=PROGRAM, description=DESCRIPTION)
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a stage, or all, or another command; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_program(lambda: _parse(given))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

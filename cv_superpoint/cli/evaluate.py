@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cv_superpoint.cli.command import run_command
 from cv_superpoint.cli.output import DONE, PARTLY, Output
 from cv_superpoint.evaluation.run import EvaluateConfig, tables
 
@@ -23,8 +21,3 @@ class Evaluate(EvaluateConfig):
         text, complete = tables(self)
         output.say(text)
         return DONE if complete else PARTLY
-
-
-def main(args: Sequence[str] | None = None, prog: str = "cv-superpoint evaluate") -> int:
-    """The command on its own, as ``python -m train evaluate`` calls it; see :func:`run_command`."""
-    return run_command(Evaluate, lambda config: config.run(Output(json=False)), prog, args)

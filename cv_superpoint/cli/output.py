@@ -16,7 +16,7 @@ from cv_superpoint.files.names import shown
 
 T = TypeVar("T")
 
-DONE, FAILED, PARTLY, STOPPED = 0, 1, 3, 130
+DONE, FAILED, WRONG_USAGE, PARTLY, STOPPED = 0, 1, 2, 3, 130
 
 
 class Output:

@@ -18,7 +18,7 @@ _START = """
 import sys
 sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]
 from train.__main__ import main
-main()
+sys.exit(main())
 """
 """Not ``python -m train``, which runs a train.py of the current folder: this looks nowhere there,
 and where the package is first."""

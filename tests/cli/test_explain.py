@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from cv_superpoint import FeatureError
-from cv_superpoint.cli import explain, main
-from cv_superpoint.cli.command import run_command
+from cv_superpoint.cli import main
+from cv_superpoint.cli.command import run_program
 from cv_superpoint.cli.doctor import Doctor
+from cv_superpoint.cli.explain import explain
+from cv_superpoint.cli.output import Output
 
 
 def caught(work: Callable[[], Any]) -> BaseException:
@@ -122,9 +124,7 @@ def test_commands_say_it_in_one_line(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder.onnx"]
 
 
-def test_the_commands_of_training_say_it_alike(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_every_program_says_it_alike(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "file"
     out.touch()
     for work, says in (
@@ -132,15 +132,21 @@ def test_the_commands_of_training_say_it_alike(
         (lambda: (out / "x").touch(), "file/x: Not a directory; a file stands"),
         (lambda: np.empty((2**20, 2**20, 2**10)), "memory does not suffice"),
     ):
-        assert run_command(Nothing, lambda _, work=work: work(), "nothing", []) == 2
+        assert run_program(lambda work=work: Command(work)) == 1
         said = capfd.readouterr().err
         assert said.startswith("error: ")
         assert says in said
         assert said.count("\n") == 1
     with pytest.raises(KeyError):
-        run_command(Nothing, lambda _: {}["x"], "nothing", [])
+        run_program(lambda: Command(lambda: {}["x"]))
 
 
 @dataclass(frozen=True)
-class Nothing:
+class Command:
     """A command without options."""
+
+    work: Callable[[], object]
+
+    def run(self, output: Output) -> int:
+        self.work()
+        return 0

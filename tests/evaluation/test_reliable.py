@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from evaluating import main
 from skimage import data
 
-from cv_superpoint.cli.evaluate import main
 from cv_superpoint.evaluation.reliable import Count, VerdictConfig, draw_pairs, stronger
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.evaluation.warps import WarpConfig
@@ -92,7 +92,7 @@ def test_what_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([*VERDICT, str(tmp_path), "--detectors", "sift,orb"], "about one detector, got sift, orb"),
         ([*VERDICT, str(tmp_path), "--unrelated", "0"], "unrelated must be at least 1, got 0"),
     ):
-        assert main(arguments) == 2
+        assert main(arguments) == 1
         assert says in capsys.readouterr().err
     with pytest.raises(ValueError, match="unrelated must be at least 1, got 0"):
         VerdictConfig(data=tmp_path, unrelated=0)

@@ -11,15 +11,11 @@ import base64
 import html
 import logging
 import math
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from cv_superpoint.cli.command import run_command
-from cv_superpoint.cli.output import print_line
 from cv_superpoint.files import replace_file
 from train.reporting.curves import Point, draw_curve
 
@@ -194,13 +190,3 @@ class SummaryConfig:
     """
 
     run_dir: Positional[Path]
-
-
-def main(args: Sequence[str] | None = None, prog: str = "python -m train summary") -> int:
-    """Write the report and print its path; see :func:`cv_superpoint.cli.command.run_command`."""
-    return run_command(
-        SummaryConfig,
-        lambda options: print_line(str(write_report(options.run_dir)), sys.stdout),
-        prog,
-        args,
-    )

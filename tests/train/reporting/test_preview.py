@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
+from train.__main__ import main
 from train.reporting.preview.dataset import save_dataset
 from train.reporting.preview.pictures import (
     coordinate_list,
@@ -16,7 +17,7 @@ from train.reporting.preview.pictures import (
     samples_sheet,
     with_points,
 )
-from train.reporting.preview.run import PreviewConfig, main, preview
+from train.reporting.preview.run import PreviewConfig, preview
 
 DATA = SyntheticConfig(size=(64, 80))
 
@@ -117,7 +118,7 @@ def test_impossible_options_are_refused(
     option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        status = main(["--run-dir", str(tmp_path), *option])
+        status = main(["preview", "--run-dir", str(tmp_path), *option])
     except SystemExit as stop:
         status = stop.code
     assert status == 2

@@ -86,7 +86,7 @@ def test_command_and_its_error(run_dir: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == run_dir / "report.html"
     empty = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
-    assert empty.returncode == 2
+    assert empty.returncode == 1
     assert "nothing to report" in empty.stderr
     with pytest.raises(ValueError, match="nothing to report"):
         write_report(tmp_path)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
-from cv_superpoint.cli.command import run_command
 from cv_superpoint.pictures.reading import write_picture
 from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 from train.reporting.preview.dataset import save_dataset
@@ -79,12 +77,3 @@ def preview(config: PreviewConfig) -> list[Path]:
         log.info("wrote %d samples to %s, %d were there", new, config.save, config.count - new)
         written.append(config.save)
     return written
-
-
-def main(args: Sequence[str] | None = None, prog: str = "python -m train preview") -> int:
-    """Draw; see :func:`cv_superpoint.cli.command.run_command`."""
-    return run_command(PreviewConfig, _preview, prog, args)
-
-
-def _preview(config: PreviewConfig) -> None:
-    preview(config)
