@@ -29,7 +29,6 @@ from cv_superpoint.evaluation.statistics import (
     mcnemar,
     paired_difference,
 )
-from cv_superpoint.network.architecture import receptive_margin
 from cv_superpoint.weights import LoadedWeights
 
 REFERENCE = "float32"
@@ -137,15 +136,7 @@ def pooled(agreements: Iterable[Agreement]) -> Agreement:
 
 def finder(backend: Backend, weights: LoadedWeights, seen: list[Detections]) -> Finder:
     """A detector of the evaluation, which appends what it finds to ``seen``."""
-    detector = Detector(
-        backend,
-        channels=weights.config.in_channels,
-        descriptor_dim=weights.config.descriptor_dim,
-        config=DetectorConfig(
-            score_threshold=weights.score_threshold, score_radius=weights.score_radius
-        ),
-        margin=receptive_margin(weights.config),
-    )
+    detector = Detector(backend, weights.config, DetectorConfig(decoding=weights.decoding()))
 
     def find(image: NDArray[Any]) -> Detections:
         features = detector.extract(np.ascontiguousarray(image))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 RENAMED = {
     "cv_superpoint.architecture": "cv_superpoint.network.architecture",
-    "cv_superpoint.backends.device_decode": "cv_superpoint.decoding.device",
+    "cv_superpoint.backends.device_decode": "cv_superpoint.decoding.tensors",
     "cv_superpoint.call_forms": "cv_superpoint.opencv.call_forms",
     "cv_superpoint.checkpoint_files": "cv_superpoint.weights.files",
     "cv_superpoint.checkpoint_layouts": "cv_superpoint.weights.layouts",

@@ -17,7 +17,7 @@ from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet, fo
 from cv_superpoint.weights import save_weights
 from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning import checkpoint
-from train.learning.detect import SCORE_RADIUS, detect
+from train.learning.detect import LOW, SCORE_RADIUS, detect
 from train.learning.model import TrainingNetwork
 from train.stages.adapt import median_threshold
 
@@ -57,7 +57,7 @@ def recommended_threshold(
     paths = (images[position] for position in order)
     for photo in islice(load_readable(paths, sizes), CALIBRATION_IMAGES):
         image = to_tensor(photo)[None]
-        scores.append(detect(network, image, 1e-4, describe=False)[0].scores)
+        scores.append(detect(network, image, LOW, describe=False)[0].scores)
     return median_threshold(scores, wanted)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cv_superpoint.cli.output import print_line
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
-from cv_superpoint.network.torch_network import CELL_SIZE, SuperPointNet
+from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.network.torch_network import SuperPointNet
 from cv_superpoint.weights import load_weights
 from train.config import RunConfig
 from train.data.images import load_readable, to_tensor

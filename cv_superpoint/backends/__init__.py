@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cv_superpoint.backends.choosing import BACKENDS, Choice, choose
 from cv_superpoint.backends.forks import is_forked  # here, so that it sees every fork
 from cv_superpoint.errors import require
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.network.weights import NetworkWeights
 
 __all__ = ["BACKENDS", "Backend", "Choice", "Outputs", "choose", "is_forked", "make_backend"]
 
@@ -48,7 +48,7 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(weights: LoadedWeights, choice: Choice, *, threads: int | None = None) -> Backend:
+def make_backend(weights: NetworkWeights, choice: Choice, *, threads: int | None = None) -> Backend:
     """The backend that was chosen.
 
     Args:

@@ -22,15 +22,9 @@ from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.strips import Chain, Rows, Strip, chains, plan, sizes
 from cv_superpoint.backends.workers import Task, run_tasks
 from cv_superpoint.errors import require
-from cv_superpoint.network.architecture import (
-    CELL_SIZE,
-    DESCRIPTOR,
-    DETECTOR,
-    IMAGE,
-    Convolution,
-    for_bytes,
-)
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.network.architecture import DESCRIPTOR, DETECTOR, IMAGE, Convolution, for_bytes
+from cv_superpoint.network.weights import NetworkWeights
 
 ncnn: Any = require("ncnn", "")
 
@@ -79,7 +73,7 @@ class NcnnBackend:
     precision = "float32"
     decodes = False
 
-    def __init__(self, weights: LoadedWeights, *, threads: int | None = None) -> None:
+    def __init__(self, weights: NetworkWeights, *, threads: int | None = None) -> None:
         self.threads = self.batch = threads or min(default_threads(), ncnn.get_physical_cpu_count())
         self._config = weights.config
         self._chains = chains(weights.config)

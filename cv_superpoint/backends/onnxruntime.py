@@ -10,7 +10,7 @@ from cv_superpoint.backends.cache import CachedFile
 from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.forks import no_fork
 from cv_superpoint.export import runtime_model
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.network.weights import NetworkWeights
 
 GRAPH_VERSION = "3"
 """Changes with the exported graph, so that no stored one of another form is read."""
@@ -44,7 +44,7 @@ class OnnxRuntimeBackend:
     decodes = False
 
     def __init__(
-        self, weights: LoadedWeights, *, device: str = "auto", threads: int | None = None
+        self, weights: NetworkWeights, *, device: str = "auto", threads: int | None = None
     ) -> None:
         self.device = _check_device(device)
         kind, _, index = self.device.partition(":")
@@ -104,9 +104,9 @@ def _check_device(device: str) -> str:
     return device
 
 
-def _model(weights: LoadedWeights) -> bytes:
+def _model(weights: NetworkWeights) -> bytes:
     """The exported network, from the disk where it was stored: the package onnx is slow to load."""
-    cached = CachedFile("onnx", weights.sha256, str(weights.config), GRAPH_VERSION)
+    cached = CachedFile("onnx", weights.digest, str(weights.config), GRAPH_VERSION)
     model = cached.read()
     if model is None:
         model = runtime_model(weights).SerializeToString()

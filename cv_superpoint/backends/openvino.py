@@ -23,8 +23,8 @@ from cv_superpoint.backends.openvino_core import shared_core
 from cv_superpoint.backends.pace import Pace
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.backends.workers import Task, run_tasks
+from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.network.architecture import (
-    CELL_SIZE,
     DESCRIPTOR,
     DETECTOR,
     IMAGE,
@@ -33,7 +33,7 @@ from cv_superpoint.network.architecture import (
     layers,
     receptive_margin,
 )
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.network.weights import NetworkWeights
 
 GRAPH_VERSION = "4"
 """Changes with the graph below, so that no compiled model of another one is read."""
@@ -73,7 +73,7 @@ class OpenVinoBackend:
     decodes = False
 
     def __init__(
-        self, weights: LoadedWeights, *, precision: str = "float32", threads: int | None = None
+        self, weights: NetworkWeights, *, precision: str = "float32", threads: int | None = None
     ) -> None:
         if precision not in _HINTS:
             raise ValueError(
@@ -180,7 +180,7 @@ class _Loan:
             self._free.append(self._request)
 
 
-def _compile(weights: LoadedWeights, precision: str, threads: int, *, alone: bool = False) -> Any:
+def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bool = False) -> Any:
     """The model, for one call on all threads or for as many calls, each alone on one."""
     core = shared_core()
     options: dict[str, Any] = {
@@ -192,7 +192,7 @@ def _compile(weights: LoadedWeights, precision: str, threads: int, *, alone: boo
         "INFERENCE_NUM_THREADS": threads,
     }
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    key = (weights.sha256, str(weights.config), openvino.__version__, GRAPH_VERSION)
+    key = (weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION)
     cached = CachedFile("openvino", *key, *sorted(capabilities), str(sorted(options.items())))
     blob = cached.read()
     if blob is not None:
@@ -205,7 +205,7 @@ def _compile(weights: LoadedWeights, precision: str, threads: int, *, alone: boo
     return compiled
 
 
-def build_model(weights: LoadedWeights) -> Any:
+def build_model(weights: NetworkWeights) -> Any:
     """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, h w, D) of any length."""
     kernels = for_bytes(weights.config, weights.convolutions())
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])

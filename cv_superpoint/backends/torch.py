@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.cuda_graphs import GraphCache
 from cv_superpoint.backends.forks import is_forked, no_fork
-from cv_superpoint.decoding.device import decode_on_device
+from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.tensors import decode_batch
 from cv_superpoint.errors import FeatureError
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.network.weights import NetworkWeights
 
 Floats = NDArray[np.float32]
 
@@ -57,7 +58,7 @@ class TorchBackend:
 
     def __init__(
         self,
-        weights: LoadedWeights,
+        weights: NetworkWeights,
         *,
         device: str = "auto",
         precision: str = "float32",
@@ -131,12 +132,7 @@ class TorchBackend:
         self,
         images: NDArray[np.uint8],
         allowed: NDArray[np.bool_],
-        *,
-        count: int,
-        threshold: float,
-        radius: int,
-        score_radius: int,
-        subpixel: bool,
+        decoding: Decoding,
     ) -> tuple[Floats, Floats, Floats]:
         """See :meth:`cv_superpoint.detector.on_device.DecodingBackend.run_decoded`.
 
@@ -146,16 +142,7 @@ class TorchBackend:
         def work(pixels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
             batch = pixels.permute(0, 3, 1, 2).to(self._dtype)
             logits, dense = self._net(batch.contiguous(memory_format=torch.channels_last))
-            points, scores, rows = decode_on_device(
-                logits,
-                dense,
-                kept,
-                count=count,
-                threshold=threshold,
-                radius=radius,
-                score_radius=score_radius,
-                subpixel=subpixel,
-            )
+            points, scores, rows = decode_batch(logits, dense, kept, decoding)
             return torch.cat([points, scores[..., None], rows], dim=2)
 
         self._check_process()
@@ -163,8 +150,7 @@ class TorchBackend:
         if self._device.type == "cuda":
             with torch.cuda.device(self._device):
                 pinned = inputs[0].pin_memory(), inputs[1].pin_memory()
-                key = (count, threshold, radius, score_radius, subpixel)
-                packed = self._graphs.run(key, work, pinned)
+                packed = self._graphs.run(decoding, work, pinned)
         else:
             packed = work(*(tensor.to(self._device) for tensor in inputs)).cpu()
         answer = packed.numpy()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
-from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
 from cv_superpoint.files.names import shown
+from cv_superpoint.opencv.options import DetectorOptions
 
 if TYPE_CHECKING:
     from cv_superpoint.detector.features import Features

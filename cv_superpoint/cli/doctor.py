@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, Output
+from cv_superpoint.opencv.options import DetectorOptions
 
 PACKAGES = ("numpy", "ncnn", "openvino", "onnxruntime", "torch", "h5py", "pycolmap", "ray")
 SECONDS = 2.0

@@ -22,7 +22,8 @@ class Export:
         size: Height and width of the image, for the layouts full and disk.
         batch: Images in one call, for the layout full.
         max_keypoints: Rows of the outputs, for the layouts full and disk.
-        threshold: Probability that a keypoint must exceed; by default what the weights recommend.
+        threshold: Score that a keypoint must exceed, below 1; by default what the weights
+            recommend.
         weights: Bundled name or file; by default the bundled set.
         json: Print one JSON object instead of text.
     """

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
-from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, FAILED, Output
 from cv_superpoint.matching.verdict import LIMIT
+from cv_superpoint.opencv.options import DetectorOptions
 
 if TYPE_CHECKING:
     from cv_superpoint.matching import MatchResult

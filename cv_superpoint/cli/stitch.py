@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, PARTLY, Output
+from cv_superpoint.opencv.options import DetectorOptions
 
 if TYPE_CHECKING:
     from cv_superpoint.interop.stitching import Panorama

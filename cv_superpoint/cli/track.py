@@ -10,8 +10,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from cv_superpoint.cli.options import DetectorOptions
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
+from cv_superpoint.opencv.options import DetectorOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ class View:
         """Run it until Ctrl-C; returns the exit code."""
         from cv_superpoint.errors import require
         from cv_superpoint.pictures.reading import load_picture
-        from cv_superpoint.viewer.analysis import Network
+        from cv_superpoint.viewer.analysis import LoadedNetwork
         from cv_superpoint.viewer.app import make_app, serve
 
         require("gradio", "viewer")
@@ -51,7 +51,7 @@ class View:
             if picture is not None:
                 output.picture(path, picture)
             images.append(None if picture is None else picture.pixels)
-        app = make_app(Network(self.weights, self.device), *images, upright=self.upright)
+        app = make_app(LoadedNetwork(self.weights, self.device), *images, upright=self.upright)
         where = f"http://127.0.0.1:{self.port}" if self.port else "http://127.0.0.1, from 7860 on"
         output.say(f"the viewer is at {where}; Ctrl-C ends it")
         serve(app, port=self.port, open_browser=self.open_browser)

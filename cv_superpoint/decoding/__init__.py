@@ -1,9 +1,13 @@
 """From the network's outputs to keypoints and descriptors: one meaning in three writings.
 
+options.py  Decoding, the value that says what is kept: every writing takes it whole
 arrays.py   numpy, which the CPU runs, and to which the tests hold the others
-tensors.py  torch, differentiable: training and ``SuperPoint``
-device.py   torch, in batches and without shapes that data decide: CUDA graphs
+tensors.py  torch: with gradients for training and ``SuperPoint``, in batches for CUDA graphs
 graph.py    ONNX nodes
 
 The detector, the backends, the exporters and training enter.
 """
+
+from cv_superpoint.decoding.options import Decoding
+
+__all__ = ["Decoding"]

@@ -7,12 +7,15 @@ Everything here is local, so an image cut into overlapping tiles decodes to the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-CELL_SIZE = 8
+from cv_superpoint.decoding.options import Decoding
+from cv_superpoint.grid import CELL_SIZE
+
 SUBPIXEL_RADIUS = 2
 """Pixels around a maximum that its sub-pixel position depends on."""
 _ROWS = 256
@@ -88,7 +91,6 @@ def sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
     Doubling windows take log2(window) passes along each axis, faster in numpy than a general
     maximum filter and independent of cv2.
     """
-    radius = min(radius, max(values.shape))  # as far as there are pixels
     low = -np.inf if np.issubdtype(values.dtype, np.floating) else np.iinfo(values.dtype).min
     current = np.pad(values, radius, constant_values=low)
     window = 2 * radius + 1
@@ -175,9 +177,7 @@ def _first_of_equals(
 
 def keypoints(
     heatmap: Floats,
-    threshold: float,
-    nms_radius: int,
-    score_radius: int,
+    decoding: Decoding,
     window_maximum: Callable[[NDArray[Any], int], NDArray[Any]] = sliding_maximum,
     inside: tuple[int, int, int, int] | None = None,
 ) -> tuple[Indices, Indices, Floats]:
@@ -192,9 +192,7 @@ def keypoints(
 
     Args:
         heatmap: (H, W) float32, not negative.
-        threshold: Of the score.
-        nms_radius: As ``radius`` of :func:`local_maxima`.
-        score_radius: Pixels (Chebyshev); 0 scores a maximum by its own probability, as the paper.
+        decoding: Its threshold and its radii.
         window_maximum: As for :func:`local_maxima`.
         inside: Top, left, bottom and right: no other keypoints come back, although maxima outside
             suppress those inside; None for all.
@@ -202,14 +200,15 @@ def keypoints(
     Returns:
         Rows, columns and scores, each (N,), in raster order.
     """
-    share = threshold / (2 * score_radius + 1) ** 2
-    rows, columns = local_maxima(heatmap, share, nms_radius, window_maximum)
+    rows, columns = local_maxima(
+        heatmap, decoding.peak_threshold, decoding.nms_radius, window_maximum
+    )
     if inside is not None:
         top, left, bottom, right = inside
         kept = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
         rows, columns = rows[kept], columns[kept]
-    scores = window_sums(heatmap, rows, columns, score_radius)
-    above = scores > threshold
+    scores = window_sums(heatmap, rows, columns, decoding.score_radius)
+    above = scores > decoding.score_threshold
     return rows[above], columns[above], scores[above]
 
 
@@ -349,3 +348,90 @@ def _lengths(rows: Floats) -> Floats:
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     positive: Floats = np.maximum(lengths, np.float32(1e-12))
     return positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Faster functions in the place of those here.
+
+    Attributes:
+        interleave: As :func:`interleave`.
+        window_maximum: As :func:`sliding_maximum`.
+    """
+
+    interleave: Callable[[Floats], Floats] = interleave
+    window_maximum: Callable[[NDArray[Any], int], NDArray[Any]] = sliding_maximum
+
+
+PLAIN = Steps()
+
+
+def positions(heatmap: Floats, rows: Indices, columns: Indices, decoding: Decoding) -> Floats:
+    """(N, 2) as (x, y): where keypoints at these pixels lie."""
+    if decoding.subpixel:
+        return refine(heatmap, rows, columns)
+    return np.stack([columns, rows], axis=1).astype(np.float32)
+
+
+def find(
+    heatmap: Floats,
+    decoding: Decoding,
+    *,
+    inside: tuple[int, int, int, int] | None = None,
+    keep: Callable[[Floats], NDArray[np.bool_]] | None = None,
+    steps: Steps = PLAIN,
+) -> tuple[Floats, Floats]:
+    """The keypoints of a heatmap, strongest first.
+
+    Args:
+        heatmap: (H, W) float32, not negative.
+        decoding: What is kept.
+        inside: As for :func:`keypoints`; None leaves out the border margin of this heatmap.
+        keep: Which of (N, 2) positions are kept, before ``max_keypoints`` is filled; None for all.
+        steps: Functions for single steps.
+
+    Returns:
+        Positions (N, 2) as (x, y), and scores (N,).
+    """
+    margin, (height, width) = decoding.border_margin, heatmap.shape
+    if inside is None:
+        inside = margin, margin, height - margin, width - margin
+    rows, columns, scores = keypoints(heatmap, decoding, steps.window_maximum, inside)
+    if keep is not None:
+        kept = keep(positions(heatmap, rows, columns, decoding))
+        rows, columns, scores = rows[kept], columns[kept], scores[kept]
+    best = strongest(scores, decoding.max_keypoints)
+    return positions(heatmap, rows[best], columns[best], decoding), scores[best]
+
+
+def decode(
+    logits: Floats,
+    dense: Floats,
+    decoding: Decoding,
+    *,
+    size: tuple[int, int] | None = None,
+    inside: tuple[int, int, int, int] | None = None,
+    keep: Callable[[Floats], NDArray[np.bool_]] | None = None,
+    steps: Steps = PLAIN,
+) -> tuple[Floats, Floats, Floats]:
+    """The keypoints of the network's outputs, strongest first.
+
+    Args:
+        logits: As for :func:`logits_to_heatmap`.
+        dense: As for :func:`sample_descriptors`.
+        decoding: What is kept.
+        size: (height, width) of the image in the top-left corner of a padded one, in pixels: what
+            is outside neither gives keypoints nor suppresses any.
+        inside: As for :func:`find`.
+        keep: As for :func:`find`.
+        steps: As for :func:`find`.
+
+    Returns:
+        Positions (N, 2) as (x, y), scores (N,), descriptors (N, D) of unit length.
+    """
+    heatmap = logits_to_heatmap(logits, steps.interleave)
+    if size is not None:
+        heatmap[size[0] :] = 0
+        heatmap[:, size[1] :] = 0
+    points, scores = find(heatmap, decoding, inside=inside, keep=keep, steps=steps)
+    return points, scores, sample_descriptors(dense, points)

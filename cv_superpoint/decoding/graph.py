@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cv_superpoint.decoding.arrays import LARGEST_SHIFT, SUBPIXEL_RADIUS
-from cv_superpoint.network.architecture import CELL_SIZE
+from cv_superpoint.decoding.options import Decoding
+from cv_superpoint.errors import FeatureError
+from cv_superpoint.grid import CELL_SIZE
 
 if TYPE_CHECKING:
     from cv_superpoint.export.graph import Graph
@@ -26,52 +28,73 @@ NO_KEYPOINT = -1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeConfig:
-    """What a graph with decoding keeps; as in :class:`cv_superpoint.detector.DetectorConfig`.
+class FixedShape:
+    """What no call of a graph can change.
 
     Attributes:
         size: (height, width) of the input, multiples of 8.
         batch: Images in one call.
-        max_keypoints: Rows of every output; TensorRT allows at most 3840.
-        score_threshold: In [0, 1), that a keypoint's score has to exceed.
-        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
-        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
-            distance, in pixels.
-        border_margin: No keypoint lies closer to the border, in pixels.
-        subpixel: Refine positions below the pixel.
+
+    Raises:
+        FeatureError: If a value is out of range.
     """
 
     size: tuple[int, int]
     batch: int = 1
-    max_keypoints: int = 1024
-    score_threshold: float = 0.015
-    nms_radius: int = 4
-    score_radius: int = 0
-    border_margin: int = 4
-    subpixel: bool = True
 
     def __post_init__(self) -> None:
         height, width = self.size
         if min(height, width) < CELL_SIZE or height % CELL_SIZE or width % CELL_SIZE:
-            raise ValueError(
+            raise FeatureError(
                 f"size must be (height, width) in multiples of {CELL_SIZE}, got {self.size}; "
                 "images of other sizes are padded by the caller"
             )
         if height * width > MOST_PIXELS:
-            raise ValueError(f"size may have at most {MOST_PIXELS} pixels, got {self.size}")
-        if not 1 <= self.max_keypoints <= height * width:
-            raise ValueError(
+            raise FeatureError(f"size may have at most {MOST_PIXELS} pixels, got {self.size}")
+        if self.batch < 1:
+            raise FeatureError(f"batch must be positive, got {self.batch}")
+
+    def check(self, decoding: Decoding) -> None:
+        """See that a graph of this shape can hold the decoding.
+
+        Raises:
+            FeatureError: If it cannot.
+        """
+        height, width = self.size
+        if not 1 <= decoding.max_keypoints <= height * width:
+            raise FeatureError(
                 f"max_keypoints must be 1 to {height * width} for this size (a graph of fixed "
-                f"shapes cannot keep all), got {self.max_keypoints}"
+                f"shapes cannot keep all), got {decoding.max_keypoints}"
             )
-        if self.batch < 1 or min(self.nms_radius, self.score_radius, self.border_margin) < 0:
-            raise ValueError(
-                "batch must be positive, nms_radius, score_radius and border_margin not negative, "
-                f"got {self.batch}, {self.nms_radius}, {self.score_radius} and "
-                f"{self.border_margin}"
-            )
-        if not 0 <= self.score_threshold < 1:
-            raise ValueError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
+
+
+def decode(
+    graph: Graph, logits: str, dense: str, dim: int, decoding: Decoding, shape: FixedShape
+) -> tuple[str, str, str, str]:
+    """As :func:`cv_superpoint.decoding.arrays.decode`, with K rows always.
+
+    Args:
+        graph: Gets the nodes.
+        logits: (B, 65, h, w).
+        dense: (B, D, h, w).
+        dim: D.
+        decoding: What is kept; ``max_keypoints`` is K, TensorRT allows at most 3840.
+        shape: Of the graph.
+
+    Returns:
+        x, y and scores, each (B, K), the scores negative in rows left over; descriptors (B, K, D).
+    """
+    x, y, scores = find(graph, heatmap(graph, logits), decoding, shape)
+    return x, y, scores, sample(graph, dense, x, y, dim, shape)
+
+
+def find(graph: Graph, heat: str, decoding: Decoding, shape: FixedShape) -> tuple[str, str, str]:
+    """As :func:`cv_superpoint.decoding.arrays.find`: x, y and scores, each (B, K)."""
+    scores, indices = strongest(graph, maxima(graph, heat, decoding, shape), decoding, shape)
+    x, y = whole_pixels(graph, indices, shape)
+    if decoding.subpixel:
+        x, y = refine(graph, heat, x, y, decoding, shape)
+    return x, y, scores
 
 
 def heatmap(graph: Graph, logits: str) -> str:
@@ -88,30 +111,31 @@ def heatmap(graph: Graph, logits: str) -> str:
     return str(graph.add("DepthToSpace", cells, blocksize=CELL_SIZE, mode="CRD"))
 
 
-def maxima(graph: Graph, heat: str, config: DecodeConfig) -> str:
+def maxima(graph: Graph, heat: str, decoding: Decoding, shape: FixedShape) -> str:
     """Scores (B, 1, H, W) of what ``decoding.arrays.keypoints`` finds, else -1."""
-    height, width = config.size
+    height, width = shape.size
     none = graph.constant(NO_KEYPOINT)
     # Conditions follow one another as Where: OpenCV 4 has neither And nor Not.
     # A peak that has not its share of the threshold is none, and suppresses no equal one.
-    share = config.score_threshold / (2 * config.score_radius + 1) ** 2
-    scores = graph.add("Where", graph.add("Greater", heat, graph.constant(share)), heat, none)
-    if config.nms_radius:
-        highest = _window_maximum(graph, heat, config.nms_radius)
+    scores = graph.add(
+        "Where", graph.add("Greater", heat, graph.constant(decoding.peak_threshold)), heat, none
+    )
+    if decoding.nms_radius:
+        highest = _window_maximum(graph, heat, decoding.nms_radius)
         scores = graph.add("Where", graph.add("Less", heat, highest), none, scores)
         # Of equal maxima within reach the first in raster order stays. float32 counts to 2**24.
         order = np.arange(height * width, 0, -1, dtype=np.float32).reshape(1, 1, height, width)
         zero = graph.constant(0.0)
         found = graph.add("Greater", scores, zero)
         rank = graph.add("Where", found, graph.constant(order), zero)
-        first = _window_maximum(graph, rank, config.nms_radius)
+        first = _window_maximum(graph, rank, decoding.nms_radius)
         scores = graph.add("Where", graph.add("Less", rank, first), none, scores)
-    if config.score_radius:
+    if decoding.score_radius:
         found = graph.add("Greater", scores, graph.constant(0.0))
-        sums = _window_sum(graph, heat, config.score_radius)
-        above = graph.add("Greater", sums, graph.constant(config.score_threshold))
+        sums = _window_sum(graph, heat, decoding.score_radius)
+        above = graph.add("Greater", sums, graph.constant(decoding.score_threshold))
         scores = graph.add("Where", found, graph.add("Where", above, sums, none), none)
-    margin = config.border_margin
+    margin = decoding.border_margin
     inside = np.zeros((1, 1, height, width), np.float32)
     inside[:, :, margin : height - margin, margin : width - margin] = 1
     within = graph.add("Greater", graph.constant(inside), graph.constant(0.5))
@@ -131,36 +155,36 @@ def _window_sum(graph: Graph, x: str, radius: int) -> str:
     return str(graph.add("Conv", x, ones, kernel_shape=[window, window], pads=[radius] * 4))
 
 
-def strongest(graph: Graph, scores: str, config: DecodeConfig) -> tuple[str, str]:
+def strongest(graph: Graph, scores: str, decoding: Decoding, shape: FixedShape) -> tuple[str, str]:
     """(B, 1, H, W) -> the K highest (B, K) in descending order, and their flat indices."""
-    flat = graph.add("Reshape", scores, graph.constant([config.batch, -1]))
+    flat = graph.add("Reshape", scores, graph.constant([shape.batch, -1]))
     values, indices = graph.add(
-        "TopK", flat, graph.constant([config.max_keypoints]), axis=1, outputs=2
+        "TopK", flat, graph.constant([decoding.max_keypoints]), axis=1, outputs=2
     )
     return values, indices
 
 
-def whole_pixels(graph: Graph, indices: str, config: DecodeConfig) -> tuple[str, str]:
+def whole_pixels(graph: Graph, indices: str, shape: FixedShape) -> tuple[str, str]:
     """(B, K) flat indices -> columns and rows, each (B, K), whole float32 numbers.
 
     Floats, which hold every index of :data:`MOST_PIXELS`, because OpenCV 4 does not divide
     integers as integers.
     """
-    width = graph.constant(float(config.size[1]))
+    width = graph.constant(float(shape.size[1]))
     flat = graph.add("Cast", indices, to=FLOAT)
     rows = graph.add("Floor", graph.add("Div", flat, width))
     return graph.add("Sub", flat, graph.add("Mul", rows, width)), rows
 
 
 def refine(
-    graph: Graph, heat: str, columns: str, rows: str, config: DecodeConfig
+    graph: Graph, heat: str, columns: str, rows: str, decoding: Decoding, shape: FixedShape
 ) -> tuple[str, str]:
     """Sub-pixel x and y, each (B, K) float32, as :func:`cv_superpoint.decoding.arrays.refine`."""
-    width = config.size[1]
+    width = shape.size[1]
     radius = SUBPIXEL_RADIUS
     padded_width = width + 2 * radius
     padded = graph.add("Pad", heat, graph.constant([0, 0, radius, radius] * 2))
-    flat = graph.add("Reshape", padded, graph.constant([config.batch, -1]))
+    flat = graph.add("Reshape", padded, graph.constant([shape.batch, -1]))
     offsets = np.arange(-radius, radius + 1)
     row_offsets, column_offsets = np.meshgrid(offsets, offsets, indexing="ij")
     around = (row_offsets + radius) * padded_width + column_offsets + radius
@@ -171,14 +195,14 @@ def refine(
         graph.constant(around.reshape(1, 1, -1).astype(np.float32)),
     )
     patches = graph.add("Cast", patches, to=INT64)
-    shape = [config.batch, config.max_keypoints, -1]
+    windows = [shape.batch, decoding.max_keypoints, -1]
     picked = graph.add(
         "GatherElements",
         flat,
-        graph.add("Reshape", patches, graph.constant([config.batch, -1])),
+        graph.add("Reshape", patches, graph.constant([shape.batch, -1])),
         axis=1,
     )
-    weights = graph.add("Reshape", picked, graph.constant(shape))
+    weights = graph.add("Reshape", picked, graph.constant(windows))
     total = _sum(graph, weights)
     positions = []
     for pixels, offset in ((columns, column_offsets), (rows, row_offsets)):
@@ -195,18 +219,18 @@ def _sum(graph: Graph, x: str) -> str:
     return str(graph.add("ReduceSum", x, graph.constant([2]), keepdims=0))
 
 
-def sample(graph: Graph, dense: str, x: str, y: str, dim: int, config: DecodeConfig) -> str:
+def sample(graph: Graph, dense: str, x: str, y: str, dim: int, shape: FixedShape) -> str:
     """Descriptors (B, K, D) at (B, K) x and y.
 
     As :func:`cv_superpoint.decoding.arrays.sample_descriptors`.
     """
-    h, w = config.size[0] // CELL_SIZE, config.size[1] // CELL_SIZE
+    h, w = shape.size[0] // CELL_SIZE, shape.size[1] // CELL_SIZE
     rows = graph.add(
         "Reshape",
         graph.add("Transpose", dense, perm=[0, 2, 3, 1]),
-        graph.constant([config.batch * h * w, dim]),
+        graph.constant([shape.batch * h * w, dim]),
     )
-    first = graph.constant(np.arange(config.batch)[:, None] * h * w)
+    first = graph.constant(np.arange(shape.batch)[:, None] * h * w)
     left, right, fraction_x = _neighbours(graph, x, w)
     top, bottom, fraction_y = _neighbours(graph, y, h)
     one = graph.constant(1.0)

@@ -10,7 +10,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cv_superpoint.decoding.arrays import SUBPIXEL_RADIUS
+from cv_superpoint.decoding.arrays import LARGEST_SHIFT, SUBPIXEL_RADIUS
+from cv_superpoint.decoding.options import Decoding
+from cv_superpoint.grid import CELL_SIZE
+
+NO_KEYPOINT = -1.0
+"""Score of a row without a keypoint."""
+
+
+def logits_to_heatmap(logits: Tensor) -> Tensor:
+    """Keypoint probability of every pixel: softmax over the cell, dustbin dropped (section 3.2).
+
+    Args:
+        logits: (B, 65, h, w).
+
+    Returns:
+        (B, 8 h, 8 w) probabilities in [0, 1].
+    """
+    probabilities = torch.softmax(logits, dim=1)[:, :-1]
+    return F.pixel_shuffle(probabilities, CELL_SIZE)[:, 0]
+
+
+def sample_descriptors(dense: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples of the dense descriptors, made unit length (section 3.3).
+
+    Outside the outermost cell centres the border cells are repeated.
+
+    Args:
+        dense: (B, D, h, w).
+        points: (B, N, 2) as (x, y) pixels of the network's input.
+
+    Returns:
+        (B, N, D) unit rows; differentiable in ``dense`` and ``points``.
+    """
+    h, w = dense.shape[-2:]
+    # Cell centres lie at 8 j + 3.5; align_corners=False maps index j to (2 j + 1) / w - 1.
+    cells = (points - (CELL_SIZE - 1) / 2) / CELL_SIZE
+    # Numbers, and no tensor made of them: a CUDA graph records no copy from the host.
+    axes = [(2 * cells[..., axis] + 1) / side - 1 for axis, side in enumerate((w, h))]
+    grid = torch.stack(axes, dim=-1)[:, :, None]
+    sampled = F.grid_sample(
+        dense.contiguous(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return F.normalize(sampled[..., 0].transpose(1, 2), dim=-1)
 
 
 def local_maxima(heatmap: Tensor, threshold: float, radius: int) -> Tensor:
@@ -35,37 +77,32 @@ def local_maxima(heatmap: Tensor, threshold: float, radius: int) -> Tensor:
     return found & (rank == _window_maximum(rank, radius))
 
 
-def keypoint_scores(
-    heatmap: Tensor, threshold: float, nms_radius: int, score_radius: int
-) -> tuple[Tensor, Tensor]:
+def keypoint_scores(heatmap: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor]:
     """What :func:`cv_superpoint.decoding.arrays.keypoints` finds, as maps.
 
     Args:
         heatmap: (B, H, W) probabilities.
-        threshold: Of the score.
-        nms_radius: As ``radius`` of :func:`local_maxima`.
-        score_radius: Pixels.
+        decoding: Its threshold and its radii.
 
     Returns:
         Which pixels are keypoints, (B, H, W) bool, and the scores (B, H, W) of all pixels, with
         gradients.
     """
-    share = threshold / (2 * score_radius + 1) ** 2
-    found = local_maxima(heatmap.detach(), share, nms_radius)
-    if score_radius == 0:
+    found = local_maxima(heatmap.detach(), decoding.peak_threshold, decoding.nms_radius)
+    radius = decoding.score_radius
+    if radius == 0:
         return found, heatmap
     scores = F.avg_pool2d(
-        heatmap[:, None], 2 * score_radius + 1, stride=1, padding=score_radius, divisor_override=1
+        heatmap[:, None], 2 * radius + 1, stride=1, padding=radius, divisor_override=1
     )[:, 0]
-    return found & (scores.detach() > threshold), scores
+    return found & (scores.detach() > decoding.score_threshold), scores
 
 
 def _window_maximum(maps: Tensor, radius: int) -> Tensor:
     # One axis after the other: 2 (2 r + 1) comparisons for each pixel instead of their square.
-    # As far as there are pixels, however large the radius is.
-    up, left = (min(radius, length - 1) for length in maps.shape[-2:])
-    maps = F.max_pool2d(maps[:, None], (2 * up + 1, 1), stride=1, padding=(up, 0))
-    return F.max_pool2d(maps, (1, 2 * left + 1), stride=1, padding=(0, left))[:, 0]
+    window, maps = 2 * radius + 1, maps[:, None]
+    maps = F.max_pool2d(maps, (window, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(maps, (1, window), stride=1, padding=(0, radius))[:, 0]
 
 
 def soft_argmax(heatmap: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,3 +132,82 @@ def soft_argmax(heatmap: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor,
     mean = torch.stack([(x * offsets).sum(dim=2), (y * offsets).sum(dim=2)], dim=2)
     square = (x + y) @ (offsets**2).to(share.dtype)
     return mean, square - (mean**2).sum(dim=2)
+
+
+def described(
+    heatmap: Tensor, dense: Tensor, rows: Tensor, columns: Tensor, decoding: Decoding
+) -> tuple[Tensor, Tensor]:
+    """Positions (B, N, 2) as (x, y) and descriptors (B, N, D) of keypoints at pixels.
+
+    Args:
+        heatmap: (B, H, W) probabilities.
+        dense: (B, D, h, w).
+        rows: (B, N) pixels.
+        columns: (B, N).
+        decoding: Whether positions are refined.
+    """
+    points = torch.stack([columns, rows], dim=2).to(heatmap.dtype)
+    if decoding.subpixel:
+        shift, _ = soft_argmax(heatmap, rows, columns)
+        points = points + shift.clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+    return points, sample_descriptors(dense, points)
+
+
+def decode_batch(
+    logits: Tensor, dense: Tensor, allowed: Tensor, decoding: Decoding
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keypoints of a batch, strongest first, always as many rows of them.
+
+    No shape depends on data and nothing synchronises.
+
+    Args:
+        logits: (B, 65, h, w), of any floating type; the decoding is in float32.
+        dense: (B, D, h, w) unit descriptors.
+        allowed: (B, H, W) bool, H <= 8 h and W <= 8 w: False outside the image's border margin
+            and mask. It says where keypoints may be, not which pixels suppress others.
+        decoding: What is kept; ``max_keypoints`` is positive. ``allowed`` holds its border margin.
+
+    Returns:
+        Points (B, K, 2) as (x, y), scores (B, K) with :data:`NO_KEYPOINT` in the rows left over,
+        descriptors (B, K, D), all float32; K is ``max_keypoints``, or H W where that is less.
+    """
+    height, width = allowed.shape[1:]
+    heatmap = logits_to_heatmap(logits.float())[:, :height, :width]
+    found, scores = keypoint_scores(heatmap, decoding)
+    scores = torch.where(found & allowed, scores, NO_KEYPOINT)
+    # A stable sort keeps equal scores in raster order, which topk does not promise.
+    values, order = torch.sort(scores.flatten(1), dim=1, descending=True, stable=True)
+    count = decoding.max_keypoints
+    values, order = values[:, :count], order[:, :count]
+    rows = torch.div(order, width, rounding_mode="floor")
+    columns = order - rows * width
+    points, descriptors = described(heatmap, dense.float(), rows, columns, decoding)
+    return points, values, descriptors
+
+
+def decode_image(
+    heatmap: Tensor, dense: Tensor, decoding: Decoding
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keypoints of one image, strongest first, as many rows as there are.
+
+    Args:
+        heatmap: (H, W) probabilities.
+        dense: (D, h, w) unit descriptors.
+        decoding: What is kept.
+
+    Returns:
+        Points (N, 2) as (x, y), scores (N,), descriptors (N, D); with gradients.
+    """
+    height, width = heatmap.shape
+    maps = keypoint_scores(heatmap[None], decoding)
+    found, scores = maps[0][0], maps[1][0]
+    margin = decoding.border_margin
+    found[:margin] = found[max(height - margin, 0) :] = False
+    found[:, :margin] = found[:, max(width - margin, 0) :] = False
+    rows, columns = torch.nonzero(found, as_tuple=True)
+    best = torch.argsort(scores[rows, columns].detach(), descending=True, stable=True)
+    if decoding.max_keypoints >= 0:
+        best = best[: decoding.max_keypoints]
+    rows, columns = rows[best], columns[best]
+    points, rows_of = described(heatmap[None], dense[None], rows[None], columns[None], decoding)
+    return points[0], scores[rows, columns], rows_of[0]

@@ -3,6 +3,7 @@
 detector.py   quotas, masks, pyramid levels, tiles, batches
 tiles.py      overlapping pieces that give the keypoints of the whole
 features.py   what comes out
+runtime.py    where and how the network runs: every detector starts here
 streaming.py  a video, frame by frame
 on_device.py  images whose decoding stays on the device
 module.py     SuperPoint, the same for those who work with torch tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import cv2
@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.backends import Backend
-from cv_superpoint.checks import as_count, as_flag, as_limit, as_number, as_scales
+from cv_superpoint.checks import as_count, as_scales
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding import arrays as decode
+from cv_superpoint.decoding.arrays import Steps
 from cv_superpoint.detector.features import CELL_DIAMETER, Features
 from cv_superpoint.detector.on_device import DecodingBackend, extract_on_device
-from cv_superpoint.detector.tiles import RECEPTIVE_MARGIN, Tile, make_tiles
+from cv_superpoint.detector.tiles import Tile, make_tiles
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
+from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.network.architecture import NetworkConfig, receptive_margin
 from cv_superpoint.pictures.arrays import (
-    CELL_SIZE,
     ByteArray,
     check_mask,
     interleave,
@@ -29,44 +32,32 @@ from cv_superpoint.pictures.arrays import (
     window_maximum,
 )
 
+STEPS = Steps(interleave=interleave, window_maximum=window_maximum)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """What is kept of the network's answer.
+    """How images become keypoints.
 
     Attributes:
-        max_keypoints: Keep the strongest; -1, or 0 as in ``cv2.SIFT``, keeps all above the
-            threshold.
-        score_threshold: In [0, 1), that a keypoint's score has to exceed.
-        nms_radius: No two keypoints of a level lie within this Chebyshev distance, in pixels.
-        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
-            distance, in pixels of its level; 0 takes the probability of its pixel.
-        border_margin: No keypoint lies closer to the image's border, in pixels.
-        subpixel: Refine positions below the pixel.
+        decoding: What is kept of the network's answer; ``nms_radius`` and ``score_radius`` are in
+            pixels of a level, ``max_keypoints`` counts over all levels.
         scales: Sizes of the pyramid's levels relative to the image; one set comes back.
         tile_size: Levels with more than ``tile_size ** 2`` pixels run in overlapping tiles of
             about this side, in pixels, a multiple of 8; it bounds the memory in use.
+
+    Raises:
+        FeatureError: If a value is out of range.
     """
 
-    max_keypoints: int = -1
-    score_threshold: float = 0.015
-    nms_radius: int = 4
-    score_radius: int = 0
-    border_margin: int = 4
-    subpixel: bool = True
+    decoding: Decoding = field(default_factory=Decoding)
     scales: tuple[float, ...] = (1.0,)
     tile_size: int = 1024
 
     def __post_init__(self) -> None:
-        self._set("max_keypoints", as_limit(self.max_keypoints))
-        for name in ("nms_radius", "score_radius", "border_margin", "tile_size"):
-            self._set(name, as_count(name, getattr(self, name)))
-        threshold = as_number("score_threshold", self.score_threshold, "a number in [0, 1)")
-        self._set("score_threshold", threshold)
-        self._set("subpixel", as_flag("subpixel", self.subpixel))
-        self._set("scales", as_scales(self.scales))
-        if not 0 <= self.score_threshold < 1:
-            raise FeatureError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
+        # It is frozen.
+        object.__setattr__(self, "scales", as_scales(self.scales))
+        object.__setattr__(self, "tile_size", as_count("tile_size", self.tile_size))
         if not self.scales or not all(0.01 <= scale <= 8 for scale in self.scales):
             raise FeatureError(f"scales must be one or more in [0.01, 8], got {self.scales}")
         if len(set(self.scales)) != len(self.scales):
@@ -76,9 +67,6 @@ class DetectorConfig:
                 f"tile_size must be a multiple of {CELL_SIZE}, at least {8 * CELL_SIZE}, "
                 f"got {self.tile_size}"
             )
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # it is frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,26 +109,28 @@ class Detector:
 
     Args:
         backend: Runs the network.
-        channels: Channels of the network's input, 1 or 3.
-        descriptor_dim: Length of a descriptor.
-        config: What to keep.
-        margin: Pixels beyond a cell that the network's outputs depend on.
+        network: What it runs.
+        config: How images become keypoints.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        channels: int,
-        descriptor_dim: int,
-        config: DetectorConfig,
-        margin: int = RECEPTIVE_MARGIN,
-    ) -> None:
+    def __init__(self, backend: Backend, network: NetworkConfig, config: DetectorConfig) -> None:
         self.backend = backend
-        self.channels = channels
-        self.descriptor_dim = descriptor_dim
+        self.network = network
         self.config = config
-        self.margin = margin
+
+    def configured(self, config: DetectorConfig) -> Detector:
+        """A detector of the same network with another configuration."""
+        return Detector(self.backend, self.network, config)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input, 1 or 3."""
+        return self.network.in_channels
+
+    @property
+    def descriptor_dim(self) -> int:
+        """Length of a descriptor."""
+        return self.network.descriptor_dim
 
     def extract(self, image: Any, mask: Any = None) -> Features:
         """Keypoints and descriptors of one image.
@@ -218,7 +208,7 @@ class Detector:
         config = self.config
         largest = max((image.shape[0] * image.shape[1] for image in images), default=0)
         return (
-            config.max_keypoints > 0
+            config.decoding.max_keypoints > 0
             and config.scales == (1.0,)
             and (largest <= config.tile_size**2)
         )
@@ -227,7 +217,6 @@ class Detector:
         self, images: Sequence[ByteArray], masks: Sequence[NDArray[np.bool_] | None]
     ) -> list[Features]:
         """Images of one size in batches."""
-        config = self.config
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             groups.setdefault(image.shape, []).append(index)
@@ -239,12 +228,7 @@ class Detector:
                     cast(DecodingBackend, self.backend),
                     [images[index] for index in batch],
                     [masks[index] for index in batch],
-                    count=config.max_keypoints,
-                    threshold=config.score_threshold,
-                    radius=config.nms_radius,
-                    score_radius=config.score_radius,
-                    margin=config.border_margin,
-                    subpixel=config.subpixel,
+                    self.config.decoding,
                 )
                 found.update(zip(batch, features, strict=True))
         return [found[index] for index in range(len(images))]
@@ -282,8 +266,8 @@ class Detector:
             tiles = make_tiles(
                 size,
                 tile_size=self.config.tile_size,
-                reach=max(self.config.nms_radius, self.config.score_radius),
-                margin=self.margin,
+                reach=self.config.decoding.reach,
+                margin=receptive_margin(self.network),
             )
             step = self.backend.batch if len(tiles) == 1 else 1
             for start in range(0, len(group), step):
@@ -305,52 +289,33 @@ class Detector:
         mask: NDArray[np.bool_] | None,
     ) -> Features:
         """The strongest keypoints of one tile, in the coordinates of the image."""
-        config = self.config
+        decoding, scale = self.config.decoding, self.config.scales[level.octave]
         height, width = level.size
-        heatmap = decode.logits_to_heatmap(logits, interleave)
-        # The padding neither gives keypoints nor suppresses any.
-        heatmap[height - tile.top :] = 0
-        heatmap[:, width - tile.left :] = 0
-        rows, columns, scores = decode.keypoints(
-            heatmap,
-            config.score_threshold,
-            config.nms_radius,
-            config.score_radius,
-            window_maximum,
-            tile.inside(config.border_margin, level.size),
+        origin = np.array((tile.left, tile.top), np.float32)
+
+        def keep(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+            assert mask is not None
+            x, y = np.rint(level.to_image(points + origin)).astype(np.intp).T
+            kept: NDArray[np.bool_] = mask[y, x]
+            return kept
+
+        points, scores, descriptors = decode.decode(
+            logits,
+            dense,
+            decoding,
+            size=(height - tile.top, width - tile.left),
+            inside=tile.inside(decoding.border_margin, level.size),
+            keep=None if mask is None else keep,
+            steps=STEPS,
         )
-        if mask is not None:
-            seen = self._positions(level, tile, heatmap, rows, columns)[1]
-            x, y = np.rint(seen).astype(np.intp).T
-            keep = mask[y, x]
-            rows, columns, scores = rows[keep], columns[keep], scores[keep]
-        best = decode.strongest(scores, config.max_keypoints)
-        rows, columns, scores = rows[best], columns[best], scores[best]
-        local, points = self._positions(level, tile, heatmap, rows, columns)
         return Features(
-            keypoints=points,
+            keypoints=level.to_image(points + origin),
             scores=scores,
-            descriptors=decode.sample_descriptors(dense, local),
-            sizes=np.full(len(rows), CELL_DIAMETER / config.scales[level.octave], np.float32),
-            octaves=np.full(len(rows), level.octave, np.int32),
+            descriptors=descriptors,
+            sizes=np.full(len(points), CELL_DIAMETER / scale, np.float32),
+            octaves=np.full(len(points), level.octave, np.int32),
             image_size=level.image_size,
         )
-
-    def _positions(
-        self,
-        level: _Level,
-        tile: Tile,
-        heatmap: NDArray[np.float32],
-        rows: NDArray[np.intp],
-        columns: NDArray[np.intp],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N, 2) positions (x, y) of heatmap pixels in the tile, and in the image."""
-        if self.config.subpixel:
-            local = decode.refine(heatmap, rows, columns)
-        else:
-            local = np.stack([columns, rows], axis=1).astype(np.float32)
-        origin = np.array((tile.left, tile.top), np.float32)
-        return local, level.to_image(local + origin)
 
     def _merge(self, parts: Sequence[Features], image_size: tuple[int, int]) -> Features:
         """One sorted set; equal scores in the order of level, row and column."""
@@ -359,7 +324,7 @@ class Detector:
         merged = Features.concatenate(parts, image_size)
         x, y = np.rint(merged.keypoints).T
         order = np.lexsort((x, y, merged.octaves, -merged.scores))
-        count = self.config.max_keypoints
+        count = self.config.decoding.max_keypoints
         return merged[order if count < 0 else order[:count]]
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cv_superpoint.decoding.arrays import LARGEST_SHIFT
-from cv_superpoint.decoding.tensors import keypoint_scores, soft_argmax
-from cv_superpoint.detector.detector import DetectorConfig
+from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.tensors import decode_image, logits_to_heatmap
 from cv_superpoint.errors import FeatureError
-from cv_superpoint.network.torch_network import (
-    CELL_SIZE,
-    SuperPointNet,
-    logits_to_heatmap,
-    sample_descriptors,
-)
+from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.network.torch_network import SuperPointNet
 from cv_superpoint.pictures.conversions import describe
 from cv_superpoint.weights import load_weights
 
@@ -30,7 +25,7 @@ class TensorFeatures:
 
     Attributes:
         keypoints: (N, 2), (x, y) in pixels, (0, 0) the centre of the top-left pixel.
-        scores: (N,), descending, see ``score_radius`` of :class:`SuperPoint`.
+        scores: (N,), descending, see ``score_radius`` of :class:`Decoding`.
         descriptors: (N, D), rows of unit length.
     """
 
@@ -48,85 +43,50 @@ class SuperPoint(nn.Module):
 
     Args:
         net: The network.
-        max_keypoints: Keep the strongest of each image; -1 or 0 keeps all above the threshold.
-        score_threshold: In [0, 1), that a keypoint's score has to exceed.
-        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
-        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
-            distance, in pixels; 0 takes the probability of its pixel, as the paper.
-        border_margin: No keypoint lies closer to the border, in pixels.
-        subpixel: Refine positions below the pixel.
+        decoding: What is kept; None takes :class:`Decoding`'s defaults.
+        options: Single fields of :class:`Decoding` instead, such as ``max_keypoints=500``.
 
     Raises:
         FeatureError: If an option is out of range.
+        TypeError: If there is no such option.
     """
 
     def __init__(
-        self,
-        net: SuperPointNet,
-        *,
-        max_keypoints: int = -1,
-        score_threshold: float = 0.015,
-        nms_radius: int = 4,
-        score_radius: int = 0,
-        border_margin: int = 4,
-        subpixel: bool = True,
+        self, net: SuperPointNet, decoding: Decoding | None = None, **options: Any
     ) -> None:
         super().__init__()
         self.net = net
-        config = DetectorConfig(
-            max_keypoints=max_keypoints,
-            score_threshold=score_threshold,
-            nms_radius=nms_radius,
-            score_radius=score_radius,
-            border_margin=border_margin,
-            subpixel=subpixel,
-        )
-        self.max_keypoints = config.max_keypoints
-        self.score_threshold = config.score_threshold
-        self.nms_radius = config.nms_radius
-        self.score_radius = config.score_radius
-        self.border_margin = config.border_margin
-        self.subpixel = config.subpixel
+        self.decoding = replace(decoding or Decoding(), **options)
 
     @classmethod
-    def from_weights(
-        cls,
-        weights: str | os.PathLike[str] | None = None,
-        *,
-        max_keypoints: int = -1,
-        score_threshold: float | None = None,
-        nms_radius: int = 4,
-        score_radius: int | None = None,
-        border_margin: int = 4,
-        subpixel: bool = True,
+    def from_pretrained(
+        cls, weights: str | os.PathLike[str] | None = None, **options: Any
     ) -> SuperPoint:
         """Load bundled weights or a checkpoint, as ``SuperPointFeature2D`` does.
 
         Args:
             weights: Bundled name, path, or None for the bundled default.
-            max_keypoints: See the class.
-            score_threshold: See the class; None takes what the weights recommend.
-            nms_radius: See the class.
-            score_radius: See the class; None takes what the weights recommend. Another one needs
-                a ``score_threshold`` of its own.
-            border_margin: See the class.
-            subpixel: See the class.
+            options: Fields of :class:`Decoding`. Without ``score_threshold`` and ``score_radius``
+                it is what the weights recommend.
 
         Raises:
             WeightsError: If the weights cannot be loaded.
-            FeatureError: If there is no threshold for the ``score_radius``.
+            FeatureError: If an option is out of range, or there is no threshold for the
+                ``score_radius``.
+            TypeError: If there is no such option.
         """
         loaded = load_weights(weights)
-        score_threshold, score_radius = loaded.scoring(score_threshold, score_radius)
-        return cls(
-            loaded.net,
-            max_keypoints=max_keypoints,
-            score_threshold=score_threshold,
-            nms_radius=nms_radius,
-            score_radius=score_radius,
-            border_margin=border_margin,
-            subpixel=subpixel,
-        ).eval()
+        return cls(loaded.net, loaded.decoding(**options)).eval()
+
+    @classmethod
+    def from_weights(
+        cls, weights: str | os.PathLike[str] | None = None, **options: Any
+    ) -> SuperPoint:
+        """The name of :meth:`from_pretrained` until release 0.1."""
+        warnings.warn(
+            "SuperPoint.from_weights is from_pretrained now", DeprecationWarning, stacklevel=2
+        )
+        return cls.from_pretrained(weights, **options)
 
     def dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Differentiable maps.
@@ -149,32 +109,11 @@ class SuperPoint(nn.Module):
 
     def forward(self, images: Tensor) -> list[TensorFeatures]:
         """Keypoints of each image; see :meth:`dense` for the argument."""
-        heatmaps, dense = self.dense(images)
-        return [self._decode(heatmaps[i], dense[i : i + 1]) for i in range(len(images))]
-
-    def _decode(self, heatmap: Tensor, dense: Tensor) -> TensorFeatures:
-        height, width = heatmap.shape
-        maps = keypoint_scores(
-            heatmap[None], self.score_threshold, self.nms_radius, self.score_radius
-        )
-        found, scores = maps[0][0], maps[1][0]
-        margin = self.border_margin
-        found[:margin] = found[max(height - margin, 0) :] = False
-        found[:, :margin] = found[:, max(width - margin, 0) :] = False
-        rows, columns = torch.nonzero(found, as_tuple=True)
-        best = torch.argsort(scores[rows, columns].detach(), descending=True, stable=True)
-        if self.max_keypoints >= 0:
-            best = best[: self.max_keypoints]
-        rows, columns = rows[best], columns[best]
-        points = torch.stack([columns, rows], dim=1).to(heatmap.dtype)
-        if self.subpixel:
-            shift, _ = soft_argmax(heatmap[None], rows[None], columns[None])
-            points = points + shift[0].clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
-        return TensorFeatures(
-            keypoints=points,
-            scores=scores[rows, columns],
-            descriptors=sample_descriptors(dense, points[None])[0],
-        )
+        found = []
+        for heatmap, dense in zip(*self.dense(images), strict=True):
+            points, scores, descriptors = decode_image(heatmap, dense, self.decoding)
+            found.append(TensorFeatures(keypoints=points, scores=scores, descriptors=descriptors))
+        return found
 
 
 def _check_tensor(images: Any) -> None:

@@ -40,13 +40,8 @@ def stream(
     ahead: int,
 ) -> Iterator[tuple[Image, Features]]:
     """See :meth:`cv_superpoint.SuperPointFeature2D.extractStream`."""
-    in_turn = Detector(
-        cast(Backend, _InTurn(detector.backend)),
-        channels=detector.channels,
-        descriptor_dim=detector.descriptor_dim,
-        config=detector.config,
-        margin=detector.margin,
-    )
+    backend = cast(Backend, _InTurn(detector.backend))
+    in_turn = Detector(backend, detector.network, detector.config)
     return _in_order(lambda image: in_turn.extract(to_array(image)), images, ahead)
 
 

@@ -11,11 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.decoding.arrays import SUBPIXEL_RADIUS
-from cv_superpoint.network.architecture import NetworkConfig, receptive_margin
-from cv_superpoint.pictures.arrays import CELL_SIZE, ByteArray
-
-RECEPTIVE_MARGIN = receptive_margin(NetworkConfig())
-"""That of the paper's network, in pixels."""
+from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.pictures.arrays import ByteArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +64,7 @@ def _cuts(length: int, tile_size: int) -> list[int]:
     return [*range(0, length, step), length]
 
 
-def make_tiles(
-    size: tuple[int, int], *, tile_size: int, reach: int, margin: int = RECEPTIVE_MARGIN
-) -> list[Tile]:
+def make_tiles(size: tuple[int, int], *, tile_size: int, reach: int, margin: int) -> list[Tile]:
     """Tiles of a padded image; a single one if it has at most ``tile_size ** 2`` pixels.
 
     A tile reaches past its core by what the core's heatmap, suppression, sub-pixel positions

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from cv_superpoint.decoding import graph as decoding
-from cv_superpoint.decoding.graph import NO_KEYPOINT, DecodeConfig
+from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.graph import FLOAT, INT64, NO_KEYPOINT, FixedShape, decode
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.export.graph import Graph
 from cv_superpoint.files import replace_file
 from cv_superpoint.network.architecture import for_bytes
+from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import LoadedWeights, load_weights
 
 __all__ = ["LAYOUTS", "NO_KEYPOINT", "Layout", "export_onnx"]
@@ -32,12 +35,8 @@ def export_onnx(
     *,
     size: tuple[int, int] = (480, 640),
     batch: int = 1,
-    max_keypoints: int = 1024,
-    score_threshold: float | None = None,
-    nms_radius: int = 4,
-    score_radius: int | None = None,
-    border_margin: int = 4,
-    subpixel: bool = True,
+    decoding: Decoding | None = None,
+    **options: Any,
 ) -> Path:
     """Write the network as an ONNX file; a reader never sees half of it.
 
@@ -59,49 +58,41 @@ def export_onnx(
         layout: See above.
         size: (height, width) of the image, multiples of 8 ("disk": of 16).
         batch: Images in one call ("full").
-        max_keypoints: Rows of every output.
-        score_threshold: Score a keypoint must exceed; None takes what the weights recommend.
-        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
-        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
-            distance, in pixels; None takes what the weights recommend. Another one needs a
-            ``score_threshold`` of its own.
-        border_margin: No keypoint lies closer to the border, in pixels.
-        subpixel: Refine positions below the pixel ("full").
+        decoding: What is kept; None takes at most 1024 keypoints with the threshold that the
+            weights recommend. ``subpixel`` is of "full" alone.
+        options: Single fields of :class:`Decoding` instead, such as ``max_keypoints=500``.
 
     Returns:
         The path.
 
     Raises:
         ImportError: If the package ``onnx`` is not installed.
-        ValueError: If an argument is out of range, or there is no threshold for the
+        FeatureError: If an argument is out of range, or there is no threshold for the
             ``score_radius``.
+        TypeError: If there is no such option.
         WeightsError: If the weights cannot be loaded.
     """
     target = Path(path)
     if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise FeatureError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if target.suffix != ".onnx":
-        raise ValueError(f"path must end in .onnx, got {str(target)!r}")
+        raise FeatureError(f"path must end in .onnx, got {str(target)!r}")
     if layout == "disk" and batch != 1:
-        raise ValueError(f"batch must be 1 for layout 'disk', got {batch}")
+        raise FeatureError(f"batch must be 1 for layout 'disk', got {batch}")
     if layout == "disk" and any(side % DISK_STRIDE for side in size):
-        raise ValueError(f"size must be multiples of {DISK_STRIDE} for cv2.DISK, got {size}")
+        raise FeatureError(f"size must be multiples of {DISK_STRIDE} for cv2.DISK, got {size}")
     loaded = weights if isinstance(weights, LoadedWeights) else load_weights(weights)
     if layout == "heads":
         model = heads_model(loaded)
     else:
-        score_threshold, score_radius = loaded.scoring(score_threshold, score_radius)
-        config = DecodeConfig(
-            size=size,
-            batch=batch,
-            max_keypoints=max_keypoints,
-            score_threshold=score_threshold,
-            nms_radius=nms_radius,
-            score_radius=score_radius,
-            border_margin=border_margin,
-            subpixel=subpixel and layout == "full",
-        )
-        model = decoded_model(loaded, config, for_disk=layout == "disk")
+        if decoding is None:
+            decoding = loaded.decoding(**{"max_keypoints": 1024, **options})
+        else:
+            decoding = replace(decoding, **options)
+        if layout == "disk":
+            decoding = replace(decoding, subpixel=False)
+        shape = FixedShape(size=size, batch=batch)
+        model = decoded_model(loaded, decoding, shape, for_disk=layout == "disk")
     replace_file(target, model.SerializeToString())
     return target
 
@@ -121,7 +112,7 @@ def heads_model(weights: LoadedWeights) -> Any:
     )
 
 
-def runtime_model(weights: LoadedWeights) -> Any:
+def runtime_model(weights: NetworkWeights) -> Any:
     """The ``onnx.ModelProto`` that :mod:`cv_superpoint.backends.onnxruntime` runs.
 
     ``images`` (B, H, W, C) uint8 -> ``logits`` (B, 65, h, w) and ``descriptors`` (B, h, w, D) of
@@ -129,7 +120,7 @@ def runtime_model(weights: LoadedWeights) -> Any:
     """
     config = weights.config
     graph = Graph()
-    pixels = graph.add("Cast", "images", to=decoding.FLOAT)
+    pixels = graph.add("Cast", "images", to=FLOAT)
     image = graph.add("Transpose", pixels, perm=[0, 3, 1, 2])
     logits, raw = graph.maps(image, config, for_bytes(config, weights.convolutions()))
     # ONNX Runtime unpacks its channels into this order at once.
@@ -141,37 +132,34 @@ def runtime_model(weights: LoadedWeights) -> Any:
             "logits": (logits, "float32", ["batch", 65, h, w]),
             "descriptors": (cells, "float32", ["batch", h, w, config.descriptor_dim]),
         },
-        f"SuperPoint {weights.name} ({weights.sha256[:12]}): images to maps",
+        f"SuperPoint ({weights.digest[:12]}): images to maps",
         input_type="uint8",
     )
 
 
-def decoded_model(weights: LoadedWeights, config: DecodeConfig, *, for_disk: bool) -> Any:
+def decoded_model(
+    weights: LoadedWeights, decoding: Decoding, shape: FixedShape, *, for_disk: bool
+) -> Any:
     """The ``onnx.ModelProto`` of the layouts "full" and "disk"."""
+    shape.check(decoding)
     graph = Graph()
     image, channels, dim = "image", weights.config.in_channels, weights.config.descriptor_dim
     if for_disk and channels == 1:
         grey = np.array(GREY, np.float32).reshape(1, 3, 1, 1)
         image = graph.add("Conv", image, graph.constant(grey), kernel_shape=[1, 1])
     logits, dense = graph.heads(image, weights.config, weights.convolutions())
-    heat = decoding.heatmap(graph, logits)
-    scores, indices = decoding.strongest(graph, decoding.maxima(graph, heat, config), config)
-    columns, rows = decoding.whole_pixels(graph, indices, config)
-    x, y = columns, rows
-    if config.subpixel:
-        x, y = decoding.refine(graph, heat, columns, rows, config)
-    described = decoding.sample(graph, dense, x, y, dim, config)
+    x, y, scores, described = decode(graph, logits, dense, dim, decoding, shape)
     last = graph.constant([2])
     points = graph.add("Concat", *(graph.add("Unsqueeze", one, last) for one in (x, y)), axis=2)
     if for_disk:
-        points = graph.add("Cast", points, to=decoding.INT64)
-    count = [config.batch, config.max_keypoints]
+        points = graph.add("Cast", points, to=INT64)
+    count = [shape.batch, decoding.max_keypoints]
     return graph.model(
-        {"image": [config.batch, 3 if for_disk else channels, *config.size]},
+        {"image": [shape.batch, 3 if for_disk else channels, *shape.size]},
         {
             "keypoints": (points, "int64" if for_disk else "float32", [*count, 2]),
             "scores": (scores, "float32", count),
             "descriptors": (described, "float32", [*count, dim]),
         },
-        f"SuperPoint {weights.name} ({weights.sha256[:12]}): {config}",
+        f"SuperPoint {weights.name} ({weights.sha256[:12]}): {shape}, {decoding}",
     )

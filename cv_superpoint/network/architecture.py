@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-CELL_SIZE = 8
-"""Pixels on one side of a detector cell, and the stride of the dense descriptors."""
+from cv_superpoint.grid import CELL_SIZE
 
 DETECTOR = ("detector_hidden", "detector_output")
 DESCRIPTOR = ("descriptor_hidden", "descriptor_output")

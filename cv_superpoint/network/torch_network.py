@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.network.architecture import (
-    CELL_SIZE,
     DESCRIPTOR,
     DETECTOR,
     Layer,
@@ -24,15 +24,12 @@ from cv_superpoint.network.architecture import (
 )
 
 __all__ = [
-    "CELL_SIZE",
     "ConvBlock",
     "Encoded",
     "NetworkConfig",
     "Norm",
     "SuperPointNet",
     "fold_batchnorm",
-    "logits_to_heatmap",
-    "sample_descriptors",
 ]
 
 
@@ -158,42 +155,6 @@ class SuperPointNet(nn.Module):
             )
         features = self.encode(image)
         return self.detect(features), self.describe(features)
-
-
-def logits_to_heatmap(logits: Tensor) -> Tensor:
-    """Keypoint probability of every pixel: softmax over the cell, dustbin dropped (section 3.2).
-
-    Args:
-        logits: (B, 65, h, w).
-
-    Returns:
-        (B, 8 h, 8 w) probabilities in [0, 1].
-    """
-    probabilities = torch.softmax(logits, dim=1)[:, :-1]
-    return F.pixel_shuffle(probabilities, CELL_SIZE)[:, 0]
-
-
-def sample_descriptors(dense: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of the dense descriptors, made unit length (section 3.3).
-
-    Outside the outermost cell centres the border cells are repeated.
-
-    Args:
-        dense: (B, D, h, w).
-        points: (B, N, 2) as (x, y) pixels of the network's input.
-
-    Returns:
-        (B, N, D) unit rows; differentiable in ``dense`` and ``points``.
-    """
-    h, w = dense.shape[-2:]
-    # Cell centres lie at 8 j + 3.5; align_corners=False maps index j to (2 j + 1) / w - 1.
-    cells = (points - (CELL_SIZE - 1) / 2) / CELL_SIZE
-    size = points.new_tensor((w, h))
-    grid = ((2 * cells + 1) / size - 1)[:, :, None]
-    sampled = F.grid_sample(
-        dense.contiguous(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    return F.normalize(sampled[..., 0].transpose(1, 2), dim=-1)
 
 
 def fold_batchnorm(net: SuperPointNet) -> SuperPointNet:

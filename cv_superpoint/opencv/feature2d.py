@@ -16,27 +16,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.backends import Backend, choose, make_backend
+from cv_superpoint.backends import Backend, make_backend
 from cv_superpoint.checks import (
     as_count,
-    as_device,
     as_images,
-    as_limit,
-    as_name,
     as_scales,
     check_images,
 )
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.detector.features import Features, keypoints_to_array
+from cv_superpoint.detector.runtime import Runtime
 from cv_superpoint.detector.streaming import stream
 from cv_superpoint.errors import FeatureError
-from cv_superpoint.network.architecture import receptive_margin
 from cv_superpoint.opencv import storage
 from cv_superpoint.opencv.call_forms import REQUIRED, check_count, give, one_of, to_host
 from cv_superpoint.opencv.parameters import Parameters
 from cv_superpoint.opencv.pickling import Portable
 from cv_superpoint.pictures.arrays import check_image, is_empty
-from cv_superpoint.weights import WeightsError, load_weights
+from cv_superpoint.weights import load_weights
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
@@ -60,10 +58,12 @@ class SuperPointFeature2D(Parameters, Portable):
         precision: "auto", "float32", "bfloat16" or "float16".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
         scales: Pyramid levels relative to the image, or one, merged into one set; see
-            docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` the level's index.
+            docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` its position among these.
         scoreRadius: A keypoint's score is the sum of the probabilities within this Chebyshev
             distance, in pixels; 0 takes the probability of its pixel, as the paper; None takes
             what the weights recommend. Another one needs a ``scoreThreshold`` of its own.
+        tileSize: Levels with more pixels than its square run in overlapping tiles of about this
+            side, a multiple of 8, which bounds the memory in use and changes no keypoint.
         threads: For a network on the CPU; None takes the cores that the process may use.
 
     Raises:
@@ -91,29 +91,28 @@ class SuperPointFeature2D(Parameters, Portable):
         *,
         scales: float | Sequence[float] | None = (1.0,),
         scoreRadius: int | None = None,
+        tileSize: int = 1024,
         threads: int | None = None,
     ) -> None:
-        self._runtime = {
-            "device": as_device(device),
-            "precision": as_name("precision", precision),
-            "backend": as_name("backend", backend),
+        self._runtime = Runtime(
+            device=device, precision=precision, backend=backend, threads=threads
+        )
+        options: dict[str, Any] = {
+            "max_keypoints": maxKeypoints,
+            "score_threshold": scoreThreshold,
+            "nms_radius": nmsRadius,
+            "score_radius": scoreRadius,
+            "border_margin": borderMargin,
+            "subpixel": subpixel,
         }
-        self._threads = None if threads is None else as_count("threads", threads, 1, ", or None")
         # Checked before the network is loaded; the weights may have to say the rest.
+        given = {name: value for name, value in options.items() if value is not None}
         config = DetectorConfig(
-            max_keypoints=as_limit(maxKeypoints),
-            score_threshold=0.0 if scoreThreshold is None else scoreThreshold,
-            nms_radius=nmsRadius,
-            score_radius=0 if scoreRadius is None else scoreRadius,
-            border_margin=borderMargin,
-            subpixel=subpixel,
-            scales=as_scales(scales),
+            decoding=Decoding(**given), scales=as_scales(scales), tile_size=tileSize
         )
         self._load(weights)
-        threshold, radius = self._weights.scoring(scoreThreshold, scoreRadius)
-        self._detector = self._make_detector(
-            replace(config, score_threshold=threshold, score_radius=radius)
-        )
+        config = replace(config, decoding=self._weights.decoding(**options))
+        self._detector = self._make_detector(config)
 
     @classmethod
     def create(
@@ -130,6 +129,7 @@ class SuperPointFeature2D(Parameters, Portable):
         *,
         scales: float | Sequence[float] | None = (1.0,),
         scoreRadius: int | None = None,
+        tileSize: int = 1024,
         threads: int | None = None,
     ) -> SuperPointFeature2D:
         """As the constructor, in OpenCV's manner."""
@@ -145,6 +145,7 @@ class SuperPointFeature2D(Parameters, Portable):
             backend,
             scales=scales,
             scoreRadius=scoreRadius,
+            tileSize=tileSize,
             threads=threads,
         )
 
@@ -153,23 +154,15 @@ class SuperPointFeature2D(Parameters, Portable):
         self._start(make_backend)
 
     def _start(self, make: Callable[..., Backend]) -> None:
-        try:
-            self._choice = choose(**self._runtime, measured=self._weights.precisions)
-            self._backend = make(self._weights, self._choice, threads=self._threads)
-        except (FeatureError, WeightsError):
-            raise
-        except ValueError as error:  # so that programs written for cv2 catch it
-            raise FeatureError(str(error)) from error
+        self._backend, self._choice = self._runtime.start(self._weights, make)
 
     def _make_detector(self, config: DetectorConfig) -> Detector:
-        network = self._weights.config
-        return Detector(
-            self._backend,
-            channels=network.in_channels,
-            descriptor_dim=network.descriptor_dim,
-            config=config,
-            margin=receptive_margin(network),
-        )
+        return Detector(self._backend, self._weights.config, config)
+
+    @property
+    def detector(self) -> Detector:
+        """What does the work, on arrays: a new one after every setter."""
+        return self._detector
 
     # ---- the twelve methods of cv2.Feature2D ----
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 if TYPE_CHECKING:
     from cv_superpoint.opencv.feature2d import SuperPointFeature2D
@@ -15,7 +17,8 @@ class DetectorOptions:
 
     Attributes:
         max_keypoints: Keep the strongest of each image; -1 keeps all above the threshold.
-        threshold: Probability that a keypoint must exceed; by default what the weights recommend.
+        threshold: Score that a keypoint must exceed, below 1; by default what the weights
+            recommend.
         nms_radius: No two keypoints lie within this distance, in pixels.
         scales: Pyramid levels relative to the image, such as 1 0.5.
         weights: Bundled name or file; by default the bundled set.
@@ -25,7 +28,7 @@ class DetectorOptions:
         threads: For a network on the CPU; by default the cores that the process may use.
     """
 
-    max_keypoints: int = 1000
+    max_keypoints: Annotated[int, arg(aliases=["-k"])] = 1000
     threshold: float | None = None
     nms_radius: int = 4
     scales: tuple[float, ...] = (1.0,)

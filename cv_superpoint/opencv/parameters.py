@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.weights import LoadedWeights
 
@@ -26,17 +27,24 @@ class Parameters:
         # A new detector rather than a changed one: calls under way in other threads keep theirs.
         self._detector = self._make_detector(replace(self._detector.config, **changes))
 
+    @property
+    def _decoding(self) -> Decoding:
+        return self._detector.config.decoding
+
+    def _set_decoding(self, **changes: Any) -> None:
+        self._set(decoding=replace(self._decoding, **changes))
+
     def getMaxKeypoints(self) -> int:
         """Most keypoints kept; -1 for all."""
-        return self._detector.config.max_keypoints
+        return self._decoding.max_keypoints
 
     def setMaxKeypoints(self, maxKeypoints: int | None) -> None:
         """Set :meth:`getMaxKeypoints`; 0 and None mean all, too."""
-        self._set(max_keypoints=maxKeypoints)
+        self._set_decoding(max_keypoints=maxKeypoints)
 
     def getScoreThreshold(self) -> float:
         """Score that a keypoint must exceed."""
-        return self._detector.config.score_threshold
+        return self._decoding.score_threshold
 
     def setScoreThreshold(self, scoreThreshold: float | None) -> None:
         """Set :meth:`getScoreThreshold`; None takes what the weights recommend.
@@ -44,44 +52,56 @@ class Parameters:
         Raises:
             FeatureError: If they recommend one for another :meth:`getScoreRadius` only.
         """
-        threshold, _ = self._weights.scoring(scoreThreshold, self.getScoreRadius())
-        self._set(score_threshold=threshold)
+        self._set_scoring(scoreThreshold, self._decoding.score_radius)
 
     def getScoreRadius(self) -> int:
         """Pixels around a keypoint whose probabilities make its score; 0 for its own alone."""
-        return self._detector.config.score_radius
+        return self._decoding.score_radius
 
-    def setScoreRadius(self, scoreRadius: int | None) -> None:
-        """Set :meth:`getScoreRadius`; the threshold stays, and should be set with it.
+    def setScoreRadius(self, scoreRadius: int | None, scoreThreshold: float | None = None) -> None:
+        """Set :meth:`getScoreRadius`, and the threshold that goes with it.
 
-        None takes what the weights recommend.
+        Args:
+            scoreRadius: None takes what the weights recommend.
+            scoreThreshold: See :meth:`getScoreThreshold`; None takes what the weights recommend for
+                this radius. The same radius as before keeps the threshold.
+
+        Raises:
+            FeatureError: If they recommend one for another radius only.
         """
-        _, radius = self._weights.scoring(self.getScoreThreshold(), scoreRadius)
-        self._set(score_radius=radius)
+        now = self._decoding
+        same = scoreThreshold is None and scoreRadius == now.score_radius
+        self._set_scoring(now.score_threshold if same else scoreThreshold, scoreRadius)
+
+    def _set_scoring(self, threshold: float | None, radius: int | None) -> None:
+        decoding = self._weights.decoding(
+            self._decoding, score_threshold=threshold, score_radius=radius
+        )
+        self._set(decoding=decoding)
 
     def getNmsRadius(self) -> int:
         """Radius of the non-maximum suppression, in pixels."""
-        return self._detector.config.nms_radius
+        return self._decoding.nms_radius
 
     def setNmsRadius(self, nmsRadius: int) -> None:
         """Set :meth:`getNmsRadius`."""
-        self._set(nms_radius=nmsRadius)
+        self._set_decoding(nms_radius=nmsRadius)
 
     def getBorderMargin(self) -> int:
         """Distance that keypoints keep from the border, in pixels."""
-        return self._detector.config.border_margin
+        return self._decoding.border_margin
 
     def setBorderMargin(self, borderMargin: int) -> None:
         """Set :meth:`getBorderMargin`."""
-        self._set(border_margin=borderMargin)
+        self._set_decoding(border_margin=borderMargin)
 
     def getSubpixel(self) -> bool:
         """Whether positions are refined below the pixel."""
-        return self._detector.config.subpixel
+        return self._decoding.subpixel
 
     def setSubpixel(self, subpixel: bool) -> None:
         """Set :meth:`getSubpixel`."""
-        self._set(subpixel=subpixel)
+        self._set_decoding(subpixel=subpixel)
 
     def getScales(self) -> tuple[float, ...]:
         """The pyramid's levels, relative to the image."""
@@ -90,3 +110,11 @@ class Parameters:
     def setScales(self, scales: float | Sequence[float] | None) -> None:
         """Set :meth:`getScales`; None means the image alone."""
         self._set(scales=scales)
+
+    def getTileSize(self) -> int:
+        """Side of the tiles that large levels run in, in pixels."""
+        return self._detector.config.tile_size
+
+    def setTileSize(self, tileSize: int) -> None:
+        """Set :meth:`getTileSize`; a multiple of 8, at least 64."""
+        self._set(tile_size=tileSize)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cv_superpoint.backends import Backend, Choice, make_backend
+from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import LoadedWeights, WeightsError, available_weights, load_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cv_superpoint.detector import Detector, DetectorConfig
+    from cv_superpoint.detector.runtime import Runtime
 
 _MOST_KEPT = 2
 _kept: dict[tuple[str, Choice, int | None], Backend] = {}
@@ -52,8 +54,7 @@ class Portable:
     parameters as they are now, and the weights: by name where they are bundled, else themselves.
     """
 
-    _runtime: dict[str, str]
-    _threads: int | None
+    _runtime: Runtime
     _weights: LoadedWeights
     _choice: Choice
     _backend: Backend
@@ -99,9 +100,9 @@ class Portable:
         self._detector = self._make_detector(config)
 
 
-def _keep(weights: LoadedWeights, choice: Choice, *, threads: int | None) -> Backend:
+def _keep(weights: NetworkWeights, choice: Choice, *, threads: int | None) -> Backend:
     """As :func:`make_backend`, unless an equal one was made lately."""
-    key = weights.sha256, choice, threads
+    key = weights.digest, choice, threads
     kept = _kept.get(key)
     if kept is None:
         kept = make_backend(weights, choice, threads=threads)

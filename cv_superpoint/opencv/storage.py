@@ -6,12 +6,13 @@ import gzip
 import os
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import DetectorConfig
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.files import WriteError, replace_file
@@ -80,12 +81,9 @@ def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: Loaded
     bundled = weights.name in available_weights()
     # The keys are the parameters of SuperPointFeature2D.create, in the manner of cv2.SIFT's.
     file.write("name", NAME)
-    file.write("maxKeypoints", config.max_keypoints)
-    file.write("scoreThreshold", config.score_threshold)
-    file.write("nmsRadius", config.nms_radius)
-    file.write("scoreRadius", config.score_radius)
-    file.write("borderMargin", config.border_margin)
-    file.write("subpixel", int(config.subpixel))
+    for field in fields(Decoding):
+        value = getattr(config.decoding, field.name)
+        file.write(_key(field.name), int(value) if isinstance(value, bool) else value)
     file.write("tileSize", config.tile_size)
     file.write("weights", weights.name if bundled else _checked(weights.path.resolve()))
     file.write("weightsSha256", weights.sha256)
@@ -126,6 +124,12 @@ def read(source: Any) -> Parameters:
         ) from error
 
 
+def _key(name: str) -> str:
+    """The spelling of ``SuperPointFeature2D.create`` for the name of a field."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
 def _checked(path: str | os.PathLike[str]) -> str:
     if not is_text(path):
         raise FeatureError(f"{os.fspath(path)!r}: OpenCV takes file names in UTF-8 only; rename it")
@@ -143,21 +147,19 @@ def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
     if missing:
         raise FeatureError(f"{source} lacks {', '.join(missing)}; write it anew with save()")
 
-    def integer(key: str) -> int:
-        return int(node.getNode(key).real())
-
     scales = node.getNode("scales")
     # OpenCV reads a sequence of one number in XML as the number.
     numbers = map(scales.at, range(scales.size())) if scales.isSeq() else (scales,)
+    values: dict[str, Any] = {}
+    for field in fields(Decoding):
+        entry = node.getNode(_key(field.name))
+        if not entry.empty():  # files of earlier releases lack what came later
+            kind: Any = type(field.default)
+            values[field.name] = kind(entry.real())
     config = DetectorConfig(
-        max_keypoints=integer("maxKeypoints"),
-        score_threshold=node.getNode("scoreThreshold").real(),
-        nms_radius=integer("nmsRadius"),
-        score_radius=integer("scoreRadius"),
-        border_margin=integer("borderMargin"),
-        subpixel=bool(integer("subpixel")),
+        decoding=Decoding(**values),
         scales=tuple(each.real() for each in numbers),
-        tile_size=integer("tileSize"),
+        tile_size=int(node.getNode("tileSize").real()),
     )
     return Parameters(
         config=config,

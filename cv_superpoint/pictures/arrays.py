@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.errors import FeatureError
+from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.pictures.conversions import array_remedy, describe, remedy, shape_remedy
-
-CELL_SIZE = 8
 
 ByteArray: TypeAlias = NDArray[np.uint8]
 
@@ -133,8 +132,7 @@ def window_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
         values: (H, W) float32 or float64.
         radius: Of the window, in pixels.
     """
-    # As far as there are pixels, however large the radius is.
-    sides = [2 * min(radius, max(length - 1, 0)) + 1 for length in values.shape]
+    side = 2 * radius + 1
     # The default border of a dilation counts for nothing.
-    highest: NDArray[Any] = cv2.dilate(values, np.ones(sides, np.uint8))
+    highest: NDArray[Any] = cv2.dilate(values, np.ones((side, side), np.uint8))
     return highest

@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.backends import choose, make_backend
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding.arrays import logits_to_heatmap
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.detector.features import Features
+from cv_superpoint.detector.runtime import Runtime
 from cv_superpoint.geometry import corner_error
 from cv_superpoint.matching.drawing import draw_keypoints, draw_matches, draw_overlay
 from cv_superpoint.matching.guided import guided_matches
 from cv_superpoint.matching.nearest import RATIO, mutual_nearest
 from cv_superpoint.matching.pairs import CONFIDENCE, MAX_ITERATIONS
-from cv_superpoint.network.architecture import receptive_margin
 from cv_superpoint.pictures.arrays import ByteArray, pad, to_channels
 from cv_superpoint.weights import load_weights
 
@@ -36,18 +36,12 @@ class Settings:
     """The page's sliders.
 
     Attributes:
-        threshold: Probability that a keypoint must exceed.
-        nms_radius: In pixels.
-        max_keypoints: Of each picture, SIFT's and ORB's, too.
-        subpixel: Refine positions below the pixel.
+        decoding: What is kept; ``max_keypoints`` counts for SIFT and ORB, too.
         pyramid: Detect at half the size as well.
         matcher: Mutual nearest neighbours, with a ratio test, or guided by the first homography.
     """
 
-    threshold: float
-    nms_radius: int = 4
-    max_keypoints: int = 1000
-    subpixel: bool = True
+    decoding: Decoding
     pyramid: bool = False
     matcher: Matcher = "mutual"
 
@@ -120,8 +114,8 @@ class Analysis:
     download: bytes
 
 
-class Network:
-    """The weights on a device; options change without loading them again.
+class LoadedNetwork:
+    """Weights that run on a device; what is kept changes without loading them again.
 
     Args:
         weights: Bundled name or file, or None.
@@ -130,29 +124,15 @@ class Network:
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         loaded = load_weights(weights)
-        choice = choose(backend="auto", device=device, precision="auto", measured=loaded.precisions)
-        self.threshold = loaded.score_threshold
-        self._score_radius = loaded.score_radius
+        self.recommended = loaded.decoding()
         self._config = loaded.config
-        self._backend = make_backend(loaded, choice)
+        self._backend, _ = Runtime(device=device).start(loaded)
 
     def detector(self, settings: Settings) -> Detector:
-        """A detector with these options."""
-        config = DetectorConfig(
-            max_keypoints=settings.max_keypoints,
-            score_threshold=settings.threshold,
-            nms_radius=settings.nms_radius,
-            score_radius=self._score_radius,
-            subpixel=settings.subpixel,
-            scales=(1.0, 0.5) if settings.pyramid else (1.0,),
-        )
-        return Detector(
-            self._backend,
-            channels=self._config.in_channels,
-            descriptor_dim=self._config.descriptor_dim,
-            config=config,
-            margin=receptive_margin(self._config),
-        )
+        """A detector with these settings."""
+        scales = (1.0, 0.5) if settings.pyramid else (1.0,)
+        config = DetectorConfig(decoding=settings.decoding, scales=scales)
+        return Detector(self._backend, self._config, config)
 
     def heatmap(self, image: ByteArray) -> ByteArray:
         """The probabilities of a keypoint, to the power of a quarter, in colours."""
@@ -169,7 +149,7 @@ def analyse(
     image0: ByteArray,
     image1: ByteArray,
     settings: Settings,
-    network: Network,
+    network: LoadedNetwork,
     truth: NDArray[np.float64] | None = None,
 ) -> Analysis:
     """Compare two pictures with our detector, SIFT and ORB.
@@ -189,7 +169,7 @@ def analyse(
     ours = _verified(
         "SuperPoint", features[0].keypoints, features[1].keypoints, pairs, 1e3 * seconds
     )
-    count = settings.max_keypoints
+    count = settings.decoding.max_keypoints
     others = [
         _classic("SIFT", lambda: cv2.SIFT.create(count), cv2.NORM_L2, image0, image1),
         _classic("ORB", lambda: cv2.ORB.create(count), cv2.NORM_HAMMING, image0, image1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cv_superpoint.errors import PictureError, require
 from cv_superpoint.files import replace_file
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.pictures.reading import load_picture
-from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
+from cv_superpoint.viewer.analysis import COLUMNS, LoadedNetwork, Settings, analyse
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
 INTRODUCTION = """# cv_superpoint
@@ -22,7 +23,7 @@ least. Lines: green for matches that agree with the homography, red for others."
 
 
 def make_app(
-    network: Network,
+    network: LoadedNetwork,
     image0: ByteArray | None = None,
     image1: ByteArray | None = None,
     *,
@@ -58,14 +59,14 @@ def make_app(
             other, truth = second_view(one)
         else:
             other = shrink_for_screen(_read(gr, second, upright))
-        settings = Settings(
-            threshold=threshold,
+        decoding = replace(
+            network.recommended,
+            score_threshold=threshold,
             nms_radius=int(radius),
             max_keypoints=int(count),
             subpixel=subpixel,
-            pyramid=pyramid,
-            matcher=matcher,
         )
+        settings = Settings(decoding=decoding, pyramid=pyramid, matcher=matcher)
         result = analyse(one, other, settings, network, truth)
         archive = Path(folder) / "matches.zip"
         replace_file(archive, result.download)
@@ -82,7 +83,12 @@ def make_app(
             second = _picture(gr, "Picture 2 (none: a turned view of picture 1)", "second", image1)
         with gr.Row():
             threshold = gr.Slider(
-                0.0, 0.95, network.threshold, step=0.005, label="Threshold", elem_id="threshold"
+                0.0,
+                0.95,
+                network.recommended.score_threshold,
+                step=0.005,
+                label="Threshold",
+                elem_id="threshold",
             )
             radius = gr.Slider(0, 16, 4, step=1, label="NMS radius, px", elem_id="radius")
             count = gr.Slider(10, 5000, 1000, step=10, label="Keypoints at most", elem_id="count")

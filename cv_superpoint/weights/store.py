@@ -15,15 +15,14 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cv_superpoint.errors import FeatureError, require
-from cv_superpoint.network.architecture import Convolution, NetworkConfig, convolutions
+from cv_superpoint.decoding.options import DEFAULT, Decoding
+from cv_superpoint.errors import FeatureError
+from cv_superpoint.network.architecture import NetworkConfig
+from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights.files import WeightsError, parse_file, read_file, write_file
 from cv_superpoint.weights.tensors import read_network
 
@@ -38,12 +37,10 @@ FALLBACK_SCORE_THRESHOLD = 0.005
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedWeights:
-    """The tensors of a network, and where they came from.
+class LoadedWeights(NetworkWeights):
+    """A network's tensors, where they come from, and what goes with them.
 
     Attributes:
-        config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
-        tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
         name: Bundled name, or the file's name.
         path: The file.
         sha256: Of the file, hexadecimal.
@@ -58,8 +55,6 @@ class LoadedWeights:
             other.
     """
 
-    config: NetworkConfig
-    tensors: Mapping[str, NDArray[np.float32]]
     name: str
     path: Path
     sha256: str
@@ -71,41 +66,46 @@ class LoadedWeights:
     licence: str | None = None
     precisions: tuple[str, ...] = ("float32",)
 
-    def scoring(self, threshold: float | None, radius: int | None) -> tuple[float, int]:
-        """Threshold and radius of the score, None replaced by what the weights recommend.
+    @property
+    def digest(self) -> str:
+        """That of the file, which says all of it."""
+        return self.sha256
+
+    def decoding(
+        self,
+        base: Decoding = DEFAULT,
+        *,
+        score_threshold: float | None = None,
+        score_radius: int | None = None,
+        **options: Any,
+    ) -> Decoding:
+        """A decoding with what these weights recommend where nothing else is given.
+
+        Args:
+            base: All that is not given below; its threshold and its radius are not taken.
+            score_threshold: None takes what the weights recommend.
+            score_radius: None takes what the weights recommend. Another one needs a threshold of
+                its own.
+            options: Other fields of :class:`Decoding`.
 
         Raises:
-            FeatureError: If a threshold is to be recommended for another radius than theirs.
+            FeatureError: If a value is out of range, or a threshold is to be recommended for
+                another radius than theirs.
+            TypeError: If there is no such field.
         """
-        radius = self.score_radius if radius is None else radius
-        if threshold is None and radius != self.score_radius:
+        asked = replace(
+            base,
+            score_threshold=self.score_threshold if score_threshold is None else score_threshold,
+            score_radius=self.score_radius if score_radius is None else score_radius,
+            **options,
+        )
+        if score_threshold is None and asked.score_radius != self.score_radius:
             raise FeatureError(
                 f"weights {self.name!r} recommend a score threshold for the score radius "
-                f"{self.score_radius} only; give a threshold for the radius {radius} too"
+                f"{self.score_radius} only; give a threshold for the radius {asked.score_radius} "
+                "too"
             )
-        return self.score_threshold if threshold is None else threshold, radius
-
-    @property
-    def net(self) -> SuperPointNet:
-        """A new torch module at each access, in eval mode on the CPU.
-
-        Raises:
-            ImportError: If torch is not installed.
-        """
-        torch = require("torch", "torch")
-        from cv_superpoint.network.torch_network import SuperPointNet
-
-        # Constructing a module draws initial weights; the caller's random state must not notice.
-        with torch.random.fork_rng(devices=[]):
-            net = SuperPointNet(self.config)
-        # Not strict only for BatchNorm's num_batches_tracked; the names were checked on reading.
-        state = {name: torch.from_numpy(array.copy()) for name, array in self.tensors.items()}
-        net.load_state_dict(state, strict=False)
-        return net.eval()
-
-    def convolutions(self) -> dict[str, Convolution]:
-        """The network's convolutions by block name, for backends without torch."""
-        return convolutions(self.tensors, self.config)
+        return asked
 
 
 def available_weights() -> tuple[str, ...]:

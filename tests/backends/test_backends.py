@@ -20,6 +20,7 @@ from cv_superpoint import SuperPointFeature2D, backends
 from cv_superpoint.backends import cache, choose, make_backend
 from cv_superpoint.backends.cuda_graphs import MOST_GRAPHS, GraphCache
 from cv_superpoint.backends.torch import TorchBackend
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
 from cv_superpoint.weights import LoadedWeights, load_weights, save_weights
@@ -45,8 +46,8 @@ def backend_of(weights: LoadedWeights, name: str, **options: Any) -> backends.Ba
 
 
 def make_detector(backend: backends.Backend) -> Detector:
-    config = DetectorConfig(max_keypoints=200)
-    return Detector(backend, channels=1, descriptor_dim=256, config=config)
+    decoding = Decoding(max_keypoints=200, score_threshold=0.015, score_radius=0)
+    return Detector(backend, NetworkConfig(), DetectorConfig(decoding=decoding))
 
 
 # The same numbers from all of them.
@@ -153,8 +154,8 @@ def test_decoding_on_the_device_gives_the_host_s_keypoints(
     host = TorchBackend(weights, device="cpu")
     other = TorchBackend(weights, device=device)
     other.decodes = True
-    config = DetectorConfig(max_keypoints=count, score_threshold=1e-3)
-    options = {"channels": 1, "descriptor_dim": 256, "config": config}
+    decoding = Decoding(max_keypoints=count, score_threshold=1e-3, score_radius=0)
+    config = DetectorConfig(decoding=decoding)
     images = [
         PHOTOGRAPH[:117, :160],
         PHOTOGRAPH[200:260, 200:300],
@@ -164,8 +165,8 @@ def test_decoding_on_the_device_gives_the_host_s_keypoints(
     mask = np.zeros((117, 160), np.uint8)
     mask[30:, 50:] = 1
     masks = [mask, None, None, None]
-    found = Detector(other, **options).extract_batch(images, masks)
-    expected = Detector(host, **options).extract_batch(images, masks)
+    found = Detector(other, weights.config, config).extract_batch(images, masks)
+    expected = Detector(host, weights.config, config).extract_batch(images, masks)
     assert len(expected[1]) > 10
     for one, two in zip(expected, found, strict=True):
         assert len(one) == len(two)

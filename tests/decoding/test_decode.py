@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding import arrays as decode
 from cv_superpoint.decoding import tensors as torch_decode
-from cv_superpoint.decoding.device import NO_KEYPOINT, decode_on_device
-from cv_superpoint.network import torch_network as network
+from cv_superpoint.decoding.tensors import NO_KEYPOINT
 from cv_superpoint.pictures.arrays import window_maximum
 
 
@@ -74,7 +74,8 @@ def test_scores_are_sums_of_windows(
     threshold = data.draw(st.sampled_from([0.0, 0.3, 0.9]))
     rng = np.random.default_rng(seed)
     heatmap = (0.4 * rng.random(size) ** 4).astype(np.float32)
-    rows, columns, scores = decode.keypoints(heatmap, threshold, nms_radius, score_radius)
+    decoding = Decoding(score_threshold=threshold, nms_radius=nms_radius, score_radius=score_radius)
+    rows, columns, scores = decode.keypoints(heatmap, decoding)
     expected = {}
     for y, x in brute_force_maxima(heatmap, 0, nms_radius):
         top, left = max(0, y - score_radius), max(0, x - score_radius)
@@ -84,36 +85,20 @@ def test_scores_are_sums_of_windows(
             expected[y, x] = total
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == list(expected)
     np.testing.assert_allclose(scores, list(expected.values()), rtol=1e-5)
-    found, maps = torch_decode.keypoint_scores(
-        torch.from_numpy(heatmap)[None], threshold, nms_radius, score_radius
-    )
+    found, maps = torch_decode.keypoint_scores(torch.from_numpy(heatmap)[None], decoding)
     np.testing.assert_array_equal(found[0].nonzero(), np.stack([rows, columns], axis=1))
     np.testing.assert_allclose(maps[0][found[0]], scores, rtol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 5)])
-@pytest.mark.parametrize("radius", [8, 9, 2**31])
-def test_a_window_ends_with_the_image(shape: tuple[int, int], radius: int) -> None:
-    """However large the radius, it takes no more time or memory than the image does."""
-    heatmap = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
-    best = np.unravel_index(heatmap.argmax(), shape)
-    for found in (
-        decode.local_maxima(heatmap, 0.05, radius),
-        decode.local_maxima(heatmap, 0.05, radius, window_maximum),
-    ):
-        np.testing.assert_array_equal(np.array(found)[:, 0], best)
-    maps = torch_decode.local_maxima(torch.from_numpy(heatmap)[None], 0.05, radius)
-    assert maps.nonzero().tolist() == [[0, *best]]
 
 
 def test_a_corner_between_pixels_scores_as_one_on_a_pixel() -> None:
     heatmap = np.zeros((20, 40), np.float32)
     heatmap[10, 10] = 0.8
     heatmap[10:12, 30:32] = 0.2
-    _, columns, scores = decode.keypoints(heatmap, 0.5, 4, 2)
+    _, columns, scores = decode.keypoints(heatmap, Decoding(score_threshold=0.5, score_radius=2))
     np.testing.assert_array_equal(columns, [10, 30])
     np.testing.assert_allclose(scores, 0.8, rtol=1e-6)
-    assert decode.keypoints(heatmap, 0.5, 4, 0)[1].tolist() == [10]
+    alone = Decoding(score_threshold=0.5, score_radius=0)
+    assert decode.keypoints(heatmap, alone)[1].tolist() == [10]
 
 
 @settings(max_examples=25, deadline=None)
@@ -123,7 +108,7 @@ def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> Non
     logits = (rng.normal(size=(5, 7, 65)) * (0 if flat else 3)).astype(np.float32)
     heatmap = decode.logits_to_heatmap(logits)
     as_tensor = torch.from_numpy(logits.transpose(2, 0, 1)[None].copy())
-    np.testing.assert_allclose(heatmap, network.logits_to_heatmap(as_tensor)[0], atol=1e-6)
+    np.testing.assert_allclose(heatmap, torch_decode.logits_to_heatmap(as_tensor)[0], atol=1e-6)
     rows, columns = decode.local_maxima(heatmap, 0.01, radius)
     batch = torch.from_numpy(heatmap)[None]
     _, torch_rows, torch_columns = torch_decode.local_maxima(batch, 0.01, radius).nonzero().T
@@ -162,25 +147,25 @@ def test_the_device_decodes_as_the_host(
     allowed = rng.random((2, height, width)) < 0.9
     allowed[:, :margin] = allowed[:, height - margin :] = False
     allowed[:, :, :margin] = allowed[:, :, width - margin :] = False
-    found = decode_on_device(
-        torch.from_numpy(logits),
-        torch.from_numpy(dense),
-        torch.from_numpy(allowed),
-        count=50,
-        threshold=0.01,
-        radius=radius,
+    decoding = Decoding(
+        max_keypoints=50,
+        score_threshold=0.01,
+        nms_radius=radius,
         score_radius=score_radius,
+        border_margin=margin,
         subpixel=subpixel,
     )
-    heatmaps = network.logits_to_heatmap(torch.from_numpy(logits)).numpy()
+    found = torch_decode.decode_batch(
+        *(torch.from_numpy(array) for array in (logits, dense, allowed)), decoding
+    )
+    heatmaps = torch_decode.logits_to_heatmap(torch.from_numpy(logits)).numpy()
     for index in range(2):
         points, scores, rows_of = (part[index].numpy() for part in found)
         heatmap = np.ascontiguousarray(heatmaps[index, :height, :width])
         # Sums of equal windows may differ by their rounding: the device's own break the ties.
-        sums = torch_decode.keypoint_scores(
-            torch.from_numpy(heatmap)[None], 0.01, radius, score_radius
-        )[1][0].numpy()
-        rows, columns, own = decode.keypoints(heatmap, 0.01, radius, score_radius, window_maximum)
+        maps = torch_decode.keypoint_scores(torch.from_numpy(heatmap)[None], decoding)
+        sums = maps[1][0].numpy()
+        rows, columns, own = decode.keypoints(heatmap, decoding, window_maximum)
         np.testing.assert_allclose(own, sums[rows, columns], rtol=1e-5)
         keep = allowed[index, rows, columns]
         rows, columns = rows[keep], columns[keep]
@@ -207,7 +192,7 @@ def test_descriptor_samplers_agree(seed: int, h: int, w: int) -> None:
     points = rng.uniform(-3, 8 * max(h, w) + 3, (20, 2)).astype(np.float32)
     sampled = decode.sample_descriptors(dense, points)
     as_tensor = torch.from_numpy(dense.transpose(2, 0, 1)[None].copy())
-    other = network.sample_descriptors(as_tensor, torch.from_numpy(points)[None])[0]
+    other = torch_decode.sample_descriptors(as_tensor, torch.from_numpy(points)[None])[0]
     np.testing.assert_allclose(sampled, other, atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(sampled, axis=1), 1, atol=1e-5)
 

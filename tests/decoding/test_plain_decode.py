@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_decode import keypoints, logits_to_heatmap, maxima, refine, sample
 
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding import arrays as decode
 from cv_superpoint.decoding.arrays import _sum
 from cv_superpoint.detector.features import make_keypoints
@@ -84,7 +85,8 @@ def test_keypoints_have_the_same_bits(
 ) -> None:
     whole = logits_to_heatmap(make_logits(kind, size, seed))
     heatmap = whole[: len(whole) - cut[0], : whole.shape[1] - cut[1]]  # and not contiguous
-    rows, columns, scores = decode.keypoints(heatmap, threshold, *radii, window_maximum)
+    decoding = Decoding(score_threshold=threshold, nms_radius=radii[0], score_radius=radii[1])
+    rows, columns, scores = decode.keypoints(heatmap, decoding, window_maximum)
     expected = keypoints(heatmap, threshold, *radii)
     assert list(zip(rows.tolist(), columns.tolist(), scores, strict=True)) == expected
     assert scores.dtype == np.float32
@@ -93,7 +95,7 @@ def test_keypoints_have_the_same_bits(
         np.testing.assert_array_equal(point, refine(heatmap, row, column))
     # What lies outside suppresses, but does not come back.
     box = (3, 2, len(heatmap) - 1, heatmap.shape[1] - 5)
-    rows, columns, scores = decode.keypoints(heatmap, threshold, *radii, window_maximum, box)
+    rows, columns, scores = decode.keypoints(heatmap, decoding, window_maximum, box)
     inside = [one for one in expected if box[0] <= one[0] < box[2] and box[1] <= one[1] < box[3]]
     assert list(zip(rows.tolist(), columns.tolist(), scores, strict=True)) == inside
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,22 @@ from hypothesis import strategies as st
 from processes import needs_proc
 
 from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import Detector
 from cv_superpoint.detector.tiles import make_tiles
+from cv_superpoint.network.architecture import NetworkConfig, receptive_margin
 
+MARGIN = receptive_margin(NetworkConfig())
 PHOTOGRAPH = skimage.data.astronaut()[:, :, 1].copy()
 
 
 def configured(detector: SuperPointFeature2D, **changes: Any) -> Detector:
     """The array-first detector behind the face, with some parameters changed."""
-    return detector._make_detector(replace(detector._detector.config, **changes))
+    config, names = detector.detector.config, {field.name for field in fields(Decoding)}
+    decoding = {name: value for name, value in changes.items() if name in names}
+    others = {name: value for name, value in changes.items() if name not in names}
+    decoded = replace(config.decoding, **decoding)
+    return detector.detector.configured(replace(config, decoding=decoded, **others))
 
 
 @settings(max_examples=15, deadline=None)
@@ -83,7 +90,7 @@ def test_shifting_by_a_cell_shifts_the_keypoints(detector: SuperPointFeature2D) 
 )
 def test_cores_cover_the_image_once(height: int, width: int, tile: int, radius: int) -> None:
     size = (8 * height, 8 * width)
-    tiles = make_tiles(size, tile_size=8 * tile, reach=radius)
+    tiles = make_tiles(size, tile_size=8 * tile, reach=radius, margin=MARGIN)
     covered = np.zeros(size, int)
     for piece in tiles:
         top, left, bottom, right = piece.core
@@ -125,7 +132,7 @@ from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.detector import Detector
 from dataclasses import replace
 face = SuperPointFeature2D.create(2000, backend="ncnn", threads=1)
-core = face._make_detector(replace(face._detector.config, tile_size=256))
+core = face.detector.configured(replace(face.detector.config, tile_size=256))
 photograph = skimage.data.astronaut()[:, :, 0]
 core.extract(photograph)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

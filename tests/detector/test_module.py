@@ -29,7 +29,7 @@ def test_same_keypoints_as_the_face(
 ) -> None:
     image = grey[: crop[0], : crop[1]].copy()
     expected = detector.extract(image)
-    module = SuperPoint.from_weights().to(device)
+    module = SuperPoint.from_pretrained().to(device)
     with torch.inference_mode():
         (found,) = module(tensor(image).to(device))
     assert len(found.keypoints) == len(expected)
@@ -39,7 +39,7 @@ def test_same_keypoints_as_the_face(
 
 
 def test_batch_gives_one_set_for_each_image(grey: np.ndarray) -> None:
-    module = SuperPoint.from_weights(max_keypoints=30)
+    module = SuperPoint.from_pretrained(max_keypoints=30)
     images = torch.cat([tensor(grey), tensor(grey[:, ::-1].copy())])
     with torch.inference_mode():
         sets = module(images)
@@ -48,7 +48,7 @@ def test_batch_gives_one_set_for_each_image(grey: np.ndarray) -> None:
 
 
 def test_dense_outputs_have_gradients(grey: np.ndarray) -> None:
-    module = SuperPoint.from_weights()
+    module = SuperPoint.from_pretrained()
     images = tensor(grey[:61, :83].copy()).requires_grad_()
     heatmap, descriptors = module.dense(images)
     assert heatmap.shape == (1, 61, 83)
@@ -61,7 +61,7 @@ def test_dense_outputs_have_gradients(grey: np.ndarray) -> None:
 
 
 def test_positions_have_gradients(grey: np.ndarray) -> None:
-    module = SuperPoint.from_weights(max_keypoints=10)
+    module = SuperPoint.from_pretrained(max_keypoints=10)
     images = tensor(grey[:64, :96].copy()).requires_grad_()
     module(images)[0].keypoints.sum().backward()
     assert images.grad is not None

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding import arrays as decode
 from cv_superpoint.decoding import graph as decoding
-from cv_superpoint.decoding.graph import DecodeConfig
+from cv_superpoint.decoding.graph import FixedShape
 from cv_superpoint.export import NO_KEYPOINT, export_onnx
 from cv_superpoint.export.graph import Graph
 
@@ -127,20 +128,18 @@ def test_decoding_in_the_graph_equals_ours_with_ties(
     heatmaps = (rng.integers(0, levels + 1, (batch, 1, 24, 40)) / levels).astype(np.float32)
     dense = rng.normal(size=(batch, 16, 3, 5)).astype(np.float32)
     dense /= np.linalg.norm(dense, axis=1, keepdims=True)
-    config = DecodeConfig(
-        size=(24, 40),
-        batch=batch,
+    shape = FixedShape(size=(24, 40), batch=batch)
+    config = Decoding(
         max_keypoints=40,
+        score_threshold=0.015,
         nms_radius=radius,
         score_radius=score_radius,
         border_margin=margin,
     )
-    found = _decode(heatmaps, dense, config)
+    found = _decode(heatmaps, dense, config, shape)
     for index, (keypoints, scores, descriptors) in enumerate(zip(*found, strict=True)):
         heatmap = heatmaps[index, 0]
-        rows, columns, sums = decode.keypoints(
-            heatmap, config.score_threshold, radius, score_radius
-        )
+        rows, columns, sums = decode.keypoints(heatmap, config)
         keep = (rows >= margin) & (rows < 24 - margin)
         keep &= (columns >= margin) & (columns < 40 - margin)
         rows, columns, sums = rows[keep], columns[keep], sums[keep]
@@ -154,20 +153,20 @@ def test_decoding_in_the_graph_equals_ours_with_ties(
         np.testing.assert_allclose(descriptors[kept], rows_of, atol=1e-5)
 
 
-def _decode(heatmaps: np.ndarray, dense: np.ndarray, config: DecodeConfig) -> list[np.ndarray]:
+def _decode(
+    heatmaps: np.ndarray, dense: np.ndarray, config: Decoding, shape: FixedShape
+) -> list[np.ndarray]:
     graph = Graph()
-    scores, indices = decoding.strongest(graph, decoding.maxima(graph, "heat", config), config)
-    columns, rows = decoding.whole_pixels(graph, indices, config)
-    x, y = decoding.refine(graph, "heat", columns, rows, config)
-    described = decoding.sample(graph, dense="dense", x=x, y=y, dim=16, config=config)
+    x, y, scores = decoding.find(graph, "heat", config, shape)
+    described = decoding.sample(graph, "dense", x, y, 16, shape)
     last = graph.constant([2])
     points = graph.add("Concat", *(graph.add("Unsqueeze", one, last) for one in (x, y)), axis=2)
     model = graph.model(
         {"heat": heatmaps.shape, "dense": dense.shape},
         {
-            "points": (points, "float32", [config.batch, config.max_keypoints, 2]),
-            "scores": (scores, "float32", [config.batch, config.max_keypoints]),
-            "rows": (described, "float32", [config.batch, config.max_keypoints, 16]),
+            "points": (points, "float32", [shape.batch, config.max_keypoints, 2]),
+            "scores": (scores, "float32", [shape.batch, config.max_keypoints]),
+            "rows": (described, "float32", [shape.batch, config.max_keypoints, 16]),
         },
         "decoding only",
     )

@@ -96,7 +96,7 @@ def test_tiles_give_the_keypoints_of_the_whole(file: Path) -> None:
     image = np.ascontiguousarray(skimage.data.astronaut()[:400])
     detector = SuperPointFeature2D.create(**options)
     first = detector.extract(image)
-    core = detector._make_detector(replace(detector._detector.config, tile_size=64))
+    core = detector.detector.configured(replace(detector.detector.config, tile_size=64))
     second = core.extract(image)
     assert len(first) > 50
     # Of the last bits of a score the order of equally strong ones may depend.

@@ -152,18 +152,32 @@ def test_every_parameter_has_a_getter_and_a_setter(grey: np.ndarray) -> None:
         "BorderMargin": 11,
         "Subpixel": False,
         "Scales": (1.0, 0.5),
+        "TileSize": 256,
     }
     detector = make()
     for name, value in changed.items():
         assert getattr(detector, f"get{name}")() != value
-        getattr(detector, f"set{name}")(value)
+        others = (0.25,) if name == "ScoreRadius" else ()
+        getattr(detector, f"set{name}")(value, *others)
         assert getattr(detector, f"get{name}")() == value
+    assert len(detector.detect(grey)) == 5
+    assert make(tileSize=256).getTileSize() == 256
+
+
+def test_a_threshold_belongs_to_its_radius() -> None:
+    detector = make()
+    recommended = detector.getScoreThreshold()
+    with pytest.raises(FeatureError, match="threshold for the radius 1 too"):
+        detector.setScoreRadius(1)
+    assert (detector.getScoreThreshold(), detector.getScoreRadius()) == (recommended, 2)
+    detector.setScoreRadius(1, 0.25)
+    assert (detector.getScoreThreshold(), detector.getScoreRadius()) == (0.25, 1)
+    detector.setScoreRadius(1)
+    assert detector.getScoreThreshold() == 0.25
     with pytest.raises(FeatureError, match="threshold for the radius 1 too"):
         detector.setScoreThreshold(None)
-    detector.setScoreRadius(make().getScoreRadius())
-    detector.setScoreThreshold(None)
-    assert detector.getScoreThreshold() == make().getScoreThreshold()
-    assert len(detector.detect(grey)) == 5
+    detector.setScoreRadius(None)
+    assert (detector.getScoreThreshold(), detector.getScoreRadius()) == (recommended, 2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from PIL import Image
 import cv_superpoint
 from cv_superpoint import FeatureError, SuperPoint, SuperPointFeature2D
 from cv_superpoint.checks import as_count, as_flag, as_number, as_scales
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import DetectorConfig
 
 
@@ -113,8 +114,8 @@ def test_unambiguous_values_are_taken(
     name: str, value: Any, expected: Any, changing: SuperPointFeature2D
 ) -> None:
     value = list(value) if name == "scales" and hasattr(value, "__next__") else value
-    config = DetectorConfig(**{NAMES[name]: value})
-    given = getattr(config, NAMES[name])
+    kind = DetectorConfig if name in ("scales", "tileSize") else Decoding
+    given = getattr(kind(**{NAMES[name]: value}), NAMES[name])
     assert given == expected
     assert type(given) is type(expected)
     suffix = name[0].upper() + name[1:]
@@ -164,11 +165,11 @@ def test_no_limit_survives_a_file_and_reaches_the_module(tmp_path: Path, bgr: np
     read.read(tmp_path / "a.yml")
     assert read.getMaxKeypoints() == -1
     grey = torch.from_numpy(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY))[None, None, :80, :80] / 255
-    module = SuperPoint.from_weights(max_keypoints=0, score_threshold=0.05)
-    assert module.max_keypoints == -1
+    module = SuperPoint.from_pretrained(max_keypoints=0, score_threshold=0.05)
+    assert module.decoding.max_keypoints == -1
     assert len(module(grey)[0].keypoints) > 5
     with pytest.raises(FeatureError, match="nms_radius"):
-        SuperPoint.from_weights(nms_radius=1.5)
+        SuperPoint.from_pretrained(nms_radius=1.5)
     for images, says in (
         (grey[0, 0], r"images\[None\]"),
         ((grey * 255).byte(), "images / 255"),

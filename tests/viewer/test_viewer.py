@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from cv_superpoint.viewer.analysis import COLUMNS, Network, Settings, analyse
+from cv_superpoint.decoding import Decoding
+from cv_superpoint.viewer.analysis import COLUMNS, LoadedNetwork, Settings, analyse
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    return Network(device="cpu")
+def network() -> LoadedNetwork:
+    return LoadedNetwork(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,9 @@ def row(analysis: Any, name: str) -> dict[str, Any]:
     return dict(zip(COLUMNS, found, strict=True))
 
 
-def test_what_is_shown(network: Network, coffee: Any) -> None:
+def test_what_is_shown(network: LoadedNetwork, coffee: Any) -> None:
     other, truth = second_view(coffee)
-    settings = Settings(threshold=0.01, max_keypoints=300)
+    settings = Settings(decoding=Decoding(score_threshold=0.01, max_keypoints=300))
     result = analyse(coffee, other, settings, network, truth)
     assert [each[0] for each in result.rows] == ["SuperPoint", "SIFT", "ORB"]
     ours = row(result, "SuperPoint")
@@ -61,29 +63,29 @@ def test_what_is_shown(network: Network, coffee: Any) -> None:
     assert table[:, 6].sum() == ours["inliers"]
 
 
-def test_options_have_an_effect(network: Network, coffee: Any) -> None:
+def test_options_have_an_effect(network: LoadedNetwork, coffee: Any) -> None:
     small = np.ascontiguousarray(coffee[40:240, 80:320])
     other, truth = second_view(small)
-    base = Settings(threshold=0.005, max_keypoints=100)
+    base = Settings(decoding=Decoding(score_threshold=0.005, max_keypoints=100))
     plain = row(analyse(small, other, base, network, truth), "SuperPoint")
     for changed in (
         {"matcher": "ratio"},
-        {"nms_radius": 12},
-        {"max_keypoints": 20},
-        {"threshold": 0.6},
-        {"subpixel": False},
+        {"decoding": replace(base.decoding, nms_radius=12)},
+        {"decoding": replace(base.decoding, max_keypoints=20)},
+        {"decoding": replace(base.decoding, score_threshold=0.6)},
+        {"decoding": replace(base.decoding, subpixel=False)},
         {"pyramid": True},
         {"matcher": "guided"},
     ):
-        settings = Settings(**{**base.__dict__, **changed})
+        settings = replace(base, **changed)
         figures = row(analyse(small, other, settings, network, truth), "SuperPoint")
         figures["ms"] = plain["ms"]
         assert figures != plain, changed
 
 
-def test_flat_pictures_are_no_error(network: Network) -> None:
+def test_flat_pictures_are_no_error(network: LoadedNetwork) -> None:
     flat = np.full((64, 80, 3), 127, np.uint8)
-    result = analyse(flat, flat, Settings(threshold=0.5), network)
+    result = analyse(flat, flat, Settings(decoding=Decoding(score_threshold=0.5)), network)
     assert [each[4] for each in result.rows] == [0, 0, 0]
     assert result.overlay.shape == flat.shape
     assert shrink_for_screen(np.zeros((100, 3200, 3), np.uint8)).shape == (50, 1600, 3)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet, logits_to_heatmap
+from cv_superpoint.decoding.tensors import logits_to_heatmap
+from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
 from cv_superpoint.weights import WeightsError, load_weights, save_weights
 
 CHANNELS = (3, 4, 5, 6)

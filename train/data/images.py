@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from cv_superpoint.errors import PictureError
-from cv_superpoint.network.torch_network import CELL_SIZE
+from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.pictures.reading import load_picture
 
 log = logging.getLogger(__name__)

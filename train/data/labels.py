@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cv_superpoint.network.torch_network import CELL_SIZE
+from cv_superpoint.grid import CELL_SIZE
 
 DUSTBIN = CELL_SIZE * CELL_SIZE
 

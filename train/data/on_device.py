@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cv_superpoint.geometry import Matrix, sample_homographies, smoothing
-from cv_superpoint.network.torch_network import CELL_SIZE
+from cv_superpoint.grid import CELL_SIZE
 from train.data.augment_batch import blur, photometric_batch
 from train.data.images import ImageConfig, load_or_none, to_tensor
 from train.data.labels import DUSTBIN

@@ -27,7 +27,7 @@ from cv_superpoint.geometry import (
     warp_image,
     warp_points,
 )
-from cv_superpoint.network.torch_network import CELL_SIZE
+from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photometric
 from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 from train.data.images import ImageConfig, load_or_none, to_tensor

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cv_superpoint.decoding.tensors import local_maxima, soft_argmax
-from cv_superpoint.network.torch_network import CELL_SIZE, logits_to_heatmap
+from cv_superpoint.decoding.tensors import local_maxima, logits_to_heatmap, soft_argmax
+from cv_superpoint.grid import CELL_SIZE
 
 NMS_RADIUS = 4
 NEARBY = 3

@@ -30,7 +30,7 @@ class RefinedSuperPoint:
     def __init__(self, refine: Refine, max_keypoints: int = 1000) -> None:
         self.refine = refine
         self.max_keypoints = max_keypoints
-        self.module = SuperPoint.from_weights()
+        self.module = SuperPoint.from_pretrained()
 
     @torch.inference_mode()
     def detectAndCompute(  # noqa: N802
@@ -55,14 +55,10 @@ class RefinedSuperPoint:
         self, heatmap: decode.Floats
     ) -> tuple[decode.Indices, decode.Indices, decode.Floats]:
         """Rows, columns and scores of the keypoints that the package finds with its defaults."""
-        module, (height, width) = self.module, heatmap.shape
-        rows, columns, scores = decode.keypoints(
-            heatmap, module.score_threshold, module.nms_radius, module.score_radius
-        )
-        margin = module.border_margin
-        inside = (rows >= margin) & (rows < height - margin)
-        inside &= (columns >= margin) & (columns < width - margin)
-        rows, columns, scores = rows[inside], columns[inside], scores[inside]
+        decoding, (height, width) = self.module.decoding, heatmap.shape
+        margin = decoding.border_margin
+        inside = margin, margin, height - margin, width - margin
+        rows, columns, scores = decode.keypoints(heatmap, decoding, inside=inside)
         best = decode.strongest(scores, self.max_keypoints)
         return rows[best], columns[best], scores[best]
 

@@ -23,7 +23,7 @@ from cv_superpoint.geometry import (
 )
 from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photometric
 from train.data.images import ImageConfig, load_readable, to_tensor
-from train.learning.detect import detect
+from train.learning.detect import LOW, detect
 from train.learning.model import TrainingNetwork
 from train.reporting.preview.pictures import to_bgr
 
@@ -85,7 +85,7 @@ def detect_pair(
 ) -> tuple[Detections, Detections]:
     """The strongest keypoints of both images, those that the other image shows."""
     found = [
-        detect(network, to_tensor(image)[None], 1e-4)[0] for image in (pair.image0, pair.image1)
+        detect(network, to_tensor(image)[None], LOW)[0] for image in (pair.image0, pair.image1)
     ]
     sizes = [(image.shape[0], image.shape[1]) for image in (pair.image0, pair.image1)]
     shared = metrics.shared_view(found[0].points, found[1].points, pair.homography, *sizes)

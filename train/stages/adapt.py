@@ -22,7 +22,9 @@ import numpy.typing as npt
 import torch
 
 from cv_superpoint.backends import choose, make_backend
-from cv_superpoint.decoding.arrays import logits_to_heatmap
+from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.arrays import find, logits_to_heatmap
+from cv_superpoint.decoding.tensors import logits_to_heatmap as logits_to_heatmap_tensor
 from cv_superpoint.errors import PictureError
 from cv_superpoint.files import replace_file
 from cv_superpoint.files.entries import read_file
@@ -34,12 +36,10 @@ from cv_superpoint.geometry import (
     warp_image,
 )
 from cv_superpoint.network.torch_network import SuperPointNet
-from cv_superpoint.network.torch_network import logits_to_heatmap as logits_to_heatmap_tensor
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.network.weights import NetworkWeights
 from train.data.images import ImageConfig, load_image, tell_once, to_tensor
 from train.data.on_device import warp_batch
 from train.data.pairs import LabelledImage
-from train.learning.detect import points_of_heatmap
 from train.runtime.process import wants_bfloat16
 
 log = logging.getLogger(__name__)
@@ -106,15 +106,8 @@ def make_detector(net: SuperPointNet, precision: str = "auto") -> Detector:
     Returns:
         A function from (B, H, W) or (B, H, W, 3) uint8 images to their (H, W) heatmaps.
     """
-    weights = LoadedWeights(
-        config=net.config,
-        tensors={name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()},
-        name="in training",
-        path=Path(),
-        sha256=_digest(net).hexdigest(),  # backends keep compiled networks by it
-        layout="",
-        score_threshold=0.0,
-    )
+    tensors = {name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()}
+    weights = NetworkWeights(config=net.config, tensors=tensors)
     # bfloat16, where a CPU multiplies in it, is precise enough for an average of many views.
     choice = choose(
         backend="auto", device="cpu", precision=precision, measured=("float32", "bfloat16")
@@ -290,9 +283,10 @@ def adapt(
 
 def _write_label(target: Path, heatmap: Heatmap, config: AdaptConfig) -> None:
     # Averages over views are smooth: their maximum says as much as a window around it.
-    points, scores = points_of_heatmap(
-        heatmap, config.threshold, config.most_points, score_radius=0
+    decoding = Decoding(
+        max_keypoints=config.most_points, score_threshold=config.threshold, score_radius=0
     )
+    points, scores = find(heatmap, decoding)
     file = io.BytesIO()
     np.save(file, np.column_stack([points, scores]).astype(np.float32))
     replace_file(target, file.getvalue())

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cv_superpoint.network.torch_network import CELL_SIZE, NetworkConfig, sample_descriptors
+from cv_superpoint.decoding.tensors import sample_descriptors
+from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.network.torch_network import NetworkConfig
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.evaluation import metrics
 from cv_superpoint.evaluation.predictions import Detections
 from cv_superpoint.network.torch_network import NetworkConfig
@@ -118,4 +119,6 @@ class MagicPoint:
 
 def _find(network: TrainingNetwork, sample: SyntheticSample) -> Detections:
     image = to_tensor(sample.image)[None]
-    return detect(network, image, 0.01, border=0, describe=False)[0]
+    # Drawings have corners at their borders.
+    decoding = Decoding(score_threshold=0.01, border_margin=0)
+    return detect(network, image, decoding, describe=False)[0]

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cv_superpoint.network.torch_network import logits_to_heatmap
+from cv_superpoint.decoding.tensors import logits_to_heatmap
 from train.data.labels import labels_from_points, one_per_cell, points_from_labels, valid_cells
 
 SIZE = (40, 56)

@@ -8,7 +8,8 @@ from skimage import data
 
 from cv_superpoint import backends
 from cv_superpoint.backends import cache
-from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet, logits_to_heatmap
+from cv_superpoint.decoding.tensors import logits_to_heatmap
+from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
 from train.data.images import ImageConfig, load_image
 from train.data.photographs import look_at
 from train.stages.adapt import (

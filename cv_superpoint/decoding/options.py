@@ -1,0 +1,64 @@
+"""What is kept of the network's answer, as one value for all writings of the decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cv_superpoint.checks import as_count, as_flag, as_limit, as_number
+from cv_superpoint.errors import FeatureError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """What is kept of the network's answer.
+
+    The defaults are what weights recommend that this project trained;
+    :meth:`cv_superpoint.weights.LoadedWeights.decoding` gives what others recommend.
+
+    Attributes:
+        max_keypoints: Keep the strongest; -1, or 0 as in ``cv2.SIFT``, keeps all above the
+            threshold.
+        score_threshold: In [0, 1), that a keypoint's score has to exceed.
+        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
+            distance, in pixels; 0 takes the probability of its pixel, as the paper.
+        border_margin: No keypoint lies closer to the image's border, in pixels.
+        subpixel: Refine positions below the pixel.
+
+    Raises:
+        FeatureError: If a value is out of range.
+    """
+
+    max_keypoints: int = -1
+    score_threshold: float = 0.35
+    nms_radius: int = 4
+    score_radius: int = 2
+    border_margin: int = 4
+    subpixel: bool = True
+
+    def __post_init__(self) -> None:
+        self._set("max_keypoints", as_limit(self.max_keypoints))
+        for name in ("nms_radius", "score_radius", "border_margin"):
+            self._set(name, as_count(name, getattr(self, name)))
+        threshold = as_number("score_threshold", self.score_threshold, "a number in [0, 1)")
+        self._set("score_threshold", threshold)
+        self._set("subpixel", as_flag("subpixel", self.subpixel))
+        if not 0 <= self.score_threshold < 1:
+            raise FeatureError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # it is frozen
+
+    @property
+    def peak_threshold(self) -> float:
+        """Probability that a keypoint's own pixel has to exceed: its share of the threshold."""
+        return self.score_threshold / (2 * self.score_radius + 1) ** 2
+
+    @property
+    def reach(self) -> int:
+        """Pixels around a keypoint that its suppression and its score depend on."""
+        return max(self.nms_radius, self.score_radius)
+
+
+DEFAULT = Decoding()

@@ -1,0 +1,6 @@
+"""The grid of the network's outputs over the image."""
+
+from __future__ import annotations
+
+CELL_SIZE = 8
+"""Side of the square of pixels that one cell stands for (paper, section 3.1)."""

@@ -1,0 +1,61 @@
+"""A network's configuration and its tensors: what backends, exporters and training run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.errors import require
+from cv_superpoint.network.architecture import Convolution, NetworkConfig, convolutions
+
+if TYPE_CHECKING:
+    from cv_superpoint.network.torch_network import SuperPointNet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkWeights:
+    """The tensors of a network.
+
+    Attributes:
+        config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
+        tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
+    """
+
+    config: NetworkConfig
+    tensors: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it, hexadecimal: what is compiled or converted is kept by it."""
+        digest = hashlib.sha256(str(self.config).encode())
+        for name in sorted(self.tensors):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.tensors[name]).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def net(self) -> SuperPointNet:
+        """A new torch module at each access, in eval mode on the CPU.
+
+        Raises:
+            ImportError: If torch is not installed.
+        """
+        torch = require("torch", "torch")
+        from cv_superpoint.network.torch_network import SuperPointNet
+
+        # Constructing a module draws initial weights; the caller's random state must not notice.
+        with torch.random.fork_rng(devices=[]):
+            net = SuperPointNet(self.config)
+        # Not strict only for BatchNorm's num_batches_tracked; the names were checked on reading.
+        state = {name: torch.from_numpy(array.copy()) for name, array in self.tensors.items()}
+        net.load_state_dict(state, strict=False)
+        return net.eval()
+
+    def convolutions(self) -> dict[str, Convolution]:
+        """The network's convolutions by block name, for backends without torch."""
+        return convolutions(self.tensors, self.config)

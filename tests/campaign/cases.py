@@ -1,3 +1,0 @@
-"""All kinds of cases."""
-
-import calls  # noqa: F401
