@@ -91,6 +91,7 @@ def sliding_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
     Doubling windows take log2(window) passes along each axis, faster in numpy than a general
     maximum filter and independent of cv2.
     """
+    radius = min(radius, max(values.shape))  # as far as there are pixels
     low = -np.inf if np.issubdtype(values.dtype, np.floating) else np.iinfo(values.dtype).min
     current = np.pad(values, radius, constant_values=low)
     window = 2 * radius + 1

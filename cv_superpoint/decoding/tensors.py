@@ -100,9 +100,10 @@ def keypoint_scores(heatmap: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor
 
 def _window_maximum(maps: Tensor, radius: int) -> Tensor:
     # One axis after the other: 2 (2 r + 1) comparisons for each pixel instead of their square.
-    window, maps = 2 * radius + 1, maps[:, None]
-    maps = F.max_pool2d(maps, (window, 1), stride=1, padding=(radius, 0))
-    return F.max_pool2d(maps, (1, window), stride=1, padding=(0, radius))[:, 0]
+    # As far as there are pixels, however large the radius is.
+    up, left = (min(radius, length - 1) for length in maps.shape[-2:])
+    maps = F.max_pool2d(maps[:, None], (2 * up + 1, 1), stride=1, padding=(up, 0))
+    return F.max_pool2d(maps, (1, 2 * left + 1), stride=1, padding=(0, left))[:, 0]
 
 
 def soft_argmax(heatmap: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,7 +132,8 @@ def window_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
         values: (H, W) float32 or float64.
         radius: Of the window, in pixels.
     """
-    side = 2 * radius + 1
+    # As far as there are pixels, however large the radius is.
+    sides = [2 * min(radius, max(length - 1, 0)) + 1 for length in values.shape]
     # The default border of a dilation counts for nothing.
-    highest: NDArray[Any] = cv2.dilate(values, np.ones((side, side), np.uint8))
+    highest: NDArray[Any] = cv2.dilate(values, np.ones(sides, np.uint8))
     return highest

@@ -90,6 +90,21 @@ def test_scores_are_sums_of_windows(
     np.testing.assert_allclose(maps[0][found[0]], scores, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 5)])
+@pytest.mark.parametrize("radius", [8, 9, 2**31])
+def test_a_window_ends_with_the_image(shape: tuple[int, int], radius: int) -> None:
+    """However large the radius, it takes no more time or memory than the image does."""
+    heatmap = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
+    best = np.unravel_index(heatmap.argmax(), shape)
+    for found in (
+        decode.local_maxima(heatmap, 0.05, radius),
+        decode.local_maxima(heatmap, 0.05, radius, window_maximum),
+    ):
+        np.testing.assert_array_equal(np.array(found)[:, 0], best)
+    maps = torch_decode.local_maxima(torch.from_numpy(heatmap)[None], 0.05, radius)
+    assert maps.nonzero().tolist() == [[0, *best]]
+
+
 def test_a_corner_between_pixels_scores_as_one_on_a_pixel() -> None:
     heatmap = np.zeros((20, 40), np.float32)
     heatmap[10, 10] = 0.8

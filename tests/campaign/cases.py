@@ -1,0 +1,3 @@
+"""All kinds of cases."""
+
+import calls  # noqa: F401
