@@ -1,122 +1,75 @@
-"""Command line: ``python -m benchmarks speed``."""
+"""Command line: ``python -m benchmarks speed``. Each command is a function in a file."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
 from typing import Any
 
-import tyro
+from benchmarks.busy import busy
+from benchmarks.growth import growth
+from benchmarks.parts import parts
+from benchmarks.precision import precision
+from benchmarks.soak import soak
+from benchmarks.speed import processes, speed
+from benchmarks.throughput import throughput
+from benchmarks.training import train
+from benchmarks.training_data import data
+from cv_superpoint.cli.command import choose, run_program
+from cv_superpoint.cli.output import DONE, Output
 
-from benchmarks import report
-from benchmarks.measure import photographs as read_photographs
-from cv_superpoint.weights import load_weights
+COMMANDS: dict[str, Callable[..., None]] = {
+    "speed": speed,
+    "processes": processes,
+    "precision": precision,
+    "throughput": throughput,
+    "busy": busy,
+    "growth": growth,
+    "parts": parts,
+    "soak": soak,
+    "train": train,
+    "data": data,
+}
 
 
-def speed(
-    *,
-    images: Path | None = None,
-    photographs: int = 3,
-    weights: str | None = None,
-    device: str = "cpu",
-    size: tuple[int, int] = (480, 640),
-    keypoints: int = 1024,
-    threads: int = 2,
-    rounds: int = 9,
-    output: Path | None = None,
-    page: bool = False,
-) -> None:
-    """Time whole calls of every backend and of the peers, in turn.
+@dataclass(frozen=True)
+class _Benchmark:
+    """A function with its options."""
 
-    Args:
-        images: Folder of photographs; skimage's without one.
-        photographs: How many of them.
-        weights: Ours without a name or path.
-        device: "cpu" or a CUDA device.
-        size: Height and width of the images.
-        keypoints: At most, for each.
-        threads: Of every contender, on the CPU.
-        rounds: Over all photographs and contenders.
-        output: Folder for speed_DEVICE.json, .md and .png.
-        page: Put table and plot into docs/performance.md.
-    """
-    from benchmarks.speed import measure_speed, plot_speed, speed_markdown
+    work: Callable[[], None]
 
-    pictures = read_photographs(images, size, photographs)
-    result = measure_speed(
-        load_weights(weights),
-        pictures,
-        device=device,
-        count=keypoints,
-        threads=threads,
-        rounds=rounds,
+    def run(self, output: Output) -> int:
+        self.work()
+        return DONE
+
+
+def _later(function: Callable[..., None]) -> Any:
+    """The same options, for a call after they are read: what it raises is no wrong usage."""
+
+    @wraps(function)
+    def options(**given: Any) -> Callable[[], None]:
+        return partial(function, **given)
+
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    commands = {name: _later(function) for name, function in COMMANDS.items()}
+    return run_program(
+        lambda: _Benchmark(
+            choose(
+                commands,
+                given,
+                prog="python -m benchmarks",
+                description="Time and memory of everything; docs/performance.md has the figures.",
+            )
+        )
     )
-    text = speed_markdown(result)
-    print(text)
-    name = f"speed_{device.partition(':')[0]}"
-    if output is not None:
-        report.write_json(output / f"{name}.json", result)
-        (output / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-        plot_speed(result, output / f"{name}.png")
-    if page:
-        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", result)
-        plot_speed(result, report.PAGE.parent / "performance" / f"{name}.png")
-        picture = f"![Whole call of each](performance/{name}.png)"
-        report.replace_block(report.PAGE, name, f"{text}\n\n{picture}")
-
-
-def processes(
-    *,
-    images: Path | None = None,
-    size: tuple[int, int] = (480, 640),
-    keypoints: int = 1024,
-    threads: int = 2,
-    repeats: int = 3,
-    page: bool = False,
-) -> None:
-    """Start a fresh process of every backend: time to the first keypoints, and memory (Linux).
-
-    Args:
-        images: Folder of photographs, of which the first is taken; skimage's without one.
-        size: Height and width of the image.
-        keypoints: At most.
-        threads: Of the network.
-        repeats: Processes of each backend, after one that fills the caches.
-        page: Put the table into docs/performance.md.
-    """
-    from benchmarks.speed import measure_processes, processes_markdown
-
-    [image] = read_photographs(images, size, 1)
-    measured = measure_processes(image, count=keypoints, threads=threads, repeats=repeats)
-    text = processes_markdown(measured)
-    print(text)
-    if page:
-        report.write_json(report.PAGE.parent / "performance" / "processes.json", measured)
-        report.replace_block(report.PAGE, "processes", text)
-
-
-def main() -> None:
-    """Choose a benchmark."""
-    from benchmarks.busy import busy
-    from benchmarks.growth import growth
-    from benchmarks.parts import parts
-    from benchmarks.precision import precision
-    from benchmarks.soak import soak
-    from benchmarks.throughput import throughput
-    from benchmarks.training import train
-
-    commands: dict[str, Any] = {
-        "speed": speed,
-        "processes": processes,
-        "precision": precision,
-        "throughput": throughput,
-        "busy": busy,
-        "growth": growth,
-        "parts": parts,
-        "soak": soak,
-        "train": train,
-    }
-    tyro.extras.subcommand_cli_from_dict(commands)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from benchmarks import report
 from benchmarks.contenders import PEER, contenders, our_variants, ours
 from benchmarks.measure import GFLOP_480_640, Timing, in_turn, machine, matrix_product
+from benchmarks.measure import photographs as photographs_of
 from benchmarks.process import fresh_process
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.weights import LoadedWeights, load_weights
 
 FLOOR = "matrix product 2048 x 2048, float32"
 BATCH = 32
@@ -175,3 +176,81 @@ def plot_speed(result: dict[str, Any], path: Path) -> None:
     height, width = result["size"]
     title = f"Whole call, {height} x {width}, {result['keypoints']} keypoints"
     report.bars(path, title, values)
+
+
+def speed(
+    *,
+    images: Path | None = None,
+    photographs: int = 3,
+    weights: str | None = None,
+    device: str = "cpu",
+    size: tuple[int, int] = (480, 640),
+    keypoints: int = 1024,
+    threads: int = 2,
+    rounds: int = 9,
+    output: Path | None = None,
+    page: bool = False,
+) -> None:
+    """Time whole calls of every backend and of the peers, in turn.
+
+    Args:
+        images: Folder of photographs; skimage's without one.
+        photographs: How many of them.
+        weights: Ours without a name or path.
+        device: "cpu" or a CUDA device.
+        size: Height and width of the images.
+        keypoints: At most, for each.
+        threads: Of every contender, on the CPU.
+        rounds: Over all photographs and contenders.
+        output: Folder for speed_DEVICE.json, .md and .png.
+        page: Put table and plot into docs/performance.md.
+    """
+    pictures = photographs_of(images, size, photographs)
+    result = measure_speed(
+        load_weights(weights),
+        pictures,
+        device=device,
+        count=keypoints,
+        threads=threads,
+        rounds=rounds,
+    )
+    text = speed_markdown(result)
+    print(text)
+    name = f"speed_{device.partition(':')[0]}"
+    if output is not None:
+        report.write_json(output / f"{name}.json", result)
+        (output / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+        plot_speed(result, output / f"{name}.png")
+    if page:
+        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", result)
+        plot_speed(result, report.PAGE.parent / "performance" / f"{name}.png")
+        picture = f"![Whole call of each](performance/{name}.png)"
+        report.replace_block(report.PAGE, name, f"{text}\n\n{picture}")
+
+
+def processes(
+    *,
+    images: Path | None = None,
+    size: tuple[int, int] = (480, 640),
+    keypoints: int = 1024,
+    threads: int = 2,
+    repeats: int = 3,
+    page: bool = False,
+) -> None:
+    """Start a fresh process of every backend: time to the first keypoints, and memory (Linux).
+
+    Args:
+        images: Folder of photographs, of which the first is taken; skimage's without one.
+        size: Height and width of the image.
+        keypoints: At most.
+        threads: Of the network.
+        repeats: Processes of each backend, after one that fills the caches.
+        page: Put the table into docs/performance.md.
+    """
+    [image] = photographs_of(images, size, 1)
+    measured = measure_processes(image, count=keypoints, threads=threads, repeats=repeats)
+    text = processes_markdown(measured)
+    print(text)
+    if page:
+        report.write_json(report.PAGE.parent / "performance" / "processes.json", measured)
+        report.replace_block(report.PAGE, "processes", text)

@@ -15,7 +15,6 @@ from benchmarks.contenders import THRESHOLD
 from benchmarks.measure import Timing, in_turn, machine, photographs
 from cv_superpoint import SuperPointFeature2D
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 IMAGES = 16
 
 
@@ -94,8 +93,8 @@ def throughput(
     print(text)
     if page:
         name = f"throughput_{device.partition(':')[0]}"
-        report.write_json(PAGE.parent / "performance" / f"{name}.json", result)
-        report.replace_block(PAGE, name, text)
+        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", result)
+        report.replace_block(report.PAGE, name, text)
 
 
 def throughput_markdown(result: dict[str, Any]) -> str:

@@ -19,11 +19,12 @@ from benchmarks.measure import machine, photographs
 from cv_superpoint.network.torch_network import NetworkConfig
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
-from train.learning.loop import Trainer
+from train.learning.loop import LoopConfig, Task, Trainer
 from train.learning.model import TrainingNetwork, TrainingNorm
 from train.recipes import LITE, default, lite
 from train.runtime.process import memory_format, wants_bfloat16
 from train.stages.joint import Joint, JointConfig
+from train.stages.magicpoint import MagicPoint
 
 SIZE = (240, 320)
 NETWORKS = {"default": NetworkConfig(), "lite": LITE}
@@ -65,15 +66,17 @@ def network_step(
     return step
 
 
-def trainer_steps(
-    config: NetworkConfig, joint: JointConfig, folder: Path, photograph: np.ndarray
-) -> tuple[Step, Step]:
-    """The bare step on one batch in memory, and the trainer's, which also makes its pairs."""
+def joint_task(config: NetworkConfig, joint: JointConfig, folder: Path) -> Task:
+    """Pairs of one photograph with random labels."""
     path = folder / "photograph.png"
-    cv2.imwrite(str(path), photograph)
+    cv2.imwrite(str(path), photographs(None, (480, 640), 1)[0])
     keypoints = np.random.default_rng(0).uniform(0, 239, (300, 2)).astype(np.float32)
-    task = Joint(joint, 0, [LabelledImage(path, keypoints)], [], ImageConfig(), network=config)
-    trainer = Trainer(task, joint.loop, folder)
+    return Joint(joint, 0, [LabelledImage(path, keypoints)], [], ImageConfig(), network=config)
+
+
+def trainer_steps(task: Task, loop: LoopConfig, folder: Path) -> tuple[Step, Step]:
+    """The bare step on one batch in memory, and the trainer's, which also makes its samples."""
+    trainer = Trainer(task, loop, folder)
     batches, calculate = trainer.batches(), trainer.parallel_loss()
     kept = next(batches)
     optimizer = torch.optim.Adam(task.parameters(), fused=True)
@@ -136,9 +139,9 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
     text += f"Forward and backward of the network alone, {batch} images of 240 x 320:\n\n"
     text += report.table(header, rows)
     text += "\n\nThe trainer against the bare step (loss, gradient and update of one batch in "
-    text += f"memory), {batch} pairs of 240 x 320:\n\n"
+    text += f"memory), {batch} drawings or pairs of the recipe's size:\n\n"
     text += report.table(
-        ["network", "precision", "bare, ms a pair", "trainer, ms a pair", "bare / trainer"],
+        ["network", "stage", "precision", "bare, ms each", "trainer, ms each", "bare / trainer"],
         _trainer_rows(precisions, batch, rounds),
     )
     print(text)
@@ -147,16 +150,24 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
 
 
 def _trainer_rows(precisions: list[Precision], batch: int, rounds: int) -> list[list[str]]:
-    photograph = photographs(None, (480, 640), 1)[0]
     rows = []
-    recipes = {"default": (NETWORKS["default"], default()), "lite": (LITE, lite())}
-    for name, (config, recipe) in recipes.items():
+    for name, stage, recipe in (
+        ("default", "magicpoint", default()),
+        ("default", "joint", default()),
+        ("lite", "joint", lite()),
+    ):
         for precision in precisions:
-            loop = replace(recipe.joint.loop, precision=precision, batch_size=batch, workers=1)
-            joint = replace(recipe.joint, loop=loop)
+            config = recipe.magicpoint if stage == "magicpoint" else recipe.joint
+            loop = replace(config.loop, precision=precision, batch_size=batch, workers=1)
             with tempfile.TemporaryDirectory() as folder:
-                bare, whole = trainer_steps(config, joint, Path(folder), photograph)
+                task: Task = (
+                    MagicPoint(recipe.magicpoint, 0, NETWORKS[name])
+                    if stage == "magicpoint"
+                    else joint_task(NETWORKS[name], recipe.joint, Path(folder))
+                )
+                bare, whole = trainer_steps(task, loop, Path(folder))
                 taken = seconds_of({"bare": bare, "trainer": whole}, rounds)
             ms = [1e3 * taken[key] / batch for key in ("bare", "trainer")]
-            rows.append([name, precision, f"{ms[0]:.0f}", f"{ms[1]:.0f}", f"{ms[0] / ms[1]:.2f}"])
+            cells = [f"{ms[0]:.0f}", f"{ms[1]:.0f}", f"{ms[0] / ms[1]:.2f}"]
+            rows.append([name, stage, precision, *cells])
     return rows
