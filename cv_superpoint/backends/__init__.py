@@ -36,10 +36,9 @@ class Backend(Protocol):
             images: (B, H, W, C) uint8, H and W multiples of 8.
 
         Returns:
-            For each image logits (H/8, W/8, 65), and descriptors (H/8, W/8, D) of any length, or
-            (H/8, W/8, P, D / P), which
-            :func:`cv_superpoint.decoding.arrays.sample_descriptors` takes too. They lie in memory
-            as the network left them: channels need not be last there.
+            For each image logits (H/8, W/8, 65), and descriptors (H/8, W/8, D) of any length. They
+            lie in memory in any order: the logits as the network left them, the descriptors best
+            cell by cell.
         """
         ...
 

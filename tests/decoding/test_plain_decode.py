@@ -118,19 +118,18 @@ def test_ties_are_broken_alike_however_many_there_are(pairs: int, radius: int) -
 @settings(max_examples=60, deadline=None)
 @given(
     size=SIZES,
-    packs=st.sampled_from([(1, 5), (4, 4), (2, 8), (3, 16)]),
+    length=st.sampled_from([5, 16, 48]),
     count=st.sampled_from([0, 1, 7, 300]),
     zero=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_descriptors_are_the_mean_of_unit_cells_in_every_order_of_memory(
-    size: tuple[int, int], packs: tuple[int, int], count: int, zero: bool, seed: int
+    size: tuple[int, int], length: int, count: int, zero: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     h, w = size
-    dense = (rng.normal(size=(h, w, packs[0] * packs[1])) * rng.lognormal(0, 2, (h, w, 1))).astype(
-        np.float32
-    )
+    dense = rng.normal(size=(h, w, length)) * rng.lognormal(0, 2, (h, w, 1))
+    dense = dense.astype(np.float32)
     if zero:
         dense[rng.random((h, w)) < 0.5] = 0
     points = rng.uniform(-5, 8 * max(h, w) + 5, (count, 2)).astype(np.float32)
@@ -138,12 +137,11 @@ def test_descriptors_are_the_mean_of_unit_cells_in_every_order_of_memory(
     expected = expected.reshape(count, dense.shape[2])
     lengths = np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
     first = np.ascontiguousarray(dense.transpose(2, 0, 1)).transpose(1, 2, 0)
-    in_packs = dense.reshape(h, w, *packs)
-    planes = np.ascontiguousarray(in_packs.transpose(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+    reverse = np.ascontiguousarray(dense[:, ::-1])[:, ::-1]
     reference = decode.sample_descriptors(dense, points)
     # Where cells nearly cancel each other, their rounding is what is left.
     assert np.all(np.abs(reference - expected / lengths) * lengths < 5e-7)
-    for other in (first, in_packs, planes):
+    for other in (first, reverse):
         np.testing.assert_array_equal(decode.sample_descriptors(other, points), reference)
 
 
