@@ -1,6 +1,6 @@
 """What all stages that learn share.
 
-loop.py        steps, validation, checkpoints
+loop.py        steps, validation, checkpoints; loader.py feeds it from worker processes
 losses.py      the losses, and how they differ from the paper's
 model.py       the network while it trains
 keypoints.py   keypoints through which gradients flow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -15,14 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import cv2
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from train.learning import checkpoint
+from train.learning.loader import Batch, load_batches
 from train.learning.model import TrainingNetwork
 from train.reporting.preview import Picture
 from train.reporting.progress import Reporter
@@ -30,8 +29,6 @@ from train.runtime import distributed
 from train.runtime.process import memory_format, wants_bfloat16
 
 log = logging.getLogger(__name__)
-
-Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,20 +248,13 @@ class Trainer:
         if on_device is not None:
             yield from on_device
             return
-        workers: dict[str, Any] = {}
-        if self.config.workers:
-            workers = {
-                "multiprocessing_context": "spawn",
-                "worker_init_fn": _start_worker,
-                "prefetch_factor": 4,
-            }
-        loader = DataLoader(
+        loader = load_batches(
             self.task.dataset(),
-            batch_size=share,
-            sampler=_Positions(self.step, self.config.batch_size, share),
-            num_workers=self.config.workers,
-            pin_memory=self.device.type == "cuda",
-            **workers,
+            step=self.step,
+            batch_size=self.config.batch_size,
+            share=share,
+            workers=self.config.workers,
+            pin=self.device.type == "cuda",
         )
         for batch in loader:
             yield {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
@@ -376,26 +366,3 @@ class _LossModule(torch.nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.task.loss(batch)
-
-
-class _Positions(Sampler[int]):
-    """This process's share of every batch, from a step on: a resumed run sees what is left."""
-
-    def __init__(self, step: int, batch_size: int, share: int) -> None:
-        self.step = step
-        self.batch_size = batch_size
-        self.share = share
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.step * self.batch_size + distributed.rank() * self.share
-        while True:
-            yield from range(start, start + self.share)
-            start += self.batch_size
-
-
-def _start_worker(_: int) -> None:
-    # The process that trains handles Ctrl-C for all.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(5)
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)

@@ -20,7 +20,8 @@ from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.learning.keypoints import SoftKeypoints, soft_keypoints
-from train.learning.loop import Batch, LoopConfig
+from train.learning.loader import Batch
+from train.learning.loop import LoopConfig
 from train.learning.losses import (
     agreement_loss,
     dense_hinge_loss,

@@ -16,7 +16,8 @@ from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, dr
 from train.data.images import to_tensor
 from train.data.synthetic import SyntheticShapes
 from train.learning.detect import detect
-from train.learning.loop import Batch, LoopConfig
+from train.learning.loader import Batch
+from train.learning.loop import LoopConfig
 from train.learning.losses import detector_loss
 from train.learning.model import TrainingNetwork
 from train.reporting.preview import Picture, with_points
