@@ -1,7 +1,8 @@
 """From the network's outputs to keypoints and descriptors: one meaning in three writings.
 
 options.py  Decoding, the value that says what is kept: every writing takes it whole
-arrays.py   numpy, which the CPU runs, and to which the tests hold the others
+arrays.py   numpy, which the CPU runs, and to which the tests hold the others; sampling.py gives
+            it descriptors
 tensors.py  torch: with gradients for training and ``SuperPoint``, in batches for CUDA graphs
 graph.py    ONNX nodes
 

@@ -1,0 +1,69 @@
+"""Descriptors between the cells of the network, on numpy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.grid import CELL_SIZE
+
+_ROWS = 128
+"""Descriptors that are sampled at a time, so that their cells stay in the cache."""
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
+
+
+def sample_descriptors(dense: Floats, points: Floats) -> Floats:
+    """Descriptors at any positions: bilinear between the cells' unit descriptors, made unit length.
+
+    Beyond the outermost cell centres the border cells are repeated.
+
+    Args:
+        dense: (h, w, D) float32, of any length; cell (i, j) is centred on pixel
+            (8 j + 3.5, 8 i + 3.5). In any order of memory, but only one that keeps the values of a
+            cell side by side is not copied.
+        points: (N, 2) as (x, y) pixels of the network's input.
+
+    Returns:
+        (N, D) float32.
+    """
+    h, w, length = dense.shape
+    cells = np.ascontiguousarray(dense).reshape(h * w, length)
+    corners, weights = _corners(points, h, w)
+    # Of all cells: to read them in their order takes no longer than those around the points.
+    weights /= _lengths(cells).take(corners)
+    sampled = np.empty((len(points), length), np.float32)
+    around = np.empty((min(len(points), _ROWS), 4, length), np.float32)
+    for start in range(0, len(points), _ROWS):
+        block = slice(start, start + _ROWS)
+        rows = sampled[block]
+        four = around[: len(rows)]
+        np.take(cells, corners[block], axis=0, out=four, mode="clip")
+        np.matmul(weights[block, None], four, out=rows[:, None])
+    sampled *= 1 / _lengths(sampled)[:, None]
+    return sampled
+
+
+def _corners(points: Floats, h: int, w: int) -> tuple[Indices, Floats]:
+    """Flat indices and bilinear weights (N, 4) of the cells around each point."""
+    centre, last = np.float32((CELL_SIZE - 1) / 2), np.array(((w - 1,), (h - 1,)), np.float32)
+    cells = np.minimum(np.maximum((points.T - centre) / np.float32(CELL_SIZE), 0), last)
+    first = cells.astype(np.intp)
+    (left, top), (right, below) = first, np.minimum(first + 1, ((w - 1,), (h - 1,)))
+    x, y = cells - first.astype(np.float32)
+    corners = np.empty((len(points), 2, 2), np.intp)
+    weights = np.empty((len(points), 2, 2), np.float32)
+    for row, (line, share) in enumerate(((w * top, 1 - y), (w * below, y))):
+        for column, (place, part) in enumerate(((left, 1 - x), (right, x))):
+            np.add(line, place, out=corners[:, row, column])
+            np.multiply(share, part, out=weights[:, row, column])
+    return corners.reshape(-1, 4), weights.reshape(-1, 4)
+
+
+def _lengths(rows: Floats) -> Floats:
+    """Of the rows of (N, D); none is 0."""
+    # Products of a row and a column, each row by itself: twice as fast as einsum's.
+    lengths = np.sqrt(np.matmul(rows[:, None], rows[:, :, None])[:, 0, 0])
+    positive: Floats = np.maximum(lengths, np.float32(1e-12))
+    return positive

@@ -1,0 +1,17 @@
+"""Every file is read in one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("benchmarks", "cv_superpoint", "docs", "examples", "tests", "train")
+MOST_LINES = 400
+
+
+def test_no_file_is_too_long() -> None:
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 200
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    long = [f"{path.relative_to(ROOT)}: {n}" for path, n in lines.items() if n > MOST_LINES]
+    assert not long, f"more than {MOST_LINES} lines, to be split by concern: {', '.join(long)}"
