@@ -1,3 +1,4 @@
 """All kinds of cases."""
 
 import calls  # noqa: F401
+import damaged  # noqa: F401
