@@ -19,6 +19,10 @@ from cv_superpoint.pictures.conversions import describe
 AUTO = "auto"
 
 
+LARGEST = 2**31 - 1
+"""Whole number: what ``cv2.FileStorage`` and the libraries below hold."""
+
+
 def as_count(name: str, value: Any, least: int = 0, also: str = "") -> int:
     """A whole number.
 
@@ -38,6 +42,8 @@ def as_count(name: str, value: Any, least: int = 0, also: str = "") -> int:
         except TypeError:
             whole = float(number) if isinstance(number, Real) else math.nan
             count = int(whole) if whole.is_integer() else least - 1
+        if count > LARGEST:
+            raise FeatureError(f"{name} must be at most {LARGEST}, got {_shown(value)}")
         if count >= least:
             return count
     wanted = f"a whole number, at least {least}{also}"

@@ -131,10 +131,11 @@ def done_in_file(path: Path, settings: Mapping[str, Any]) -> dict[str, Done]:
                 )
             check_settings(json.loads(text), settings, path)
             source.visititems(visit)
-    except (StoreError, ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, ExtractError):
-            raise
-        raise ExtractError(f"{error}; delete {path} or name another file") from error
+    except ExtractError:
+        raise
+    except Exception as error:  # of h5py, for bytes that are anything
+        said = " ".join(str(error).split())
+        raise ExtractError(f"{said}; delete {path} or name another file") from error
     return found
 
 

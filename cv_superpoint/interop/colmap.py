@@ -68,7 +68,7 @@ def write_database(
     for name, each in features.items():
         check_features(name, each)
     merged = merge_directions(matches, features)
-    with _replacing(Path(path)) as part, _opened(part) as database:
+    with _explained(path), _replacing(Path(path)) as part, _opened(part) as database:
         ids = {
             name: _write_image(pycolmap, database, name, each, (cameras or {}).get(name))
             for name, each in features.items()
@@ -95,11 +95,12 @@ def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None
     """
     require("pycolmap", "sfm")
     path, pairs = Path(path), list(pairs)
-    _check_pairs(path, pairs)
-    if all(_IN_A_LIST(name) for pair in pairs for name in pair):
-        _verify(path, pairs)
-        return
-    with _replacing(path) as part:
+    with _explained(path):
+        _check_pairs(path, pairs)
+        if all(_IN_A_LIST(name) for pair in pairs for name in pair):
+            _verify(path, pairs)
+            return
+    with _explained(path), _replacing(path) as part:
         aliases = _rename_images(part)
         _verify(part, [(aliases[one], aliases[other]) for one, other in pairs])
         _rename_images(part, {alias: name for name, alias in aliases.items()})
@@ -113,7 +114,7 @@ def read_keypoints(path: str | os.PathLike[str], name: str) -> NDArray[np.float3
         ImportError: If pycolmap is not installed.
     """
     _check(Path(path))
-    with _opened(Path(path)) as database:
+    with _explained(path), _opened(Path(path)) as database:
         image = _image(database, path, name)
         if not database.exists_keypoints(image.image_id):
             raise StoreError(f"{path} has no keypoints of {name!r}")
@@ -223,6 +224,20 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
+def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What pycolmap and SQLite say of damaged databases, in one line that names the file."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (RuntimeError, IndexError, ValueError, MemoryError, sqlite3.Error) as error:
+        raise StoreError(
+            f"{os.fspath(path)} is no database of COLMAP, or a damaged one "
+            f"({' '.join(str(error).split())}); name another file"
+        ) from error
+
+
+@contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A copy of the database, or a new one, that takes its place when all is written."""
     if path.is_dir() or not path.parent.is_dir():
@@ -265,6 +280,10 @@ def _readable(path: Path) -> Iterator[sqlite3.Connection]:
                     f"{path} was made by a newer COLMAP (version {version}, this pycolmap writes "
                     f"{newest}); upgrade with: pip install --upgrade pycolmap"
                 )
+            # pycolmap ends the process over some damage.
+            found = source.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise StoreError(f"the database {path} is damaged ({' '.join(found.split())})")
             yield source
     except sqlite3.Error as error:
         remedy = "close the program that uses it" if "locked" in str(error) else "name another file"

@@ -82,7 +82,7 @@ def read_features(path: str | os.PathLike[str], name: str) -> Features:
     Raises:
         StoreError: If the file cannot be read or has no such image.
     """
-    with opened(path) as file:
+    with reading(path) as file:
         if name not in file:
             raise StoreError(f"{path} has no image {name!r}; it has {_some(image_names(path))}")
         group = file[name]
@@ -104,7 +104,7 @@ def read_features(path: str | os.PathLike[str], name: str) -> Features:
 def image_names(path: str | os.PathLike[str]) -> list[str]:
     """The images in a feature file, sorted."""
     names = []
-    with opened(path) as file:
+    with reading(path) as file:
 
         def visit(name: str, item: Any) -> None:
             if name.endswith("/keypoints"):
@@ -159,7 +159,7 @@ def read_matches(
     Raises:
         StoreError: If the file cannot be read or has no such pair.
     """
-    with opened(path) as file:
+    with reading(path) as file:
         for name, step in ((pair_name(name0, name1), 1), (pair_name(name1, name0), -1)):
             if name in file:
                 matches0 = file[name]["matches0"][()].astype(np.intp)
@@ -237,6 +237,24 @@ def opened(path: str | os.PathLike[str], mode: str = "r") -> Iterator[Any]:
         file.close()
     except RuntimeError as error:  # what h5py raises where the last bytes find no room
         raise OSError(str(error)) from error
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """An open ``h5py.File`` to read from; damage that shows only then is said in one line, too.
+
+    Raises:
+        StoreError: As of :func:`opened`, and if what is read in the block is damaged.
+    """
+    with opened(path) as file:
+        try:
+            yield file
+        except StoreError:
+            raise
+        except Exception as error:  # of h5py and numpy, for bytes that are anything
+            raise StoreError(
+                f"{os.fspath(path)} is damaged ({' '.join(str(error).split())}); make it again"
+            ) from error
 
 
 def _why(path: str | os.PathLike[str], error: OSError) -> str:

@@ -307,16 +307,15 @@ def colmap_databases(case: Case) -> None:
     for _ in range(EACH // 4):
         path.write_bytes(damaged(case, data, head=4096 * int(case.random.integers(1, 20))))
         before = path.read_bytes()
-        for read in (
-            lambda: colmap.read_keypoints(path, "1.png"),
-            lambda: colmap.write_database(path, {"new.png": _features()["2.png"]}, {}),
-            lambda: colmap.verify_database(path, list(pairs)),
-        ):
-            failed = True
-            with case.call():
-                read()
-                failed = False
-            check(not failed or path.read_bytes() == before, "an error changed the database")
+        failed = True
+        with case.call():
+            colmap.write_database(path, {"new.png": _features()["2.png"]}, {})
+            failed = False
+        check(not failed or path.read_bytes() == before, "an error changed the database")
+        with case.call():
+            colmap.read_keypoints(path, "1.png")
+        with case.call():
+            colmap.verify_database(path, list(pairs))
 
 
 @kind

@@ -55,7 +55,8 @@ def run(kind: str, seed: int) -> dict[str, object]:
         where = f"{Path(deepest.filename).name}:{deepest.name}"
         answer["fault"] = f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
         answer["signature"] = f"{kind}: {type(error).__name__} in {where}"
-        answer["trace"] = "".join(traceback.format_exception(error)) + "\n".join(case.notes)
+        lines = [*traceback.format_exception(error), *map(str, case.notes)]
+        answer["trace"] = "\n".join(lines)
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +30,15 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: If the file is not a checkpoint, or a damaged one.
+        OSError: If there is none.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # damaged bytes reach several parsers, each with errors of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"{path} is no checkpoint, or a damaged one ({reason}); remove it to start its stage "

@@ -296,9 +296,13 @@ def read_label(file: Path) -> npt.NDArray[np.float32] | None:
     """The points of a label file, (N, 3); None if it is missing or damaged."""
     try:
         array: npt.NDArray[np.float32] = np.load(file)
+        if not (array.ndim == 2 and array.shape[1] == 3 and array.dtype == np.float32):
+            raise ValueError(f"{array.dtype} of the shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError("not finite")
     except FileNotFoundError:
         return None
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy parses a header in several layers, each with its own
         log.warning("%s is damaged and does not count (%s); adapt makes it anew", file, error)
         return None
     return array
