@@ -2,3 +2,4 @@
 
 import calls  # noqa: F401
 import damaged  # noqa: F401
+import damaged_stores  # noqa: F401
