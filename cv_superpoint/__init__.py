@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from cv_superpoint import _renamed
 from cv_superpoint import opencv_check as _opencv_check  # noqa: F401  # before OpenCV is needed
+from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector.features import Features
-from cv_superpoint.errors import FeatureError, require
+from cv_superpoint.errors import FeatureError, PictureError, SuperPointError, require
 from cv_superpoint.matching import MatchResult, match_features, match_pair
 from cv_superpoint.matching.guided import guided_matches
 from cv_superpoint.matching.nearest import mutual_nearest
@@ -16,18 +17,22 @@ from cv_superpoint.pictures.depth import to_uint8
 from cv_superpoint.weights import WeightsError, available_weights
 
 if TYPE_CHECKING:
-    from cv_superpoint.detector.module import SuperPoint
+    from cv_superpoint.detector.module import SuperPoint, TensorFeatures
 
 __version__ = "0.1.0"
 
 _renamed.install()
 
 __all__ = [
+    "Decoding",
     "FeatureError",
     "Features",
     "MatchResult",
+    "PictureError",
     "SuperPoint",
+    "SuperPointError",
     "SuperPointFeature2D",
+    "TensorFeatures",
     "WeightsError",
     "__version__",
     "available_weights",
@@ -41,9 +46,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # torch takes a second to import: only those who ask for the torch module pay for it.
-    if name == "SuperPoint":
+    if name in ("SuperPoint", "TensorFeatures"):
         require("torch", "torch")
-        from cv_superpoint.detector.module import SuperPoint
+        from cv_superpoint.detector import module
 
-        return SuperPoint
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,26 @@ ASSERTION_FAILED = -215
 """OpenCV's ``Error::StsAssert``."""
 
 
-class FeatureError(cv2.error, ValueError):
+class SuperPointError(ValueError):
+    """Every error of this package but a missing package; the message says what to do.
+
+    ::
+
+        SuperPointError            is a ValueError
+            FeatureError           is a cv2.error: an argument, an option, a device
+                WeightsError       weights that cannot be loaded
+            PictureError           a picture that cannot be read
+            VideoError             a video that cannot be read
+            StitchError            pictures that do not make a panorama
+            ExtractError           a run over a folder that cannot start or go on
+            StoreError             a database of another program that does not fit
+            RecordError            the record of a run that is damaged
+            OverwriteError         a target that is read, or was not made by the command
+            WriteError             is an OSError: a file that cannot be written
+    """
+
+
+class FeatureError(cv2.error, SuperPointError):
     """What ``cv2`` would raise: caught by ``except cv2.error`` and by ``except ValueError``.
 
     Attributes:
@@ -29,7 +48,7 @@ class FeatureError(cv2.error, ValueError):
         self.line = -1
 
 
-class PictureError(ValueError):
+class PictureError(SuperPointError):
     """A picture cannot be read; the message names the file and tells the remedy."""
 
 

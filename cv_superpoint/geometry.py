@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cv_superpoint.errors import FeatureError
+
 FloatArray = npt.NDArray[np.floating[Any]]
 Matrix = npt.NDArray[np.float64]
 
@@ -42,9 +44,9 @@ class HomographyConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be a positive (low, high), got {self.scale}")
+            raise FeatureError(f"scale must be a positive (low, high), got {self.scale}")
         if not 0 <= self.corner_jitter < 0.3:
-            raise ValueError(f"corner_jitter must be in [0, 0.3), got {self.corner_jitter}")
+            raise FeatureError(f"corner_jitter must be in [0, 0.3), got {self.corner_jitter}")
 
 
 def translate(x: float, y: float) -> Matrix:

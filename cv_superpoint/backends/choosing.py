@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
-from cv_superpoint.errors import require
+from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.weights.store import PRECISIONS
 
 BACKENDS = ("ncnn", "openvino", "onnxruntime", "torch")
@@ -116,17 +116,19 @@ def choose(
 
     Raises:
         ImportError: If nothing that runs the network is installed.
-        ValueError: If a name is unknown or the combination is not to be had.
+        FeatureError: If a name is unknown or the combination is not to be had.
     """
     if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"backend must be 'auto' or one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise FeatureError(
+            f"backend must be 'auto' or one of {', '.join(BACKENDS)}, got {backend!r}"
+        )
     if precision not in ("auto", *PRECISIONS):
-        raise ValueError(
+        raise FeatureError(
             f"precision must be 'auto' or one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
     if backend in _CPU_ONLY:
         if device not in ("auto", "cpu"):
-            raise ValueError(f"backend {backend!r} runs on 'cpu' only, got device {device!r}")
+            raise FeatureError(f"backend {backend!r} runs on 'cpu' only, got device {device!r}")
         device = "cpu"
     if backend == "torch" and device == "auto":
         require("torch", "torch")
@@ -153,7 +155,7 @@ def decide(
 
     Raises:
         ImportError: See :func:`choose`.
-        ValueError: If the backend does not have the precision on the CPU.
+        FeatureError: If the backend does not have the precision on the CPU.
     """
     asked = device
     if device == "auto" and backend == "auto":
@@ -215,7 +217,7 @@ def _refuse(backend: str, device: str, precision: str, fitting: list[Candidate])
     names = list(dict.fromkeys(one.precision for one in offered))
     if names and precision not in ("auto", *names):
         who = "any backend" if backend == "auto" else backend
-        raise ValueError(
+        raise FeatureError(
             f"precision {precision!r} is not for {who} on device {device!r}; use "
             f"{' or '.join(map(repr, sorted(names, reverse=True)))}"
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cv_superpoint.backends.cache import CachedFile
 from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.forks import no_fork
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.export import runtime_model
 from cv_superpoint.network.weights import NetworkWeights
 
@@ -36,7 +37,7 @@ class OnnxRuntimeBackend:
         threads: For the CPU; None leaves it to ONNX Runtime.
 
     Raises:
-        ValueError: If the device is unknown, or the installation does not offer it.
+        FeatureError: If the device is unknown, or the installation does not offer it.
     """
 
     name = "onnxruntime"
@@ -61,7 +62,7 @@ class OnnxRuntimeBackend:
         self._session = onnxruntime.InferenceSession(_model(weights), options, providers=providers)
         used = self._session.get_providers()[0]
         if used != _PROVIDERS[kind][0]:
-            raise ValueError(
+            raise FeatureError(
                 f"device {self.device!r} did not start (ONNX Runtime fell back to {used}); check "
                 "the CUDA installation, or use device='cpu'"
             )
@@ -92,12 +93,12 @@ def _check_device(device: str) -> str:
         device = "cuda" if "CUDAExecutionProvider" in offered else "cpu"
     kind, _, index = device.partition(":")
     if kind not in _PROVIDERS or (index and not index.isdecimal()):
-        raise ValueError(
+        raise FeatureError(
             f"device must be 'auto', {', '.join(map(repr, _PROVIDERS))} or such as 'cuda:1' "
             f"with onnxruntime, got {device!r}"
         )
     if _PROVIDERS[kind][0] not in offered:
-        raise ValueError(
+        raise FeatureError(
             f"device {device!r} is not offered by this ONNX Runtime (it has "
             f"{', '.join(offered)}); install onnxruntime-gpu, or use device='cpu'"
         )

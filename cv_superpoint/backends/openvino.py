@@ -23,6 +23,7 @@ from cv_superpoint.backends.openvino_core import shared_core
 from cv_superpoint.backends.pace import Pace
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.backends.workers import Task, run_tasks
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.network.architecture import (
     DESCRIPTOR,
@@ -64,7 +65,7 @@ class OpenVinoBackend:
     nobody waits. What took less time lately is taken.
 
     Raises:
-        ValueError: If the CPU does not have the precision.
+        FeatureError: If the CPU does not have the precision.
     """
 
     name = "openvino"
@@ -76,11 +77,11 @@ class OpenVinoBackend:
         self, weights: NetworkWeights, *, precision: str = "float32", threads: int | None = None
     ) -> None:
         if precision not in _HINTS:
-            raise ValueError(
+            raise FeatureError(
                 f"precision must be one of {', '.join(_HINTS)} with openvino, got {precision!r}"
             )
         if precision == "bfloat16" and not has_bfloat16():
-            raise ValueError(
+            raise FeatureError(
                 "this CPU has neither AMX nor AVX512-BF16, or ONEDNN_MAX_CPU_ISA forbids them; "
                 "use precision='float32' or 'auto'"
             )

@@ -25,7 +25,7 @@ def choose_device(device: str) -> torch.device:
     """The torch device of a name; "auto" prefers CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: If the device is unknown or not there.
+        FeatureError: If the device is unknown or not there.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -34,16 +34,16 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(
+        raise FeatureError(
             f"device must be 'auto' or a torch device such as 'cpu' or 'cuda:0', got {device!r}"
         ) from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
+        raise FeatureError(
             f"device {device!r} is not there ({torch.cuda.device_count()} CUDA devices found); "
             "use device='auto' or 'cpu', or install a CUDA build of torch"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not there; use device='auto' or 'cpu'")
+        raise FeatureError("device 'mps' is not there; use device='auto' or 'cpu'")
     return chosen
 
 
@@ -74,9 +74,11 @@ class TorchBackend:
             self._check_process()
         if self.precision not in _PRECISIONS:
             known = ", ".join(_PRECISIONS)
-            raise ValueError(f"precision must be one of {known} with torch, got {precision!r}")
+            raise FeatureError(f"precision must be one of {known} with torch, got {precision!r}")
         if self.precision == "float16" and self._device.type == "cpu":
-            raise ValueError("precision 'float16' is not for the CPU; use 'bfloat16' or 'float32'")
+            raise FeatureError(
+                "precision 'float16' is not for the CPU; use 'bfloat16' or 'float32'"
+            )
         self.batch = 1 if self._device.type == "cpu" else 32
         self.decodes = self._device.type == "cuda"
         self._graphs = GraphCache()

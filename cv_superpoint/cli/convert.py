@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from cv_superpoint.cli.output import DONE, Output
+from cv_superpoint.errors import SuperPointError
 
 if TYPE_CHECKING:
     from cv_superpoint.weights import LoadedWeights
@@ -70,12 +71,12 @@ def write_layout(weights: LoadedWeights, target: Path, name: str) -> None:
     from cv_superpoint.weights.layouts import LAYOUTS
 
     if weights.config.norm != "none":
-        raise ValueError(
+        raise SuperPointError(
             f"the layout {name} has no normalisation layers, but this network has them after the "
             "ReLU, where they cannot be folded into the convolutions; convert to cv_superpoint"
         )
     if target.suffix not in (".safetensors", ".pth"):
-        raise ValueError(f"{target}: the name of the target must end in .safetensors or .pth")
+        raise SuperPointError(f"{target}: the name of the target must end in .safetensors or .pth")
     (layout,) = (each for each in LAYOUTS if each.name == name)
     arrays = {theirs: weights.tensors[ours] for ours, theirs in layout.keys().items()}
     if target.suffix == ".safetensors":

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.output import DONE, FAILED, Output
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.matching.verdict import LIMIT
 from cv_superpoint.opencv.options import DetectorOptions
 
@@ -167,7 +168,7 @@ def essential(
 
     none: tuple[Any, dict[str, Any], float] = (np.zeros(len(result), np.bool_), {}, math.inf)
     if len(focal) > 2 or any(not length > 0 for length in focal):
-        raise ValueError(f"focal must be one or two positive lengths in pixels, got {focal}")
+        raise SuperPointError(f"focal must be one or two positive lengths in pixels, got {focal}")
     if len(result) < 5:
         return none
     sizes = result.features0.image_size, result.features1.image_size

@@ -8,8 +8,7 @@ from typing import Any
 
 from cv_superpoint.backends import Backend, Choice, choose, make_backend
 from cv_superpoint.checks import as_count, as_device, as_name
-from cv_superpoint.errors import FeatureError
-from cv_superpoint.weights import LoadedWeights, WeightsError
+from cv_superpoint.weights import LoadedWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +53,10 @@ class Runtime:
             ImportError: If the backend's package is not installed.
             FeatureError: If the device, the precision or the backend is unknown or not there.
         """
-        try:
-            choice = choose(
-                backend=self.backend,
-                device=self.device,
-                precision=self.precision,
-                measured=weights.precisions,
-            )
-            return make(weights, choice, threads=self.threads), choice
-        except (FeatureError, WeightsError):
-            raise
-        except ValueError as error:  # so that programs written for cv2 catch it
-            raise FeatureError(str(error)) from error
+        choice = choose(
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            measured=weights.precisions,
+        )
+        return make(weights, choice, threads=self.threads), choice

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.metrics import Array
 from cv_superpoint.pictures.reading import read_picture
 
@@ -93,7 +94,9 @@ class HPatches:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise ValueError(f"{self.root} is not a folder; give the one with v_* and i_* folders")
+            raise SuperPointError(
+                f"{self.root} is not a folder; give the one with v_* and i_* folders"
+            )
         for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
             if self.only and not any(fnmatch(folder.name, pattern) for pattern in self.only):
                 continue
@@ -103,7 +106,7 @@ class HPatches:
             self._scan(folder)
         if not self.sequences:
             found = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:5])
-            raise ValueError(
+            raise SuperPointError(
                 f"no HPatches sequence in {self.root}: expected folders that hold 1.ppm (or .png), "
                 f"2.ppm, ... and H_1_2, ..." + (f" ({found})" if found else "")
             )

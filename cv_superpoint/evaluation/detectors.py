@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.predictions import Detector
 
 BUILT_IN = ("superpoint", "sift", "orb", "akaze", "harris")
@@ -60,10 +61,10 @@ def split_names(texts: Sequence[str]) -> tuple[str, ...]:
         else:
             current += character
     if depth != 0:
-        raise ValueError(f"brackets do not match in {' '.join(texts)!r}")
+        raise SuperPointError(f"brackets do not match in {' '.join(texts)!r}")
     names = [name for name in names if name]
     if len(set(names)) != len(names) or not names:
-        raise ValueError(f"detectors must be named once each, got {' '.join(texts)!r}")
+        raise SuperPointError(f"detectors must be named once each, got {' '.join(texts)!r}")
     return tuple(names)
 
 
@@ -93,13 +94,13 @@ def build_detector(spec: str, *, quota: int, weights: str | None = None) -> Dete
     factory = _import_factory(name) if ":" in name else factories.get(name)
     if factory is None:
         known = ", ".join(BUILT_IN)
-        raise ValueError(f"no detector is called {name!r}; use {known} or module:factory")
+        raise SuperPointError(f"no detector is called {name!r}; use {known} or module:factory")
     try:
         detector = factory(**options)
     except (TypeError, cv2.error) as error:
-        raise ValueError(f"cannot create {spec}: {error}") from error
+        raise SuperPointError(f"cannot create {spec}: {error}") from error
     if not callable(getattr(detector, "detectAndCompute", None)):
-        raise ValueError(f"{spec} made a {type(detector).__name__} without detectAndCompute")
+        raise SuperPointError(f"{spec} made a {type(detector).__name__} without detectAndCompute")
     made: Detector = detector
     return made
 
@@ -112,10 +113,12 @@ def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("options need names")
+            raise SuperPointError("options need names")
         return name, {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"cannot read {spec!r}: write it as name(option=1, other=2)") from error
+        raise SuperPointError(
+            f"cannot read {spec!r}: write it as name(option=1, other=2)"
+        ) from error
 
 
 def _superpoint(**options: Any) -> Any:
@@ -128,7 +131,7 @@ def _superpoint(**options: Any) -> Any:
 def _akaze(**options: Any) -> Any:
     home = cv2 if hasattr(cv2, "AKAZE_create") else getattr(cv2, "xfeatures2d", None)
     if home is None:
-        raise ValueError(
+        raise SuperPointError(
             f"OpenCV {cv2.__version__} has no AKAZE: 5.x moved it to its contrib modules; "
             "install opencv-contrib-python or an opencv-python of 4.x"
         )
@@ -140,8 +143,10 @@ def _import_factory(name: str) -> Callable[..., Any]:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import {name}: {error}") from error
+        raise SuperPointError(f"cannot import {name}: {error}") from error
     if not callable(factory):
-        raise ValueError(f"{name} is not callable; name a function or class that makes a detector")
+        raise SuperPointError(
+            f"{name} is not callable; name a function or class that makes a detector"
+        )
     made: Callable[..., Any] = factory
     return made

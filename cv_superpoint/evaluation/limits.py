@@ -24,6 +24,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.datasets import ImagePair, Skipped
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import evaluate_pairs
@@ -80,7 +81,7 @@ class LimitsConfig:
     def __post_init__(self) -> None:
         if unknown := set(self.only) - set(DEGREES):
             known = ", ".join(DEGREES)
-            raise ValueError(f"limits are of {known}; got {', '.join(sorted(unknown))}")
+            raise SuperPointError(f"limits are of {known}; got {', '.join(sorted(unknown))}")
 
 
 def make_pair(photograph: Array, name: str, respect: Respect, degree: float) -> ImagePair:

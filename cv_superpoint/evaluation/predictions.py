@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.metrics import Array, strongest
 from cv_superpoint.files import replace_file
 
@@ -84,7 +85,7 @@ def detect(detector: Detector, image: Array) -> Detections:
         descriptors = np.zeros((len(points), 0), np.float32)
     descriptors = np.asarray(descriptors)
     if len(descriptors) != len(points):
-        raise ValueError(
+        raise SuperPointError(
             f"detectAndCompute returned {len(points)} keypoints and {len(descriptors)} "
             "descriptors; it must return one row per keypoint"
         )

@@ -12,6 +12,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.metrics import Array, Size
 
 ProtocolName = Literal["paper", "auc", "plain", "warp"]
@@ -35,7 +36,7 @@ class Ransac:
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:
-            raise ValueError(f"the RANSAC threshold must be positive, got {self.threshold}")
+            raise SuperPointError(f"the RANSAC threshold must be positive, got {self.threshold}")
 
 
 THOROUGH = Ransac(iterations=10_000, confidence=0.9999)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cv_superpoint import Features, MatchResult, match_features
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.datasets import HPatches, ImagePair, Skipped
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import fit_pair
@@ -73,7 +74,7 @@ class VerdictConfig:
 
     def __post_init__(self) -> None:
         if self.unrelated < 1:
-            raise ValueError(f"unrelated must be at least 1, got {self.unrelated}")
+            raise SuperPointError(f"unrelated must be at least 1, got {self.unrelated}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def draw_pairs(count: int, pairs: int, seed: int) -> list[tuple[int, int]]:
         ValueError: If there are fewer than two.
     """
     if count < 2:
-        raise ValueError(f"unrelated pairs need two photographs or more, got {count}")
+        raise SuperPointError(f"unrelated pairs need two photographs or more, got {count}")
     first, second = np.triu_indices(count, 1)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(first), size=min(pairs, len(first)), replace=False))
@@ -162,10 +163,10 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     """
     names = split_names(config.detectors)
     if len(names) > 1:
-        raise ValueError(f"verdict is about one detector, got {', '.join(names)}")
+        raise SuperPointError(f"verdict is about one detector, got {', '.join(names)}")
     detector: Any = build_detector(names[0], quota=1000, weights=config.weights)
     if not callable(getattr(detector, "extract", None)):
-        raise ValueError(f"{names[0]} has no extract(); take superpoint with its options")
+        raise SuperPointError(f"{names[0]} has no extract(); take superpoint with its options")
     plain = WarpConfig(pairs_per_image=config.pairs_per_image, seed=config.seed)
     warps = {
         "right, warp": WarpedPhotographs(root=config.data, config=plain),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import cv2
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation import figures, synthetic
 from cv_superpoint.evaluation.datasets import HPatches, PairSource
 from cv_superpoint.evaluation.detectors import build_detector, split_names
@@ -86,11 +87,13 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         if self.protocol != "synthetic" and self.data is None:
-            raise ValueError(f"protocol {self.protocol} needs images: name a folder with --data")
+            raise SuperPointError(
+                f"protocol {self.protocol} needs images: name a folder with --data"
+            )
         if not self.rotations or len(set(self.rotations)) != len(self.rotations):
-            raise ValueError(f"rotations must be different angles, got {self.rotations}")
+            raise SuperPointError(f"rotations must be different angles, got {self.rotations}")
         if self.resamples < 0:
-            raise ValueError(f"resamples must not be negative, got {self.resamples}")
+            raise SuperPointError(f"resamples must not be negative, got {self.resamples}")
 
 
 def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = None) -> Report:
@@ -105,7 +108,7 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
     """
     if config.protocol in ("limits", "verdict"):
         module = "limits" if config.protocol == "limits" else "reliable"
-        raise ValueError(
+        raise SuperPointError(
             f"{config.protocol} has tables instead of a report: call "
             f"evaluation.{module}.{config.protocol}"
         )
@@ -132,7 +135,9 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = 
         source = _source(config, protocol)
         results = _run_pairs(source, finders, protocol, config)
         if not all(results.values()):
-            raise ValueError(f"{config.data}: none of the images that are asked for can be read")
+            raise SuperPointError(
+                f"{config.data}: none of the images that are asked for can be read"
+            )
         report = _report(config, protocol, source, results)
     if config.out is not None:
         report.write(config.out)

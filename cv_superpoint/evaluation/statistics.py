@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.errors import SuperPointError
+
 Array = NDArray[Any]
 
 
@@ -160,7 +162,7 @@ def exact_interval(hits: int, count: int) -> Interval:
         the binomial", Biometrika 26, 1934.
     """
     if not 0 <= hits <= count or count < 1:
-        raise ValueError(f"hits must be between 0 and count, got {hits} of {count}")
+        raise SuperPointError(f"hits must be between 0 and count, got {hits} of {count}")
     low = 0.0 if hits == 0 else 1 - _highest_share(count - hits, count)
     return Interval(low, 1.0 if hits == count else _highest_share(hits, count))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation import metrics
 from cv_superpoint.evaluation.metrics import Array
 from cv_superpoint.evaluation.predictions import Finder
@@ -45,7 +46,7 @@ class SyntheticEvaluation:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise ValueError(f"images must be at least 1, got {self.images}")
+            raise SuperPointError(f"images must be at least 1, got {self.images}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cv_superpoint.errors import PictureError
+from cv_superpoint.errors import PictureError, SuperPointError
 from cv_superpoint.evaluation.datasets import ImagePair, Skipped
 from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.files.listing import list_pictures
@@ -58,13 +58,13 @@ class WarpConfig:
 
     def __post_init__(self) -> None:
         if min(self.size) < 16:
-            raise ValueError(f"size must be at least 16 x 16 pixels, got {self.size}")
+            raise SuperPointError(f"size must be at least 16 x 16 pixels, got {self.size}")
         if self.pairs_per_image < 1:
-            raise ValueError(f"pairs_per_image must be at least 1, got {self.pairs_per_image}")
+            raise SuperPointError(f"pairs_per_image must be at least 1, got {self.pairs_per_image}")
         if self.margin < 1 or self.scale < 1 or self.contrast < 1:
-            raise ValueError("margin, scale and contrast must be at least 1")
+            raise SuperPointError("margin, scale and contrast must be at least 1")
         if not 0 <= self.perspective < 0.5:
-            raise ValueError(f"perspective must be in [0, 0.5), got {self.perspective}")
+            raise SuperPointError(f"perspective must be in [0, 0.5), got {self.perspective}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class WarpedPhotographs:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise ValueError(f"{self.root} is not a folder; give one that holds photographs")
+            raise SuperPointError(f"{self.root} is not a folder; give one that holds photographs")
         listing = list_pictures([self.root])
         self.paths.extend(path for path, name in listing.pictures if self._is_wanted(name))
         others = (name for _, name in listing.others if self._is_wanted(name))
@@ -99,7 +99,7 @@ class WarpedPhotographs:
             if self._is_wanted(each.name):
                 self._leave_out(each.name, each.why)
         if not self.paths:
-            raise ValueError(f"no image in {self.root} that is asked for")
+            raise SuperPointError(f"no image in {self.root} that is asked for")
 
     def _is_wanted(self, name: str) -> bool:
         return not self.only or any(fnmatch(name, pattern) for pattern in self.only)

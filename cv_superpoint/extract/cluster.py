@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from cv_superpoint.errors import require
+from cv_superpoint.errors import SuperPointError, require
 from cv_superpoint.extract.plan import ExtractError, Plan, Shard
 from cv_superpoint.extract.work import Worker
 
@@ -117,5 +117,5 @@ def _knock(address: str) -> None:
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError("an address is HOST:PORT or ray://HOST:PORT")
+        raise SuperPointError("an address is HOST:PORT or ray://HOST:PORT")
     socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()

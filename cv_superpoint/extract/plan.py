@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, as_stored, differences, read_record
 from cv_superpoint.opencv.options import DetectorOptions
@@ -25,7 +26,7 @@ ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
 """Options that may change between runs: where the network runs, and how the work is cut."""
 
 
-class ExtractError(ValueError):
+class ExtractError(SuperPointError):
     """A run cannot start or go on; the message tells the remedy. What is done so far is kept."""
 
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.names import AnyPath
 
 Identity = tuple[int, int]
 """Device and number of a file on it: the same for all its names."""
 
 
-class OverwriteError(ValueError):
+class OverwriteError(SuperPointError):
     """An output of a command is one of its inputs."""
 
 

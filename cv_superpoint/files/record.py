@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.writing import write_file
 
 
-class RecordError(ValueError):
+class RecordError(SuperPointError):
     """A record cannot be read."""
 
 

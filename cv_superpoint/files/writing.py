@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.remedies import REMEDIES
 
 PARTIAL = ".part"
@@ -32,7 +33,7 @@ _PARTIAL_NAME = re.compile(
 _A_DAY = 24 * 3600
 
 
-class WriteError(OSError, ValueError):
+class WriteError(OSError, SuperPointError):
     """A file cannot be written; the message names it and tells the remedy.
 
     Attributes:

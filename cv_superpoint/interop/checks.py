@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.detector.features import Features
+from cv_superpoint.errors import SuperPointError
 
 Matches: TypeAlias = NDArray[np.integer[Any]]
 Pair: TypeAlias = tuple[str, str]
 
 
-class StoreError(ValueError):
+class StoreError(SuperPointError):
     """A file of features or matches cannot be read or written; the message tells the remedy."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.detector.features import Features
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.entries import A_PIPE, look
 from cv_superpoint.files.names import is_text
 from cv_superpoint.files.writing import make_folder, replacing
@@ -25,7 +26,7 @@ TAIL = 12
 """Frames that a tail reaches back."""
 
 
-class VideoError(ValueError):
+class VideoError(SuperPointError):
     """A video cannot be read or written; the message tells the remedy."""
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.grid import CELL_SIZE
 
 DETECTOR = ("detector_hidden", "detector_output")
@@ -62,18 +63,18 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.in_channels not in (1, 3):
-            raise ValueError(f"in_channels must be 1 or 3, got {self.in_channels}")
+            raise FeatureError(f"in_channels must be 1 or 3, got {self.in_channels}")
         if self.downsampling not in _STAGES:
-            raise ValueError(f"downsampling must be pool or stride, got {self.downsampling!r}")
+            raise FeatureError(f"downsampling must be pool or stride, got {self.downsampling!r}")
         stages = _STAGES[self.downsampling]
         for name, counts in (("channels", self.channels), ("depths", self.depths)):
             if len(counts) != stages or min(counts) < 1:
-                raise ValueError(
+                raise FeatureError(
                     f"{name} must be {stages} positive counts with downsampling "
                     f"{self.downsampling!r}, got {counts}"
                 )
         if self.norm not in ("none", "before_relu", "after_relu"):
-            raise ValueError(f"norm must be none, before_relu or after_relu, got {self.norm!r}")
+            raise FeatureError(f"norm must be none, before_relu or after_relu, got {self.norm!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,10 +250,10 @@ def fold_state(
         Weights and biases, and the architecture with ``norm="none"``.
 
     Raises:
-        ValueError: If the batch normalisation follows the ReLU and cannot be folded.
+        FeatureError: If the batch normalisation follows the ReLU and cannot be folded.
     """
     if config.norm == "after_relu":
-        raise ValueError("a batch normalisation after the ReLU cannot be folded")
+        raise FeatureError("a batch normalisation after the ReLU cannot be folded")
     folded: dict[str, Floats] = {}
     for block in blocks(config):
         weight = state[f"{block}.conv.weight"].astype(np.float64)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.network.architecture import (
     DESCRIPTOR,
@@ -142,14 +143,14 @@ class SuperPointNet(nn.Module):
             logits (B, 65, H/8, W/8) and unit dense descriptors (B, D, H/8, W/8).
 
         Raises:
-            ValueError: If the shape does not fit.
+            FeatureError: If the shape does not fit.
         """
         if image.ndim != 4 or image.shape[1] != self.config.in_channels:
-            raise ValueError(
+            raise FeatureError(
                 f"image must be (B, {self.config.in_channels}, H, W), got {tuple(image.shape)}"
             )
         if image.shape[2] % CELL_SIZE or image.shape[3] % CELL_SIZE:
-            raise ValueError(
+            raise FeatureError(
                 f"height and width must be multiples of {CELL_SIZE}, got "
                 f"{image.shape[2]} x {image.shape[3]}; pad the image first"
             )
@@ -167,7 +168,7 @@ def fold_batchnorm(net: SuperPointNet) -> SuperPointNet:
         A new network in eval mode with ``norm="none"``.
 
     Raises:
-        ValueError: If the batch normalisation follows the ReLU and cannot be folded.
+        FeatureError: If the batch normalisation follows the ReLU and cannot be folded.
     """
     state = {key: value.detach().cpu().numpy() for key, value in net.state_dict().items()}
     folded_state, config = fold_state(state, net.config)

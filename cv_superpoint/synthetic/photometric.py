@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cv_superpoint.errors import SuperPointError
+
 Image = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]
 
@@ -46,7 +48,7 @@ class PhotometricConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must be in [0, 1], got {self.probability}")
+            raise SuperPointError(f"probability must be in [0, 1], got {self.probability}")
 
 
 def photometric(rng: np.random.Generator, image: Image, config: PhotometricConfig) -> Image:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.geometry import HomographyConfig, inside, sample_homography
 from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photometric
 from cv_superpoint.synthetic.polygons import Shape, grey_paint, random_colours
@@ -50,9 +51,9 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         if self.size[0] % 8 or self.size[1] % 8:
-            raise ValueError(f"size must be multiples of 8, got {self.size}")
+            raise SuperPointError(f"size must be multiples of 8, got {self.size}")
         if unknown := set(self.shapes) - set(SHAPES):
-            raise ValueError(f"shapes must be among {sorted(SHAPES)}, got {sorted(unknown)}")
+            raise SuperPointError(f"shapes must be among {sorted(SHAPES)}, got {sorted(unknown)}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.errors import FeatureError
 from cv_superpoint.files import replace_file
 
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -32,7 +33,7 @@ METADATA_KEY = "cv_superpoint"
 """The one safetensors metadata entry that is ours: a JSON object."""
 
 
-class WeightsError(ValueError):
+class WeightsError(FeatureError):
     """A weights file or name that cannot be used; says which, what was expected, and what to do."""
 
 
@@ -109,7 +110,7 @@ def write_file(
 
     target = Path(path)
     if target.suffix != SAFETENSORS_SUFFIX:
-        raise ValueError(f"path must end in {SAFETENSORS_SUFFIX}, got {str(target)!r}")
+        raise FeatureError(f"path must end in {SAFETENSORS_SUFFIX}, got {str(target)!r}")
     # One metadata entry: the format does not keep the order of several, and the bytes would vary.
     data = save(dict(tensors), {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
     replace_file(target, data)

@@ -247,7 +247,7 @@ def _read_manifest() -> dict[str, Any]:
         default, entries = manifest["default"], manifest["weights"]
         well_formed = all(isinstance(entry, dict) for entry in entries.values())
         if not well_formed or (default is not None and default not in entries):
-            raise ValueError(f"default {default!r} or an entry is not as it should be")
+            raise FeatureError(f"default {default!r} or an entry is not as it should be")
     except WeightsError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -348,7 +348,7 @@ def _read_config(architecture: Any, path: Path) -> NetworkConfig:
         }
         eps = float(architecture.get("norm_eps", 1e-5))
         if not 0 < eps < 1:
-            raise ValueError(f"norm_eps must be between 0 and 1, got {eps}")
+            raise FeatureError(f"norm_eps must be between 0 and 1, got {eps}")
         return NetworkConfig(**{**architecture, **counts, "norm_eps": eps})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.detector.features import Features
+from cv_superpoint.errors import SuperPointError
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 
 # Untyped: OpenCV's stubs allow neither arrays for cv2.UMat nor None for what comes out.
@@ -30,7 +31,7 @@ SAME_VIEW = 0.98
 """Overlap, as intersection over union, from which on two pictures show the same."""
 
 
-class StitchError(ValueError):
+class StitchError(SuperPointError):
     """The pictures do not make a panorama; the message says why."""
 
 
