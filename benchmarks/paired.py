@@ -194,7 +194,7 @@ def _compare(
     )
     near = agreeing.cosines[agreeing.distances <= max(DISTANCES)]
     return Comparison(
-        backend=backend.describe(),
+        backend=backend.info(),
         pairs=len(before),
         values={key: finite_mean(array.astype(np.float64)) for key, array in values.items()},
         differences={key: paired_difference(values[key], reference[key], groups) for key in values},

@@ -92,7 +92,7 @@ def soak(
         threads: Of the network, on the CPU.
     """
     detector = SuperPointFeature2D.create(500, backend=backend, device=device, threads=threads)
-    print(detector.describe())
+    print(detector.info())
     seen = run_soak(detector, calls=calls, largest=largest)
     print(
         f"{seen.calls} calls with images up to {largest} x {largest}, {seen.keypoints} keypoints, "

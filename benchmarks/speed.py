@@ -46,7 +46,7 @@ def measure_speed(
         "floor": work / rate,
         "calls": {name: asdict(timing) for name, timing in timings.items()},
         "describe": [
-            ours(backend, precision, device, count, threads).describe()
+            ours(backend, precision, device, count, threads).info()
             for backend, precision in our_variants(device)
         ],
     }

@@ -84,8 +84,8 @@ class RoundedBackend:
     def _round(self, values: Any) -> Any:
         return values.to(self._kind).float()
 
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
         return f"torch in float32, rounded to {self.precision} after every layer"
 
 
@@ -132,6 +132,6 @@ class QuantisedBackend:
         ]
         return logits, dense
 
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
         return "openvino on cpu, int8"

@@ -31,7 +31,7 @@ def main() -> int:
     image1, truth = (read(args.pictures[1]), None) if args.pictures else second_view(image0)
 
     detector = cv_superpoint.SuperPointFeature2D.create(maxKeypoints=1000, weights=args.weights)
-    print(detector.describe())
+    print(detector.info())
     keypoints0, descriptors0 = detector.detectAndCompute(image0, None)
     keypoints1, descriptors1 = detector.detectAndCompute(image1, None)
     print(f"keypoints     {len(keypoints0)} and {len(keypoints1)}")

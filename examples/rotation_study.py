@@ -190,7 +190,7 @@ def main() -> int:
     args = parser.parse_args()
     ours = cv_superpoint.SuperPointFeature2D.create(args.keypoints, weights=args.weights)
     methods = make_methods(args.keypoints, ours)
-    print(f"{ours.describe()}; {args.keypoints} keypoints, longer side {args.longer_side}\n")
+    print(f"{ours.info()}; {args.keypoints} keypoints, longer side {args.longer_side}\n")
     print("| pair | turn | scale | method | matches | inliers | M. score | corner error |")
     print("|---|---|---|---|---|---|---|---|")
     for name, image0, image1, truth in pairs(args.folder, args.longer_side):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from importlib.metadata import version
 
+import cv2
 import pytest
 
 import cv_superpoint
@@ -43,3 +46,48 @@ after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_s
 print(state == after, torch.is_grad_enabled())
 """
     assert run(script).split() == ["True", "True"]
+
+
+def test_one_tree_of_errors() -> None:
+    modules = ["cv_superpoint", "train"]
+    found = []
+    for package in modules:
+        root = importlib.import_module(package)
+        for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+            if not module.name.endswith("__main__"):
+                try:
+                    importlib.import_module(module.name)
+                except ImportError:  # of a package that is not installed
+                    continue
+    errors = [cv_superpoint.SuperPointError]
+    while errors:
+        one = errors.pop()
+        found.append(one.__name__)
+        errors.extend(one.__subclasses__())
+    assert issubclass(cv_superpoint.SuperPointError, ValueError)
+    assert issubclass(cv_superpoint.WeightsError, cv_superpoint.FeatureError)
+    assert issubclass(cv_superpoint.FeatureError, cv2.error)
+    text = cv_superpoint.SuperPointError.__doc__ or ""
+    assert sorted(name for name in found if name not in text) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": "caffe"},
+        {"device": "cuda:99"},
+        {"device": "abacus"},
+        {"precision": "int3"},
+        {"backend": "torch", "precision": "float16", "device": "cpu"},
+        {"weights": "nothing"},
+        {"threads": 0},
+        {"tileSize": 65},
+    ],
+    ids=str,
+)
+def test_what_create_refuses_is_an_error_of_cv2_and_a_value_error(options: dict) -> None:
+    with pytest.raises(cv_superpoint.FeatureError) as refused:
+        cv_superpoint.SuperPointFeature2D.create(**options)
+    assert isinstance(refused.value, (cv2.error, ValueError))
+    assert refused.value.code == -5
+    assert str(refused.value) == refused.value.err

@@ -42,7 +42,7 @@ class Backend(Protocol):
         """
         ...
 
-    def describe(self) -> str:
+    def info(self) -> str:
         """What runs where, in half a line."""
         ...
 

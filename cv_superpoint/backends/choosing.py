@@ -94,7 +94,7 @@ class Choice:
         device: As the backend takes it.
         precision: "float32", "bfloat16" or "float16".
         reason: Why, and what a package that is missing would bring, for
-            :meth:`SuperPointFeature2D.describe`.
+            :meth:`SuperPointFeature2D.info`.
     """
 
     backend: str

@@ -189,8 +189,8 @@ class NcnnBackend:
             packs.append(self._extract(net, chain.inputs, blobs, chain.name).pack)
         return packs
 
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
         return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
 
 

@@ -81,8 +81,8 @@ class OnnxRuntimeBackend:
             maps: list[Floats] = self._session.run(["logits", "descriptors"], {"images": images})
         return maps
 
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return f"onnxruntime {onnxruntime.__version__} on {self.device} ({provider}), float32"
 

@@ -151,8 +151,8 @@ class OpenVinoBackend:
         run_tasks([Task(work=partial(work, *cut)) for cut in pairwise(cuts)], count)
         return logits, dense.reshape(1, height * width, -1)
 
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
         version = openvino.__version__.partition("-")[0]
         return f"openvino {version} on cpu, {self.precision}"
 

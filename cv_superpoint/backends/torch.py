@@ -159,8 +159,8 @@ class TorchBackend:
         points, scores, rows = answer[..., :2], answer[..., 2], answer[..., 3:]
         return points.copy(), scores.copy(), rows.copy()
 
-    def describe(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.describe`."""
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
         device = self.device
         if self._device.type == "cuda":
             device += f" ({torch.cuda.get_device_name(self._device)})"

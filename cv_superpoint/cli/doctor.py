@@ -52,7 +52,7 @@ class Doctor:
                 value = ", ".join(value) or "none"
             output.say(f"{name:16}{'not installed' if value is None else value}")
         detector = self.detector.create()
-        record["chosen"] = detector.describe()
+        record["chosen"] = detector.info()
         output.say(f"{'chosen':16}{record['chosen']}")
         times = measure(detector)
         record["milliseconds"] = round(1e3 * float(np.median(times)), 2)

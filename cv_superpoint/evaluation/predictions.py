@@ -109,7 +109,7 @@ class PredictionCache:
     """A detector whose answers are kept in a folder.
 
     Answers are found again by the image's pixels and by what the detector says of itself: its
-    name with its options and, where it has one, ``describe()`` (for SuperPoint that holds the
+    name with its options and, where it has one, ``info()`` (for SuperPoint that holds the
     weights' hash and the backend). A change of code is not seen: empty the folder after one.
 
     Attributes:
@@ -152,8 +152,8 @@ class PredictionCache:
         return found
 
     def _key(self, image: Array) -> str:
-        describe = getattr(self.detector, "describe", None)
-        said = describe() if callable(describe) else ""
+        info = getattr(self.detector, "info", None)
+        said = info() if callable(info) else ""
         identity = (self.name, self.quota, said, cv2.__version__, image.shape)
         digest = hashlib.sha256(repr(identity).encode())
         digest.update(np.ascontiguousarray(image).tobytes())

@@ -80,6 +80,25 @@ class MatchResult:
         """
         return self.log_false_alarms <= LIMIT
 
+    def to_dmatches(self, inliers: bool = False) -> tuple[cv2.DMatch, ...]:
+        """The matches for ``cv2.drawMatches`` and other code written for ``cv2.BFMatcher``.
+
+        Args:
+            inliers: Only those that agree with the model.
+
+        Returns:
+            In the order of ``matches``: ``queryIdx`` is a row of ``features0``, ``trainIdx`` one of
+            ``features1``, ``distance`` the Euclidean one of the descriptors, as with
+            ``cv2.NORM_L2``.
+        """
+        kept = self.inliers if inliers else np.ones(len(self), np.bool_)
+        # Of unit rows: |a - b|^2 = 2 - 2 a b.
+        distances = np.sqrt(np.maximum(2 - 2 * self.similarity, 0))
+        return tuple(
+            cv2.DMatch(int(first), int(second), float(distance))
+            for (first, second), distance in zip(self.matches[kept], distances[kept], strict=True)
+        )
+
     @property
     def points0(self) -> NDArray[np.float32]:
         """(M, 2) matched points in image 0."""

@@ -353,11 +353,16 @@ class SuperPointFeature2D(Parameters, Portable):
         check_images(images)
         return stream(self._detector, images, to_host, as_count("ahead", ahead, 1))
 
-    def describe(self) -> str:
+    def info(self) -> str:
         """One line on what runs where and why, and on which weights."""
         weights = self._weights
-        how = f"{self._backend.describe()}: {self._choice.reason}"
+        how = f"{self._backend.info()}: {self._choice.reason}"
         return f"{weights.name} ({weights.sha256[:12]}), {how}"
+
+    def describe(self) -> str:
+        """The name of :meth:`info` until release 0.1."""
+        warnings.warn("describe() is info() now", DeprecationWarning, stacklevel=2)
+        return self.info()
 
     def __repr__(self) -> str:
         config = self._detector.config

@@ -193,11 +193,11 @@ def test_what_cannot_be_had_is_told(ask: dict[str, Any], message: str) -> None:
 
 
 def test_describe_says_what_runs_and_why() -> None:
-    text = SuperPointFeature2D.create(device="cpu", precision="float32", threads=1).describe()
+    text = SuperPointFeature2D.create(device="cpu", precision="float32", threads=1).info()
     assert "ncnn" in text
     assert "1 threads" in text
     assert "least processor time" in text
-    assert "openvino" in SuperPointFeature2D.create(backend="openvino").describe()
+    assert "openvino" in SuperPointFeature2D.create(backend="openvino").info()
     assert choose_device("auto").type in ("cuda", "mps", "cpu")
 
 
@@ -240,8 +240,8 @@ def test_the_instructions_are_those_that_openvino_finds() -> None:
 @FOUND_BFLOAT16
 def test_auto_runs_in_bfloat16_here(own_cache: Path) -> None:
     detector = SuperPointFeature2D.create(device="cpu")
-    assert "openvino" in detector.describe()
-    assert "on cpu, bfloat16" in detector.describe()
+    assert "openvino" in detector.info()
+    assert "on cpu, bfloat16" in detector.info()
     assert len(detector.extract(skimage.data.coins()[:120, :160])) > 10
 
 
@@ -254,10 +254,10 @@ import numpy as np
 from cv_superpoint import SuperPointFeature2D
 image = np.load({str(tmp_path / "image.npy")!r})
 detector = SuperPointFeature2D.create(device="cpu")
-print(detector.describe())
+print(detector.info())
 assert len(detector.extract(image)) > 10
 inherited = SuperPointFeature2D.create(backend="openvino")
-assert "float32" in inherited.describe() and len(inherited.extract(image)) > 10
+assert "float32" in inherited.info() and len(inherited.extract(image)) > 10
 try:
     SuperPointFeature2D.create(backend="openvino", precision="bfloat16")
 except ValueError as error:

@@ -23,7 +23,7 @@ def rough() -> SuperPointFeature2D:
 
 
 def test_keypoints_are_nearly_those_of_float32(rough: SuperPointFeature2D) -> None:
-    assert "bfloat16" in rough.describe()
+    assert "bfloat16" in rough.info()
     exact = SuperPointFeature2D.create(200, **PINNED).extract(PHOTOGRAPH)
     found = rough.extract(PHOTOGRAPH)
     distance = np.linalg.norm(exact.keypoints[:, None] - found.keypoints, axis=2)

@@ -102,10 +102,10 @@ for call in (
 
 
 def test_a_missing_openvino_is_told_where_it_would_be_faster() -> None:
-    """In the one line of ``describe()`` and ``cv-superpoint doctor``."""
+    """In the one line of ``info()`` and ``cv-superpoint doctor``."""
     script = """
 import cv_superpoint
-print(cv_superpoint.SuperPointFeature2D.create(device="cpu").describe())
+print(cv_superpoint.SuperPointFeature2D.create(device="cpu").info())
 """
     done = run_without({"openvino"}, script)
     assert done.returncode == 0, done.stderr

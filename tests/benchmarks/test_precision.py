@@ -134,7 +134,7 @@ def test_rounding_reproduces_the_arithmetic_of_16_bits(name: str, image: np.ndar
 def test_rounding_reproduces_what_openvino_computes_here(image: np.ndarray) -> None:
     weights = load_weights()
     candidates = backends(weights, "cpu")
-    assert "openvino" in candidates["bfloat16"].describe()
+    assert "openvino" in candidates["bfloat16"].info()
     native = run_units(candidates["bfloat16"], image)
     exact = run_units(candidates["float32"], image)
     rounded = run_units(RoundedBackend(weights, "bfloat16"), image)

@@ -215,7 +215,7 @@ def test_doctor() -> None:
     assert report["opencv"] == cv2.__version__
     assert report["milliseconds"] > 1
     assert "superpoint" in report["weights"]
-    assert report["chosen"] == SuperPointFeature2D.create(threads=1).describe()
+    assert report["chosen"] == SuperPointFeature2D.create(threads=1).info()
 
 
 def test_help_is_shown_in_any_encoding() -> None:

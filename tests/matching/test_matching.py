@@ -355,3 +355,26 @@ def test_draw_joins_inliers_only() -> None:
     assert not result.draw(grey, colour, limit=0)[:50].any()
     assert (result.draw(grey, colour, limit=2) != picture).any()
     np.testing.assert_array_equal(result.draw(grey, colour, limit=-1), picture)
+
+
+def test_matches_as_opencv_s() -> None:
+    photograph = skimage.data.astronaut()[:300, 100:400].copy()
+    turned = np.ascontiguousarray(photograph[20:, 30:])
+    found = match_pair(photograph, turned, SuperPointFeature2D.create(300, **PINNED))
+    rows = found.features0.descriptors, found.features1.descriptors
+    expected = {
+        (one.queryIdx, one.trainIdx): one.distance
+        for one in cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(*rows)
+    }
+    ours = found.to_dmatches()
+    assert [(one.queryIdx, one.trainIdx) for one in ours] == [*map(tuple, found.matches.tolist())]
+    np.testing.assert_allclose(
+        [one.distance for one in ours],
+        [expected[one.queryIdx, one.trainIdx] for one in ours],
+        atol=1e-3,
+    )
+    agreeing = found.to_dmatches(inliers=True)
+    assert 50 < len(agreeing) == found.inliers.sum() < len(ours)
+    keypoints = found.features0.to_keypoints(), found.features1.to_keypoints()
+    drawn = cv2.drawMatches(photograph, keypoints[0], turned, keypoints[1], agreeing, None)
+    assert drawn.shape[1] == photograph.shape[1] + turned.shape[1]

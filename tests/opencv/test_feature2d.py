@@ -308,8 +308,10 @@ def test_no_warnings_on_the_usual_path(grey: np.ndarray) -> None:
         make().detectAndCompute(grey, None)
 
 
-def test_describe_says_what_runs(detector: SuperPointFeature2D) -> None:
-    text = detector.describe()
+def test_info_says_what_runs(detector: SuperPointFeature2D) -> None:
+    text = detector.info()
+    with pytest.warns(DeprecationWarning, match=r"describe\(\) is info\(\) now"):
+        assert detector.describe() == text
     assert "ncnn" in text
     assert "cpu" in text
     assert "float32" in text

@@ -182,12 +182,12 @@ def test_no_limit_survives_a_file_and_reaches_the_module(tmp_path: Path, bgr: np
 @pytest.mark.parametrize("device", ["cpu", "CPU", torch.device("cpu"), None, "auto"])
 def test_devices(device: Any) -> None:
     detector = SuperPointFeature2D.create(5, device=device, backend=None, precision=None)
-    assert "cpu" in detector.describe() or "cuda" in detector.describe()
+    assert "cpu" in detector.info() or "cuda" in detector.info()
 
 
 def test_a_torch_type_is_a_precision() -> None:
     detector = make(backend="torch", precision=torch.bfloat16)
-    assert "bfloat16" in detector.describe()
+    assert "bfloat16" in detector.info()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_copies_and_pickles_find_the_same(
     small_weights.unlink()  # a pickle holds weights that not every installation has
     for other in (copy.copy(detector), copy.deepcopy(detector), pickle.loads(stored)):
         assert same(other.extract(PHOTOGRAPH), expected)
-        assert other.describe() == detector.describe()
+        assert other.info() == detector.info()
         assert repr(other) == repr(detector)
         other.setMaxKeypoints(3)
         assert len(other.extract(PHOTOGRAPH)) == 3
