@@ -195,7 +195,12 @@ def merge(done: Mapping[str, Done], target: Path, settings: Mapping[str, Any]) -
             with opened(path) as source:
                 _copy(source, file, names)
         file.attrs["images"] = len(done)
-        file.attrs[ATTRIBUTE] = json.dumps(settings)
+        file.attrs[ATTRIBUTE] = _as_attribute(settings)
+
+
+def _as_attribute(record: Mapping[str, Any]) -> Any:
+    """JSON of a fixed length: the HDF5 library loops for ever in damaged texts of any length."""
+    return np.bytes_(json.dumps(record))
 
 
 def _remove(path: Path) -> None:
@@ -237,7 +242,7 @@ def _write_hdf5(path: Path, rows: Sequence[Row], kind: Any) -> None:
     with opened(path, "w") as file:
         for row in rows:
             put_features(file, row.name, row.features, kind)
-            file[row.name].attrs[ATTRIBUTE] = json.dumps(asdict(row.file))
+            file[row.name].attrs[ATTRIBUTE] = _as_attribute(asdict(row.file))
 
 
 def _write_parquet(path: Path, rows: Sequence[Row], kind: Any) -> None:

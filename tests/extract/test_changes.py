@@ -303,3 +303,32 @@ def test_a_file_is_read_again_only_where_its_times_say_so(tmp_path: Path) -> Non
     assert before.describes(path)
     path.write_bytes(b"two")
     assert not before.describes(path)
+
+
+def test_a_damaged_output_is_one_error(tmp_path: Path) -> None:
+    output = tmp_path / "features.h5"
+    make(tmp_path / "images", a=0, b=1)
+    extract(tmp_path / "images", output)
+    whole, random, refused = output.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in random.integers(3000, size=3):
+            damaged[place] = random.integers(256)
+        output.write_bytes(damaged)
+        try:
+            extract(tmp_path / "images", output)
+        except ExtractError:
+            refused += 1
+    assert refused > 20
+
+
+def test_what_the_output_says_of_itself(tmp_path: Path) -> None:
+    """In texts of a fixed length, in which damage does not stop the HDF5 library for ever."""
+    output = tmp_path / "features.h5"
+    make(tmp_path / "images", a=0)
+    extract(tmp_path / "images", output)
+    with h5py.File(output, "r+") as file:
+        for item in (file, file["a.png"]):
+            assert item.attrs.get_id(store.ATTRIBUTE).dtype.kind == "S"
+            item.attrs[store.ATTRIBUTE] = item.attrs[store.ATTRIBUTE].decode()  # as it was
+    assert extract(tmp_path / "images", output).resumed == 1
