@@ -36,3 +36,17 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in link.findall(page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_tour_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./]+(?:\.py|\.json|/))`", text)
+    assert len(named) > 40
+    for name in named:
+        assert any((ROOT / room / name).exists() for room in ("", "cv_superpoint")), name
+    # Every room is in the picture.
+    picture = text.split("```")[1]
+    for package in ("cv_superpoint", "train"):
+        for room in (ROOT / package).iterdir():
+            if (room / "__init__.py").exists():
+                assert re.search(rf"\b{room.name}\b", picture), room.name
