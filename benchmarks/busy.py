@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.contenders import THRESHOLD, our_variants
 from benchmarks.measure import machine, photographs
 from cv_superpoint import SuperPointFeature2D
@@ -125,9 +125,9 @@ def busy_markdown(result: dict[str, Any]) -> str:
         rows.append(row)
     height, width = result["size"]
     return (
-        f"{height} x {width}. {report.facts(result['machine'])}. In brackets times the idle "
+        f"{height} x {width}. {publish.facts(result['machine'])}. In brackets times the idle "
         f"median; bold is above {MOST_MEDIAN} for a median and {MOST_P95} for a percentile.\n\n"
-        + report.table(header, rows)
+        + publish.table(header, rows)
     )
 
 
@@ -176,8 +176,8 @@ def busy(
     text = busy_markdown(result)
     print(text)
     if output is not None:
-        report.write_json(output / "busy.json", result)
+        publish.write_json(output / "busy.json", result)
         (output / "busy.md").write_text(text + "\n", encoding="utf-8")
     if page:
-        report.write_json(report.PAGE.parent / "performance" / "busy.json", result)
-        report.replace_block(report.PAGE, "busy", text)
+        publish.write_json(publish.PAGE.parent / "performance" / "busy.json", result)
+        publish.replace_block(publish.PAGE, "busy", text)

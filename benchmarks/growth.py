@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import publish
 
 SIZES = ((120, 160), (240, 320), (480, 640), (960, 1280), (1920, 2560), (4320, 7680))
 COUNTS = (100, 300, 1000, 3000, 10000, 20000)
@@ -74,14 +74,14 @@ def growth(
     result = {"by_size": by_size, "by_count": by_count}
     text = growth_markdown(result)
     print(text)
-    folders = [output, report.PAGE.parent / "performance" if page else None]
+    folders = [output, publish.PAGE.parent / "performance" if page else None]
     for folder in folders:
         if folder is not None:
-            report.write_json(folder / "growth.json", result)
+            publish.write_json(folder / "growth.json", result)
             plot_growth(result, folder / "growth.png")
     if page:
         picture = "![Time and memory over pixels, time over keypoints](performance/growth.png)"
-        report.replace_block(report.PAGE, "growth", f"{text}\n\n{picture}")
+        publish.replace_block(publish.PAGE, "growth", f"{text}\n\n{picture}")
 
 
 def growth_markdown(result: dict[str, Any]) -> str:
@@ -104,10 +104,10 @@ def growth_markdown(result: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            report.table(
+            publish.table(
                 ["image", "2 threads, ms", "1 thread, ms", "ns per pixel", "peak, MiB"], sizes
             ),
-            report.table(["keypoints at most, 1920 x 2560", "found", "ms"], counts),
+            publish.table(["keypoints at most, 1920 x 2560", "found", "ms"], counts),
         ]
     )
 
@@ -126,7 +126,7 @@ def plot_growth(result: dict[str, Any], path: Path) -> None:
             memory_of["peak memory"] = (pixels, [one["peak_mib"] for one in points])
     keypoints = [float(one["keypoints"]) for one in result["by_count"]]
     counts = {"1920 x 2560": (keypoints, [one["seconds"] for one in result["by_count"]])}
-    report.lines(
+    publish.lines(
         path,
         [
             ("pixels", "seconds", time_of),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.contenders import our_variants, ours
 from benchmarks.measure import machine
 from benchmarks.measure import photographs as read_photographs
@@ -192,8 +192,8 @@ def parts(
     text = parts_markdown(result)
     print(text)
     if page:
-        report.write_json(report.PAGE.parent / "performance" / "parts.json", result)
-        report.replace_block(report.PAGE, "parts", text)
+        publish.write_json(publish.PAGE.parent / "performance" / "parts.json", result)
+        publish.replace_block(publish.PAGE, "parts", text)
 
 
 def summary(seconds: dict[str, Times]) -> dict[str, dict[str, tuple[float, float]]]:
@@ -213,7 +213,7 @@ def parts_markdown(result: dict[str, Any]) -> str:
     text = [
         f"{height} x {width}, at most {result['keypoints']} keypoints, {result['photographs']} "
         f"photographs, {result['calls']} calls of each: median (least). "
-        f"{report.facts(result['machine'])}."
+        f"{publish.facts(result['machine'])}."
     ]
     for number, backends in result["milliseconds"].items():
         rows = [
@@ -223,5 +223,5 @@ def parts_markdown(result: dict[str, Any]) -> str:
         shares = [f"{found[WHOLE][0] / found[SIFT][0]:.3f}" for found in backends.values()]
         threads = f"{number} thread{'s' * (number != '1')}, ms"
         rows.append(["share of SIFT's time", *shares])
-        text.append(report.table([threads, *backends], rows))
+        text.append(publish.table([threads, *backends], rows))
     return "\n\n".join(text)

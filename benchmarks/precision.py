@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.measure import machine, photographs
 from benchmarks.paired import (
     DISTANCES,
@@ -130,10 +130,10 @@ def precision(
         print("\n\n".join(texts[-len(found) :]), flush=True)
     name = f"precision_{device.partition(':')[0]}"
     if output is not None:
-        report.write_json(output / f"{name}.json", records)
+        publish.write_json(output / f"{name}.json", records)
     if page:
-        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", records)
-        report.replace_block(report.PAGE, name, "\n\n".join(texts))
+        publish.write_json(publish.PAGE.parent / "performance" / f"{name}.json", records)
+        publish.replace_block(publish.PAGE, name, "\n\n".join(texts))
 
 
 def precision_markdown(comparisons: Mapping[str, Comparison]) -> str:
@@ -163,7 +163,7 @@ def precision_markdown(comparisons: Mapping[str, Comparison]) -> str:
     failed = "not shown" if first.pairs >= FEWEST_PAIRS else "too few pairs to decide"
     verdicts = ["yes" if one.keeps else failed for one in others.values()]
     rows.append(["keeps the accuracy", "", *verdicts])
-    return report.table(["", *comparisons], rows)
+    return publish.table(["", *comparisons], rows)
 
 
 def _cell(one: Comparison, key: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.contenders import PEER, contenders, our_variants, ours
 from benchmarks.measure import GFLOP_480_640, Timing, in_turn, machine, matrix_product
 from benchmarks.measure import photographs as photographs_of
@@ -119,9 +119,9 @@ def speed_markdown(result: dict[str, Any]) -> str:
     height, width = result["size"]
     parts = [
         f"{height} x {width}, at most {result['keypoints']} keypoints, {result['photographs']} "
-        f"photographs, {calls[FLOOR].calls} calls of each. {report.facts(result['machine'])}. "
+        f"photographs, {calls[FLOOR].calls} calls of each. {publish.facts(result['machine'])}. "
         f"Matrix product {result['gflops']:.0f} GFLOP/s, so the floor is {floor * 1e3:.0f} ms.",
-        report.table(
+        publish.table(
             [
                 "whole call",
                 "median, ms",
@@ -153,8 +153,8 @@ def processes_markdown(measured: dict[str, Any]) -> str:
         for name, one in measured["processes"].items()
     ]
     header = ["fresh process", "imports, s", "first keypoints, s", "steady, MiB", "peak, MiB"]
-    table = report.table([*header, "imports torch"], rows)
-    return f"{report.facts(measured['machine'])}.\n\n{table}"
+    table = publish.table([*header, "imports torch"], rows)
+    return f"{publish.facts(measured['machine'])}.\n\n{table}"
 
 
 def _batch_table(batches: dict[str, Any]) -> str:
@@ -163,7 +163,7 @@ def _batch_table(batches: dict[str, Any]) -> str:
         [name, f"{BATCH / one['median']:.0f}", f"{peer / one['median']:.2f}"]
         for name, one in sorted(batches.items(), key=lambda item: item[1]["median"])
     ]
-    return report.table([f"batch of {BATCH}", "images/s", f"times {PEER}"], rows)
+    return publish.table([f"batch of {BATCH}", "images/s", f"times {PEER}"], rows)
 
 
 def plot_speed(result: dict[str, Any], path: Path) -> None:
@@ -175,7 +175,7 @@ def plot_speed(result: dict[str, Any], path: Path) -> None:
     }
     height, width = result["size"]
     title = f"Whole call, {height} x {width}, {result['keypoints']} keypoints"
-    report.bars(path, title, values)
+    publish.bars(path, title, values)
 
 
 def speed(
@@ -218,14 +218,14 @@ def speed(
     print(text)
     name = f"speed_{device.partition(':')[0]}"
     if output is not None:
-        report.write_json(output / f"{name}.json", result)
+        publish.write_json(output / f"{name}.json", result)
         (output / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         plot_speed(result, output / f"{name}.png")
     if page:
-        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", result)
-        plot_speed(result, report.PAGE.parent / "performance" / f"{name}.png")
+        publish.write_json(publish.PAGE.parent / "performance" / f"{name}.json", result)
+        plot_speed(result, publish.PAGE.parent / "performance" / f"{name}.png")
         picture = f"![Whole call of each](performance/{name}.png)"
-        report.replace_block(report.PAGE, name, f"{text}\n\n{picture}")
+        publish.replace_block(publish.PAGE, name, f"{text}\n\n{picture}")
 
 
 def processes(
@@ -252,5 +252,5 @@ def processes(
     text = processes_markdown(measured)
     print(text)
     if page:
-        report.write_json(report.PAGE.parent / "performance" / "processes.json", measured)
-        report.replace_block(report.PAGE, "processes", text)
+        publish.write_json(publish.PAGE.parent / "performance" / "processes.json", measured)
+        publish.replace_block(publish.PAGE, "processes", text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.contenders import THRESHOLD
 from benchmarks.measure import Timing, in_turn, machine, photographs
 from cv_superpoint import SuperPointFeature2D
@@ -93,8 +93,8 @@ def throughput(
     print(text)
     if page:
         name = f"throughput_{device.partition(':')[0]}"
-        report.write_json(report.PAGE.parent / "performance" / f"{name}.json", result)
-        report.replace_block(report.PAGE, name, text)
+        publish.write_json(publish.PAGE.parent / "performance" / f"{name}.json", result)
+        publish.replace_block(publish.PAGE, name, text)
 
 
 def throughput_markdown(result: dict[str, Any]) -> str:
@@ -114,6 +114,6 @@ def throughput_markdown(result: dict[str, Any]) -> str:
     height, width = result["size"]
     header = ["how", "images a second", "quartiles", "processor time an image, ms"]
     return (
-        f"{height} x {width}, {result['images']} images. {report.facts(result['machine'])}.\n\n"
-        + report.table(header, rows)
+        f"{height} x {width}, {result['images']} images. {publish.facts(result['machine'])}.\n\n"
+        + publish.table(header, rows)
     )

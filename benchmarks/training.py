@@ -1,4 +1,4 @@
-"""What a training step costs: the network alone by layout and normalisation, and the trainer."""
+"""What a training step costs: the network alone by memory format and normalisation, and the trainer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.measure import machine, photographs
 from cv_superpoint.network.torch_network import NetworkConfig
 from train.data.images import ImageConfig
@@ -28,7 +28,7 @@ from train.stages.magicpoint import MagicPoint
 
 SIZE = (240, 320)
 NETWORKS = {"default": NetworkConfig(), "lite": LITE}
-_LAYOUTS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels last"}
+_MEMORY_FORMATS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels last"}
 _VARIANTS: tuple[tuple[TrainingNorm, bool], ...] = (
     ("before_relu", False),
     ("none", False),
@@ -45,13 +45,13 @@ def network_step(
     *,
     batch: int,
     bfloat16: bool,
-    layout: torch.memory_format,
+    memory: torch.memory_format,
     norm: TrainingNorm,
     frozen: bool,
 ) -> Step:
     """Forward and backward of the network alone, on random images of :data:`SIZE`."""
     network = TrainingNetwork(0, replace(config, norm=norm))
-    network.to(memory_format=layout)  # type: ignore[call-overload]
+    network.to(memory_format=memory)  # type: ignore[call-overload]
     if frozen:
         network.freeze_stem()
     images = torch.rand(batch, 1, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -120,33 +120,40 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
     steps, labels = {}, {}
     for name, config in NETWORKS.items():
         for precision in precisions:
-            for layout, called in _LAYOUTS.items():
+            for memory, called in _MEMORY_FORMATS.items():
                 for norm, frozen in _VARIANTS:
                     key = f"{name} {precision} {called} {norm} {frozen}"
                     steps[key] = network_step(
-                        config, batch=batch, bfloat16=precision == "bfloat16", layout=layout,
+                        config, batch=batch, bfloat16=precision == "bfloat16", memory=memory,
                         norm=norm, frozen=frozen,
                     )  # fmt: skip
-                    taken = layout == memory_format(device, bfloat16=precision == "bfloat16")
+                    taken = memory == memory_format(device, bfloat16=precision == "bfloat16")
                     labels[key] = [
                         name, precision, called + (", taken" if taken else ""),
                         "none" if norm == "none" else "batch", "frozen" if frozen else "learns",
                     ]  # fmt: skip
     alone = seconds_of(steps, rounds)
-    header = ["network", "precision", "layout", "normalisation", "first stage", "ms an image"]
+    header = [
+        "network",
+        "precision",
+        "memory format",
+        "normalisation",
+        "first stage",
+        "ms an image",
+    ]
     rows = [[*labels[key], f"{1e3 * alone[key] / batch:.1f}"] for key in steps]
-    text = report.facts(machine("cpu", threads)) + ". "
+    text = publish.facts(machine("cpu", threads)) + ". "
     text += f"Forward and backward of the network alone, {batch} images of 240 x 320:\n\n"
-    text += report.table(header, rows)
+    text += publish.table(header, rows)
     text += "\n\nThe trainer against the bare step (loss, gradient and update of one batch in "
     text += f"memory), {batch} drawings or pairs of the recipe's size:\n\n"
-    text += report.table(
+    text += publish.table(
         ["network", "stage", "precision", "bare, ms each", "trainer, ms each", "bare / trainer"],
         _trainer_rows(precisions, batch, rounds),
     )
     print(text)
     if page:
-        report.replace_block(report.PAGE, "train_cpu", text)
+        publish.replace_block(publish.PAGE, "train_cpu", text)
 
 
 def _trainer_rows(precisions: list[Precision], batch: int, rounds: int) -> list[list[str]]:

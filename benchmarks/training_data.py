@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.measure import Timing, in_turn, machine, photographs
 from cv_superpoint.network.torch_network import fold_batchnorm
 from cv_superpoint.synthetic.samples import SyntheticConfig
@@ -21,7 +21,7 @@ from train.data.on_device import DevicePairs
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.data.synthetic import SyntheticShapes
 from train.learning.model import TrainingNetwork
-from train.stages.adapt import AdaptConfig, aggregate, make_detector, sample_views
+from train.stages.adapt import AdaptConfig, aggregate, heatmap_function, sample_views
 
 DRAWINGS, PAIRS, VIEWS = 50, 8, 8
 """Of each call."""
@@ -50,8 +50,8 @@ def _views() -> Call:
     image = photographs(None, (240, 320), 1)[0]
     config = AdaptConfig(views=VIEWS)
     views = sample_views(np.random.default_rng(0), (240, 320), config)
-    detector = make_detector(fold_batchnorm(TrainingNetwork(0).net))
-    return lambda _: aggregate(image, views, detector, config)
+    heatmaps_of = heatmap_function(fold_batchnorm(TrainingNetwork(0).net))
+    return lambda _: aggregate(image, views, heatmaps_of, config)
 
 
 def measure_data(rounds: int) -> dict[str, tuple[Timing, int]]:
@@ -82,5 +82,5 @@ def data(*, rounds: int = 5) -> None:
         [name, f"{count / timing.processor:.1f}", f"{1e3 * timing.processor / count:.1f}"]
         for name, (timing, count) in measure_data(rounds).items()
     ]
-    print(f"{report.facts(machine('cpu', 1))}.\n")
-    print(report.table(["one core makes", "a second", "ms each"], rows))
+    print(f"{publish.facts(machine('cpu', 1))}.\n")
+    print(publish.table(["one core makes", "a second", "ms each"], rows))

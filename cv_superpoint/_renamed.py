@@ -30,6 +30,7 @@ RENAMED = {
     "cv_superpoint.features": "cv_superpoint.detector.features",
     "cv_superpoint.guided": "cv_superpoint.matching.guided",
     "cv_superpoint.image": "cv_superpoint.pictures.arrays",
+    "cv_superpoint.interop.keypoints": "cv_superpoint.interop.pickling",
     "cv_superpoint.module": "cv_superpoint.detector.module",
     "cv_superpoint.nearest": "cv_superpoint.matching.nearest",
     "cv_superpoint.on_device": "cv_superpoint.detector.on_device",

@@ -1,4 +1,4 @@
-"""Where a detector stops working: photographs that differ in one respect, more and more.
+"""Where a detector stops working: photographs that differ in one factor, more and more.
 
 The protocol ``limits`` pairs each photograph's centre with
 
@@ -7,7 +7,7 @@ The protocol ``limits`` pairs each photograph's centre with
 - *blur*: the same blurred,
 - *night*: the same with less light: shot noise and read noise of a short exposure, brightened,
 
-and tells the matching score and the share of homographies within 3 px for each degree.
+and tells the matching score and the share of homographies within 3 px for each level.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from cv_superpoint.geometry import smoothed
 
 logger = logging.getLogger(__name__)
 
-Respect = Literal["rotation", "scale", "blur", "night"]
+Factor = Literal["rotation", "scale", "blur", "night"]
 
 SIZE = (240, 320)
-DEGREES: dict[Respect, tuple[float, ...]] = {
+LEVELS: dict[Factor, tuple[float, ...]] = {
     "rotation": (0, 15, 30, 45, 60, 90, 135, 180),
     "scale": (1, 1.5, 2, 2.5, 3),
     "blur": (0, 1, 2, 3, 4),
     "night": (10000, 1000, 300, 100, 30),
 }
-UNITS: dict[Respect, str] = {
+UNITS: dict[Factor, str] = {
     "rotation": "degrees",
     "scale": "times as far",
     "blur": "px, standard deviation",
@@ -79,45 +79,45 @@ class LimitsConfig:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        if unknown := set(self.only) - set(DEGREES):
-            known = ", ".join(DEGREES)
+        if unknown := set(self.only) - set(LEVELS):
+            known = ", ".join(LEVELS)
             raise SuperPointError(f"limits are of {known}; got {', '.join(sorted(unknown))}")
 
 
-def make_pair(photograph: Array, name: str, respect: Respect, degree: float) -> ImagePair:
-    """A photograph's centre and the same, different in one respect.
+def make_pair(photograph: Array, name: str, factor: Factor, level: float) -> ImagePair:
+    """A photograph's centre and the same, different in one factor.
 
     Args:
         photograph: (H, W) uint8.
         name: Of the photograph; seeds the noise.
-        respect: A key of :data:`DEGREES`.
-        degree: How much.
+        factor: A key of :data:`LEVELS`.
+        level: How much, in the unit of :data:`UNITS`.
     """
     height, width = SIZE
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     # Everything that the farthest view shows must be there.
-    reach = max(DEGREES["scale"]) if respect == "scale" else 1.3
+    reach = max(LEVELS["scale"]) if factor == "scale" else 1.3
     cover = max(height / photograph.shape[0], width / photograph.shape[1])
     first = _view(photograph, cover * reach)
     h_0to1, second = np.eye(3), first
-    if respect == "rotation":
-        turn = np.vstack([cv2.getRotationMatrix2D((centre[0], centre[1]), degree, 1), [0, 0, 1]])
+    if factor == "rotation":
+        turn = np.vstack([cv2.getRotationMatrix2D((centre[0], centre[1]), level, 1), [0, 0, 1]])
         h_0to1, second = turn, _view(photograph, cover * reach, turn)
-    elif respect == "scale":
-        second = _view(photograph, cover * reach / degree)
-        h_0to1 = _similarity(1 / degree, centre, centre)
-    elif respect == "blur" and degree:
-        second = cv2.GaussianBlur(first, (0, 0), degree)
-    elif respect == "night":
-        second = _expose(first, degree, zlib.crc32(name.encode("utf-8", "surrogateescape")))
-    pair = f"{name} {respect} {degree:g}"
+    elif factor == "scale":
+        second = _view(photograph, cover * reach / level)
+        h_0to1 = _similarity(1 / level, centre, centre)
+    elif factor == "blur" and level:
+        second = cv2.GaussianBlur(first, (0, 0), level)
+    elif factor == "night":
+        second = _expose(first, level, zlib.crc32(name.encode("utf-8", "surrogateescape")))
+    pair = f"{name} {factor} {level:g}"
     return ImagePair(
         name=pair,
-        sequence=f"{name} {respect}",
+        sequence=f"{name} {factor}",
         kind="other",
         images=(first, np.asarray(second, np.uint8)),
         h_0to1=np.asarray(h_0to1, np.float64),
-        keys=(f"{name} {respect} reference", pair),
+        keys=(f"{name} {factor} reference", pair),
     )
 
 
@@ -144,11 +144,11 @@ def _expose(image: Array, photons: float, seed: int) -> Array:
     return np.asarray(np.clip(np.rint(electrons / photons * 255), 0, 255), np.uint8)
 
 
-def pairs(photographs: Sequence[tuple[str, Array]], respect: Respect) -> Iterator[ImagePair]:
-    """Every photograph in every degree of a respect, photograph by photograph."""
+def pairs(photographs: Sequence[tuple[str, Array]], factor: Factor) -> Iterator[ImagePair]:
+    """Every photograph at every level of a factor, photograph by photograph."""
     for name, photograph in photographs:
-        for degree in DEGREES[respect]:
-            yield make_pair(photograph, name, respect, degree)
+        for level in LEVELS[factor]:
+            yield make_pair(photograph, name, factor, level)
 
 
 def limits(config: LimitsConfig) -> tuple[str, list[Skipped]]:
@@ -170,19 +170,19 @@ def limits(config: LimitsConfig) -> tuple[str, list[Skipped]]:
         for name in split_names(config.detectors)
     }
     parts = [f"{len(photographs)} photographs, {SIZE[0]} x {SIZE[1]}: matching score (e = 3)."]
-    respects = {str(respect): respect for respect in DEGREES}
-    for respect in [respects[name] for name in config.only] or DEGREES:
+    factors = {str(factor): factor for factor in LEVELS}
+    for factor in [factors[name] for name in config.only] or LEVELS:
         rows = []
         for label, find in finders.items():
-            results = list(evaluate_pairs(pairs(photographs, respect), find, protocol))
+            results = list(evaluate_pairs(pairs(photographs, factor), find, protocol))
             cells = []
-            for number in range(len(DEGREES[respect])):
-                same = results[number :: len(DEGREES[respect])]
+            for number in range(len(LEVELS[factor])):
+                same = results[number :: len(LEVELS[factor])]
                 score = finite_mean(np.array([result.matching_score for result in same]))
                 share = accuracy(np.array([result.corner_error for result in same]), 3)
                 cells.append(f"{score:.2f} ({share:.2f})")
             rows.append([label, *cells])
-        header = [f"{respect}, {UNITS[respect]}", *(f"{degree:g}" for degree in DEGREES[respect])]
+        header = [f"{factor}, {UNITS[factor]}", *(f"{level:g}" for level in LEVELS[factor])]
         parts.append("\n".join(table(header, rows)))
     text = "\n\n".join(parts)
     if config.out is not None:

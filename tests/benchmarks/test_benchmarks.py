@@ -10,7 +10,7 @@ import pytest
 from pinned import PINNED
 from processes import needs_proc
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.contenders import THRESHOLD, contenders, our_variants, ours
 from benchmarks.measure import in_turn, photographs
 from benchmarks.plain import plain_call, transformers_call
@@ -85,12 +85,12 @@ def test_calls_alternate() -> None:
 def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n", encoding="utf-8")
-    report.replace_block(page, "x", "new")
+    publish.replace_block(page, "x", "new")
     assert (
         page.read_text(encoding="utf-8") == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
     )
     with pytest.raises(ValueError, match="markers"):
-        report.replace_block(page, "y", "new")
+        publish.replace_block(page, "y", "new")
 
 
 @needs_proc

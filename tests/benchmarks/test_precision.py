@@ -14,7 +14,7 @@ import skimage.data
 import torch
 from pinned import FLOAT32
 
-from benchmarks import report
+from benchmarks import publish
 from benchmarks.measure import photographs
 from benchmarks.paired import (
     FEWEST_PAIRS,
@@ -223,7 +223,7 @@ def test_precisions_are_measured_and_reported(
 )
 def test_the_manifest_lists_what_was_measured(name: str, listed: str) -> None:
     """docs/performance/precision_cpu.json, of ``python -m benchmarks precision --page``."""
-    page = report.PAGE.parent / "performance" / "precision_cpu.json"
+    page = publish.PAGE.parent / "performance" / "precision_cpu.json"
     measured = json.loads(page.read_text(encoding="utf-8"))[name]
     assert measured["sha256"] == load_weights(name).sha256, "measure the new weights"
     assert measured["warp"][listed]["pairs"] >= FEWEST_PAIRS

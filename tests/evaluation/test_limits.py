@@ -6,18 +6,18 @@ import pytest
 from evaluating import main
 from skimage import data
 
-from cv_superpoint.evaluation.limits import DEGREES, Respect, make_pair
+from cv_superpoint.evaluation.limits import LEVELS, Factor, make_pair
 from cv_superpoint.geometry import valid_mask
 
 PHOTOGRAPH = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
 
 
 @pytest.mark.parametrize(
-    ("respect", "degree"),
-    [(name, degree) for name in ("rotation", "scale") for degree in DEGREES[name]],
+    ("factor", "level"),
+    [(name, level) for name in ("rotation", "scale") for level in LEVELS[name]],
 )
-def test_homography_maps_one_image_onto_the_other(respect: Respect, degree: float) -> None:
-    pair = make_pair(PHOTOGRAPH, "astronaut", respect, degree)
+def test_homography_maps_one_image_onto_the_other(factor: Factor, level: float) -> None:
+    pair = make_pair(PHOTOGRAPH, "astronaut", factor, level)
     size = (240, 320)
     predicted = cv2.warpPerspective(
         pair.images[1], np.linalg.inv(pair.h_0to1), size[::-1], flags=cv2.INTER_LINEAR
@@ -25,7 +25,7 @@ def test_homography_maps_one_image_onto_the_other(respect: Respect, degree: floa
     seen = valid_mask(np.linalg.inv(pair.h_0to1), size, size, 2)
     assert seen.mean() > 0.5
     # Both are compared at the coarser resolution, which is all that the farther view shows.
-    sigma = degree if respect == "scale" else 1.0
+    sigma = level if factor == "scale" else 1.0
     first, predicted = (
         cv2.GaussianBlur(image.astype(float), (0, 0), sigma)
         for image in (pair.images[0], predicted)
@@ -36,10 +36,10 @@ def test_homography_maps_one_image_onto_the_other(respect: Respect, degree: floa
     assert difference < 0.6 * shifted
 
 
-@pytest.mark.parametrize("respect", ["blur", "night"])
-def test_more_is_worse_and_nothing_moves(respect: Respect) -> None:
-    pairs = [make_pair(PHOTOGRAPH, "astronaut", respect, degree) for degree in DEGREES[respect]]
-    again = make_pair(PHOTOGRAPH, "astronaut", respect, DEGREES[respect][-1])
+@pytest.mark.parametrize("factor", ["blur", "night"])
+def test_more_is_worse_and_nothing_moves(factor: Factor) -> None:
+    pairs = [make_pair(PHOTOGRAPH, "astronaut", factor, level) for level in LEVELS[factor]]
+    again = make_pair(PHOTOGRAPH, "astronaut", factor, LEVELS[factor][-1])
     np.testing.assert_array_equal(again.images[1], pairs[-1].images[1])
     assert all((pair.h_0to1 == np.eye(3)).all() for pair in pairs)
     worse = [cv2.PSNR(*pair.images) for pair in pairs]

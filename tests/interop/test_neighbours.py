@@ -68,7 +68,7 @@ try:
     pickle.dumps(point)
 except TypeError:
     print("not before")
-from cv_superpoint.interop.keypoints import enable_pickling
+from cv_superpoint.interop.pickling import enable_pickling
 enable_pickling()
 print(copy.deepcopy([point])[0].pt)
 pickle.dump(((point,), [match]), open({str(tmp_path / "points")!r}, "wb"))

@@ -99,6 +99,6 @@ _TOLD: set[str] = set()
 
 
 def to_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """(H, W) or (H, W, C) uint8 -> (C, H, W) uint8, the layout of a network's input."""
+    """(H, W) or (H, W, C) uint8 -> (C, H, W) uint8, the axes of a network's input."""
     channels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(channels))

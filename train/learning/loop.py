@@ -24,7 +24,7 @@ from train.learning import checkpoint
 from train.learning.loader import Batch, load_batches
 from train.learning.model import TrainingNetwork
 from train.reporting.preview import Picture
-from train.reporting.progress import Reporter
+from train.reporting.progress import MetricLogger
 from train.runtime import distributed
 from train.runtime.process import memory_format, wants_bfloat16
 
@@ -130,12 +130,14 @@ class Trainer:
         self.path = run_dir / f"{task.name}.pt"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bfloat16 = wants_bfloat16(config.precision, self.device)
-        layout = memory_format(self.device, bfloat16=self.bfloat16)
-        task.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        kept = memory_format(self.device, bfloat16=self.bfloat16)
+        task.network.to(self.device, memory_format=kept)  # type: ignore[call-overload]
         distributed.share_statistics(task.network)
         self.averaged = copy.deepcopy(task.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(task.parameters(), lr=config.learning_rate, fused=True)
-        self.report = Reporter(run_dir / "tensorboard" / task.name, task.name, config.report_steps)
+        self.metrics = MetricLogger(
+            run_dir / "tensorboard" / task.name, task.name, config.report_steps
+        )
         self.step = 0
         self.elapsed = 0.0
         self.interrupted = self.stopping = False
@@ -200,7 +202,7 @@ class Trainer:
         # A signal reaches the processes in different steps; all stop after the same one.
         self.elapsed, stop = distributed.from_first(self.elapsed + seconds, self.interrupted)
         self.stopping = bool(stop)
-        self.report.step(
+        self.metrics.step(
             self.step,
             self.progress,
             {name: v.detach() for name, v in {"loss": loss, **parts}.items()},
@@ -264,9 +266,9 @@ class Trainer:
         started = time.perf_counter()
         if distributed.rank() == 0:
             with torch.inference_mode():
-                self.report.validation(self.step, self.task.validate(self.averaged))
+                self.metrics.validation(self.step, self.task.validate(self.averaged))
                 for name, picture in self.task.pictures(self.averaged).items():
-                    self.report.picture(self.step, name, picture)
+                    self.metrics.picture(self.step, name, picture)
         distributed.wait()
         [self.elapsed] = distributed.from_first(self.elapsed + time.perf_counter() - started)
 

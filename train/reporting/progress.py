@@ -16,8 +16,8 @@ from train.runtime import distributed
 log = logging.getLogger(__name__)
 
 
-class Reporter:
-    """Averages what steps report and writes it every ``every`` steps.
+class MetricLogger:
+    """Averages the measures of the steps and writes them every ``every`` steps.
 
     With several processes all must call it, and the first one writes.
     """

@@ -1,6 +1,6 @@
 """The processes that train.
 
-process.py      environment, logging, precision and layout of this machine
+process.py      environment, logging, precision and memory format of this machine
 distributed.py  several processes on one batch
 
 Everything that trains enters.

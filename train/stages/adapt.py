@@ -45,7 +45,7 @@ from train.runtime.process import wants_bfloat16
 log = logging.getLogger(__name__)
 
 Heatmap = npt.NDArray[np.float32]
-Detector = Callable[[npt.NDArray[np.uint8]], list[Heatmap]]
+HeatmapFunction = Callable[[npt.NDArray[np.uint8]], list[Heatmap]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,8 @@ class _DetectorHalf(torch.nn.Module):
         return self.net.detect(self.net.encode(images))
 
 
-def make_detector(net: SuperPointNet, precision: str = "auto") -> Detector:
-    """A folded network as a detector, in the fastest backend for the CPU that is installed.
+def heatmap_function(net: SuperPointNet, precision: str = "auto") -> HeatmapFunction:
+    """A folded network as a function, in the fastest backend for the CPU that is installed.
 
     Args:
         net: The network.
@@ -114,11 +114,11 @@ def make_detector(net: SuperPointNet, precision: str = "auto") -> Detector:
     )
     backend = make_backend(weights, choice, threads=torch.get_num_threads())
 
-    def detector(images: npt.NDArray[np.uint8]) -> list[Heatmap]:
+    def heatmaps_of(images: npt.NDArray[np.uint8]) -> list[Heatmap]:
         logits, _ = backend.run(images[..., None] if images.ndim == 3 else images)
         return [logits_to_heatmap(cells) for cells in logits]
 
-    return detector
+    return heatmaps_of
 
 
 def sample_views(
@@ -132,14 +132,17 @@ def sample_views(
 
 
 def aggregate(
-    image: npt.NDArray[np.uint8], views: list[Matrix], detector: Detector, config: AdaptConfig
+    image: npt.NDArray[np.uint8],
+    views: list[Matrix],
+    heatmaps_of: HeatmapFunction,
+    config: AdaptConfig,
 ) -> Heatmap:
     """Average of the heatmaps of all views, in the photograph's pixels.
 
     Args:
         image: (H, W) or (H, W, 3), multiples of 8.
         views: Homographies from ``image`` to views of the same size.
-        detector: Images -> heatmaps.
+        heatmaps_of: Images -> heatmaps.
         config: Borders and counts.
 
     Returns:
@@ -150,7 +153,7 @@ def aggregate(
     count = np.zeros(size, np.float32)
     for start in range(0, len(views), config.batch_size):
         batch = views[start : start + config.batch_size]
-        heatmaps = detector(np.stack([warp_image(image, view, size) for view in batch]))
+        heatmaps = heatmaps_of(np.stack([warp_image(image, view, size) for view in batch]))
         for view, heatmap in zip(batch, heatmaps, strict=True):
             back = np.asarray(np.linalg.inv(view), dtype=np.float64)
             seen = valid_mask(back, size, size, config.border)
@@ -248,7 +251,7 @@ def adapt(
         net = net.to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
         label = partial(aggregate_on_device, net=net, config=config)
     else:
-        label = partial(aggregate, detector=make_detector(net), config=config)
+        label = partial(aggregate, heatmaps_of=heatmap_function(net), config=config)
     started, new = time.perf_counter(), 0
     order = np.random.default_rng((seed, 2)).permutation(len(paths))
     order = order[shard[0] :: shard[1]]

@@ -18,8 +18,8 @@ from train.stages.adapt import (
     aggregate,
     aggregate_on_device,
     cache_folder,
+    heatmap_function,
     label_file,
-    make_detector,
     median_threshold,
     read_labels,
     sample_views,
@@ -139,7 +139,7 @@ def test_aggregation_on_the_device_is_the_same(
     image = data.coffee()[:96, :128] if colour else data.camera()[200:296, 200:328]
     config = AdaptConfig(views=7, batch_size=3)
     views = sample_views(np.random.default_rng(0), (96, 128), config)
-    expected = aggregate(image, views, make_detector(net, precision), config)
+    expected = aggregate(image, views, heatmap_function(net, precision), config)
     result = aggregate_on_device(image, views, net, config, precision)
     np.testing.assert_array_equal(result > 0, expected > 0)
     np.testing.assert_allclose(result, expected, rtol=tolerance, atol=2e-5)
@@ -158,5 +158,5 @@ def test_compiled_network_of_other_weights_is_not_taken(
         with torch.inference_mode():
             logits = net(torch.from_numpy(image.copy())[None] / 255)[0]
         expected = logits_to_heatmap(logits)[0].numpy()
-        found = make_detector(net, "float32")(image)[0]
+        found = heatmap_function(net, "float32")(image)[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
