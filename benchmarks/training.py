@@ -1,4 +1,4 @@
-"""What a training step costs: the network alone by memory format and normalisation, and the trainer."""
+"""What a training step costs: the network alone, and the trainer against the bare step."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
     header = [
         "network",
         "precision",
-        "memory format",
+        "maps",
         "normalisation",
         "first stage",
         "ms an image",

@@ -135,9 +135,8 @@ class Trainer:
         distributed.share_statistics(task.network)
         self.averaged = copy.deepcopy(task.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(task.parameters(), lr=config.learning_rate, fused=True)
-        self.metrics = MetricLogger(
-            run_dir / "tensorboard" / task.name, task.name, config.report_steps
-        )
+        curves = run_dir / "tensorboard" / task.name
+        self.metrics = MetricLogger(curves, task.name, config.report_steps)
         self.step = 0
         self.elapsed = 0.0
         self.interrupted = self.stopping = False
