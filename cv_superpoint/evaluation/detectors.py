@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 
 from cv_superpoint.errors import SuperPointError
-from cv_superpoint.evaluation.predictions import Detector
+from cv_superpoint.evaluation.predictions import Feature2D
 
 BUILT_IN = ("superpoint", "sift", "orb", "akaze", "harris")
 
@@ -68,7 +68,7 @@ def split_names(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def build_detector(spec: str, *, quota: int, weights: str | None = None) -> Detector:
+def build_detector(spec: str, *, quota: int, weights: str | None = None) -> Feature2D:
     """Make a detector.
 
     Args:
@@ -101,7 +101,7 @@ def build_detector(spec: str, *, quota: int, weights: str | None = None) -> Dete
         raise SuperPointError(f"cannot create {spec}: {error}") from error
     if not callable(getattr(detector, "detectAndCompute", None)):
         raise SuperPointError(f"{spec} made a {type(detector).__name__} without detectAndCompute")
-    made: Detector = detector
+    made: Feature2D = detector
     return made
 
 

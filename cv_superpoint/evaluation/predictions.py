@@ -21,7 +21,7 @@ from cv_superpoint.files import replace_file
 logger = logging.getLogger(__name__)
 
 
-class Detector(Protocol):
+class Feature2D(Protocol):
     """What an evaluated detector has to offer, as every ``cv2.Feature2D`` does."""
 
     def detectAndCompute(  # noqa: N802
@@ -72,7 +72,7 @@ Finder = Callable[[Array], Detections]
 """(H, W) uint8 -> its detections: ``functools.partial(detect, detector)``, or a cache's."""
 
 
-def detect(detector: Detector, image: Array) -> Detections:
+def detect(detector: Feature2D, image: Array) -> Detections:
     """Run a detector on a grey image.
 
     Raises:
@@ -97,7 +97,7 @@ def detect(detector: Detector, image: Array) -> Detections:
     )
 
 
-def _is_binary(detector: Detector, descriptors: Array) -> bool:
+def _is_binary(detector: Feature2D, descriptors: Array) -> bool:
     norm = getattr(detector, "defaultNorm", None)
     if callable(norm):
         return bool(norm() in (cv2.NORM_HAMMING, cv2.NORM_HAMMING2))
@@ -120,7 +120,7 @@ class PredictionCache:
     """
 
     folder: Path
-    detector: Detector
+    detector: Feature2D
     name: str
     quota: int
 

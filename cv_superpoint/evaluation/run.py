@@ -20,7 +20,7 @@ from cv_superpoint.evaluation.datasets import HPatches, PairSource
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.limits import LimitsConfig, limits
 from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
-from cv_superpoint.evaluation.predictions import Detector, Finder, PredictionCache, detect
+from cv_superpoint.evaluation.predictions import Feature2D, Finder, PredictionCache, detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
 from cv_superpoint.evaluation.reliable import VerdictConfig, verdict
 from cv_superpoint.evaluation.results import Report, Summary, summarise
@@ -96,7 +96,7 @@ class EvaluateConfig:
             raise SuperPointError(f"resamples must not be negative, got {self.resamples}")
 
 
-def evaluate(config: EvaluateConfig, detectors: Mapping[str, Detector] | None = None) -> Report:
+def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None = None) -> Report:
     """Evaluate detectors.
 
     Args:
