@@ -114,8 +114,8 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def has_ended(group: int) -> bool:
-    """Whether all processes of a group end within ten seconds."""
-    for _ in range(1000):
+    """Whether all processes of a group end within a minute; a second will do on an idle machine."""
+    for _ in range(6000):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
@@ -137,8 +137,7 @@ def test_killed_in_the_middle(folder: Path, tmp_path: Path) -> None:
 
     stopped = [*command, "-o", str(tmp_path / "killed.h5")]
     run = subprocess.Popen(stopped, start_new_session=True, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while shards("killed.h5") < 3 and time.monotonic() < end:
+    while shards("killed.h5") < 3 and run.poll() is None:
         time.sleep(0.002)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
@@ -171,11 +170,10 @@ def test_ctrl_c_is_one_line_and_keeps_what_is_done(folder: Path, tmp_path: Path)
     # As from a terminal: the whole group gets the signal.
     run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
-    end = time.monotonic() + 60
-    while not list(output.glob("*.parquet")) and time.monotonic() < end:
+    while not list(output.glob("*.parquet")) and run.poll() is None:
         time.sleep(0.002)
     os.killpg(run.pid, signal.SIGINT)
-    error = run.communicate(timeout=60)[1]
+    error = run.communicate(timeout=300)[1]
     assert (run.returncode, error) == (130, "error: stopped\n")
     assert 1 <= len(list(output.glob("*.parquet"))) < 400
     assert not list(output.glob("*.part*"))

@@ -107,7 +107,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, coffee: Any) -> Iterator[s
     # A user's proxy must not stand between the page and this machine.
     environment = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     try:
         while True:
             try:
@@ -185,7 +185,7 @@ def page(address: str) -> Iterator[Any]:
             ),
         )
         page.goto(address)
-        page.locator("#compare").wait_for(timeout=60_000)
+        page.locator("#compare").wait_for(timeout=300_000)
         yield page
         browser.close()
 
@@ -197,7 +197,7 @@ def figures(page: Any) -> dict[str, str]:
 
 
 def wait_for(page: Any, condition: Any) -> dict[str, str]:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while True:
         try:
             found = figures(page)
@@ -213,7 +213,7 @@ def test_click_slider_upload_download(page: Any, coffee: Any, tmp_path: Path) ->
     page.locator("#compare").click()
     first = wait_for(page, lambda found: int(found["matches"]) > 0)
     assert float(first["corner error, px"]) < 5  # the second view is ours: its truth is known
-    page.locator("#matches img").wait_for(timeout=30_000)
+    page.locator("#matches img").wait_for(timeout=300_000)
     pictures = {
         name: page.locator(f"#{name} img").evaluate("image => image.naturalWidth")
         for name in ("keypoints0", "keypoints1", "matches", "overlay", "heatmap", "sift", "orb")
@@ -240,7 +240,7 @@ def test_click_slider_upload_download(page: Any, coffee: Any, tmp_path: Path) ->
     shifted = tmp_path / "shifted.png"
     cv2.imwrite(str(shifted), np.roll(coffee, 25, axis=1))
     page.locator("#second input[type=file]").set_input_files(shifted)
-    page.locator("#second img").wait_for(timeout=30_000)
+    page.locator("#second img").wait_for(timeout=300_000)
     page.locator("#compare").click()
     wait_for(page, lambda found: found["corner error, px"] == "-")  # its truth is not known
     with page.expect_download() as download:
