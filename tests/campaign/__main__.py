@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +34,8 @@ LONGEST = 240.0
 class Worker:
     """The process that runs the cases."""
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
+    def __init__(self, log: Path, folder: Path) -> None:
+        self.log, self.folder = log, folder
         self.process: subprocess.Popen[str] | None = None
 
     def run(self, kind: str, seed: int) -> dict[str, Any]:
@@ -70,16 +71,22 @@ class Worker:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+                place = line.split()[1]
+                if place.startswith(str(self.folder)):
+                    subprocess.run(["umount", "-l", place], check=False)
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.process = None
 
     def _start(self) -> subprocess.Popen[str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(HERE / "worker.py"), str(self.log)]
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)},
             start_new_session=True,
         )
 
@@ -167,7 +174,10 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     log = options.out / "log.txt"
     log.touch()
-    report, worker = Report(options.out / "report.json"), Worker(log)
+    report, worker = (
+        Report(options.out / "report.json"),
+        Worker(log, options.out.resolve() / "work"),
+    )
     names = [name for name in options.only or KINDS if name not in options.without]
     started, before = time.monotonic(), report.seconds
     report.runs.append({"seed": options.seed, "minutes": options.minutes, "kinds": names})

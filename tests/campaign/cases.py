@@ -2,4 +2,5 @@
 
 import calls  # noqa: F401
 import damaged  # noqa: F401
-import damaged_stores  # noqa: F401
+import lines  # noqa: F401
+import machine  # noqa: F401
