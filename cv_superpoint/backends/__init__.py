@@ -66,7 +66,6 @@ def make_backend(weights: NetworkWeights, choice: Choice, *, threads: int | None
 
         return NcnnBackend(weights, threads=threads)
     if choice.backend == "openvino":
-        require("openvino", "cpu")
         from cv_superpoint.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(weights, precision=precision, threads=threads)

@@ -11,15 +11,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
-from openvino import opset8
 
 from cv_superpoint.backends.cache import CachedFile
 from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.forks import is_forked, no_fork, wait_for_sleepers
 from cv_superpoint.backends.memory import keep_with
-from cv_superpoint.backends.openvino_core import shared_core
+from cv_superpoint.backends.openvino_core import openvino, opset8, shared_core
 from cv_superpoint.backends.pace import Pace
 from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
 from cv_superpoint.backends.workers import Task, run_tasks

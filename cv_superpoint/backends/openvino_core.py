@@ -1,4 +1,7 @@
-"""The one core of OpenVINO in this process.
+"""OpenVINO for this process: imported so that it sends nothing, with one core that never ends.
+
+OpenVINO's import reports itself to its makers unless the user forbade it; where its package for
+that is missing, it uses a stub of its own, and so it does here.
 
 A core gives the signals of the thread that makes it a stack of their own, and restores the stack
 before it when it ends, even one that another core has freed since. The next signal that Python
@@ -7,15 +10,32 @@ handles, Ctrl-C for example, then ends the process (OpenVINO 2026.4). So ours ne
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 from typing import Any
 
-import openvino
+from cv_superpoint.errors import require
 
+_TELEMETRY = "openvino_telemetry"
 _lock = threading.Lock()
 _cores: dict[int, Any] = {}
 """By process: a forked child makes its own, and its parent's must not end in it either."""
+
+
+def _import() -> Any:
+    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        return require("openvino", "cpu")  # the program has decided
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's mark of a missing one
+    try:
+        return require("openvino", "cpu")
+    finally:
+        del sys.modules[_TELEMETRY]
+
+
+openvino = _import()
+opset8 = importlib.import_module("openvino.opset8")
 
 
 def shared_core() -> Any:

@@ -314,3 +314,19 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    script = """
+import sys
+import numpy as np
+from cv_superpoint import SuperPointFeature2D
+
+detector = SuperPointFeature2D.create(backend="openvino", device="cpu")
+detector.detect(np.zeros((64, 64), np.uint8))
+assert "openvino" in sys.modules and "openvino_telemetry" not in sys.modules
+import openvino_telemetry  # the program itself may
+print(openvino_telemetry.Telemetry.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "Telemetry\n"), done.stderr
