@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from cv_superpoint.cli.command import Command, choose, run_program, tree
 from cv_superpoint.cli.evaluate import Evaluate
 from cv_superpoint.cli.explain import explain
-from cv_superpoint.cli.output import DONE, PARTLY, STOPPED, WRONG_USAGE, Output
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, STOPPED, WRONG_USAGE, Output
 from train.checks import check_run
 from train.config import RunConfig
 from train.recipes import RECIPES
@@ -229,6 +230,9 @@ class _Training:
         except (*ACTIONABLE, FloatingPointError) as error:
             # What the user can act on is said in one line; anything else keeps its traceback.
             raise SystemExit(f"{PROGRAM}: {explain(error) or error}") from error
+        except Exception:
+            traceback.print_exc()
+            return FAILED
         except KeyboardInterrupt:
             return STOPPED
         finally:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from train.__main__ import COMMANDS, STAGES, main, parse
 from train.recipes import RECIPES
+from train.runtime.process import CPU_ENVIRONMENT
 
 
 def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
@@ -100,3 +104,27 @@ def test_wrong_usage_is_said(
     code, text = said(arguments, capsys)
     assert code == 2
     assert says in text
+
+
+@pytest.mark.parametrize(
+    ("error", "keeps"),
+    [(ValueError("x"), False), (FloatingPointError("x"), False), (RuntimeError("x"), True)],
+)
+def test_only_a_fault_of_the_program_keeps_its_traceback(
+    error: Exception, keeps: bool, tmp_path: Path
+) -> None:
+    script = f"""
+import sys
+import train.__main__ as program
+def fails(known, config):
+    raise {error!r}
+program.run_stage = fails
+sys.exit(program.main(["export", "--run-dir", sys.argv[1]]))
+"""
+    environment = {**os.environ, **CPU_ENVIRONMENT}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == keeps
+    last = done.stderr.splitlines()[-1]
+    assert last == (f"{type(error).__name__}: x" if keeps else "python -m train: x")
