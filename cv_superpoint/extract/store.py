@@ -229,13 +229,29 @@ def _read_notes(path: Path) -> dict[str, Any]:
     notes = notes_of(path)
     try:
         found = read_record(notes)
-        if found is None or not {"done", "broken", "notes"} <= found.keys():
+        if found is None or not _are_notes(found):
             raise RecordError(f"{notes} is damaged (not the notes of a shard)")
     except RecordError as error:
         raise ExtractError(
             f"{error}; delete it and {path.name} and run the same command again"
         ) from error
     return found
+
+
+def _are_notes(record: Mapping[str, Any]) -> bool:
+    """Whether a record is as :func:`write_shard` makes it."""
+    try:
+        for keypoints, file in record["done"].values():
+            Fingerprint(**file)
+            if not isinstance(keypoints, int):
+                return False
+        texts = [
+            *record["broken"].values(),
+            *(each for row in record["notes"].values() for each in row),
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(each, str) for each in texts)
 
 
 def _write_hdf5(path: Path, rows: Sequence[Row], kind: Any) -> None:

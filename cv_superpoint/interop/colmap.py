@@ -281,6 +281,7 @@ def _readable(path: Path) -> Iterator[sqlite3.Connection]:
                     f"{newest}); upgrade with: pip install --upgrade pycolmap"
                 )
             # pycolmap ends the process over some damage.
+            source.text_factory = lambda data: data.decode(errors="replace")
             found = source.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise StoreError(f"the database {path} is damaged ({' '.join(found.split())})")

@@ -322,6 +322,22 @@ def test_a_damaged_output_is_one_error(tmp_path: Path) -> None:
     assert refused > 20
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"sha256"', '"sha25"'), ('"broken": {}', '"broken": 3'), ('"a.png": [', '"a.png": [[], ')],
+)
+def test_damaged_notes_of_a_shard_are_one_error(before: str, after: str, tmp_path: Path) -> None:
+    output = tmp_path / "shards"
+    make(tmp_path / "images", a=0)
+    extract(tmp_path / "images", output)
+    (notes,) = output.glob("0*.json")
+    text = notes.read_text(encoding="utf-8")
+    assert before in text
+    notes.write_text(text.replace(before, after), encoding="utf-8")
+    with pytest.raises(ExtractError, match="not the notes of a shard"):
+        extract(tmp_path / "images", output)
+
+
 def test_what_the_output_says_of_itself(tmp_path: Path) -> None:
     """In texts of a fixed length, in which damage does not stop the HDF5 library for ever."""
     output = tmp_path / "features.h5"
