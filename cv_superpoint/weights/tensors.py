@@ -28,6 +28,10 @@ from cv_superpoint.weights.layouts import (
 Floats = NDArray[np.float32]
 
 
+LARGEST_WEIGHT = 1e6
+"""Trained weights stay below 100; one wrong bit of an exponent makes 1e38 of them."""
+
+
 def read_network(
     entries: Mapping[str, object], source: str, config: NetworkConfig | None = None
 ) -> tuple[dict[str, Floats], NetworkConfig, CheckpointLayout]:
@@ -62,6 +66,13 @@ def read_network(
         ours, config = fold_state(ours, config)
     if not all(bool(np.isfinite(tensor).all()) for tensor in ours.values()):
         raise WeightsError(f"{source}: batch normalisation with extreme statistics; export it anew")
+    for name, tensor in ours.items():
+        largest = float(np.abs(tensor).max(initial=0))
+        if largest > LARGEST_WEIGHT and "running_" not in name:
+            raise WeightsError(
+                f"{source}: {name} has a value of {largest:.1e}, with which the network's outputs "
+                "overflow; the file is damaged: fetch or export it again"
+            )
     return ours, config, layout
 
 

@@ -98,6 +98,8 @@ def broken_states(state):
     value = state[key]
     spoiled = value.clone()
     spoiled[0, 0, 0, 0] = float("nan")
+    wrong_bit = value.clone()
+    wrong_bit[0, 0, 0, 0] = 1e38
     infinite = {**state, "detector_hidden.conv.bias": torch.full((6,), 1e300, dtype=torch.float64)}
     without = {k: v for k, v in state.items() if k != key}
     odd = state["encoder.0.conv.weight"].repeat(1, 2, 1, 1)
@@ -115,6 +117,7 @@ def broken_states(state):
         "no storage": ({**state, key: torch.zeros(1).expand(1 << 40)}, f"{key} must be a dense"),
         "NaN": ({**state, key: spoiled}, f"{key} must be finite"),
         "infinite": (infinite, "detector_hidden.conv.bias must be finite"),
+        "one bit": ({**state, key: wrong_bit}, f"{key} has a value of 1.0e+38"),
         "transposed": ({**state, key: value[:, :2]}, f"{key} must have shape (3, 3, 3, 3)"),
         "flat": ({**state, key: value.flatten()}, f"{key} must be (out, in, height, width)"),
         "no channels": ({**state, key: value[:0]}, f"{key} must be (out, in, height, width)"),
