@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
@@ -10,8 +12,26 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 REQUIRED: Any = object()
 """Default of an argument that must be given in one of its spellings."""
+
+
+def signature_of(
+    init: Callable[Concatenate[Any, P], None],
+) -> Callable[[Callable[..., T]], Callable[Concatenate[type[T], P], T]]:
+    """Mark a class method ``create(cls, ...)`` as one that takes what the constructor takes.
+
+    Args:
+        init: The constructor.
+    """
+
+    def mark(create: Callable[..., T]) -> Callable[Concatenate[type[T], P], T]:
+        create.__signature__ = signature(init)  # type: ignore[attr-defined]
+        return create
+
+    return mark
 
 
 def one_of(first: Any, second: Any, name: str) -> Any:

@@ -30,7 +30,14 @@ from cv_superpoint.detector.runtime import Runtime
 from cv_superpoint.detector.streaming import stream
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.opencv import storage
-from cv_superpoint.opencv.call_forms import REQUIRED, check_count, give, one_of, to_host
+from cv_superpoint.opencv.call_forms import (
+    REQUIRED,
+    check_count,
+    give,
+    one_of,
+    signature_of,
+    to_host,
+)
 from cv_superpoint.opencv.parameters import Parameters
 from cv_superpoint.opencv.pickling import Portable
 from cv_superpoint.pictures.arrays import check_image, is_empty
@@ -115,39 +122,10 @@ class SuperPointFeature2D(Parameters, Portable):
         self._detector = self._make_detector(config)
 
     @classmethod
-    def create(
-        cls,
-        maxKeypoints: int | None = -1,
-        scoreThreshold: float | None = None,
-        nmsRadius: int = 4,
-        borderMargin: int = 4,
-        subpixel: bool = True,
-        weights: str | os.PathLike[str] | None = None,
-        device: Any = "auto",
-        precision: Any = "auto",
-        backend: str | None = "auto",
-        *,
-        scales: float | Sequence[float] | None = (1.0,),
-        scoreRadius: int | None = None,
-        tileSize: int = 1024,
-        threads: int | None = None,
-    ) -> SuperPointFeature2D:
+    @signature_of(__init__)
+    def create(cls, *arguments: Any, **options: Any) -> SuperPointFeature2D:
         """As the constructor, in OpenCV's manner."""
-        return cls(
-            maxKeypoints,
-            scoreThreshold,
-            nmsRadius,
-            borderMargin,
-            subpixel,
-            weights,
-            device,
-            precision,
-            backend,
-            scales=scales,
-            scoreRadius=scoreRadius,
-            tileSize=tileSize,
-            threads=threads,
-        )
+        return cls(*arguments, **options)
 
     def _load(self, weights: str | os.PathLike[str] | None) -> None:
         self._weights = load_weights(weights)

@@ -9,24 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import CONFIG
 
-from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
+from cv_superpoint.network.torch_network import NetworkConfig
 from cv_superpoint.weights import WeightsError, available_weights, load_weights, save_weights
 from cv_superpoint.weights import store as weights
 
-CONFIG = NetworkConfig(channels=(2, 3, 4, 5), head_channels=6, descriptor_dim=7)
 ARCHITECTURE = {"channels": [2, 3, 4, 5], "head_channels": 6, "descriptor_dim": 7}
 BUNDLED = json.loads((weights.weights_folder() / "manifest.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def net():
-    return SuperPointNet(CONFIG).eval()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("weights")
 
 
 @pytest.fixture

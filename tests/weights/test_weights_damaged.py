@@ -11,21 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from tiny import CONFIG
 
 from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
 from cv_superpoint.weights import WeightsError, load_weights, save_weights
-
-CONFIG = NetworkConfig(channels=(2, 3, 4, 5), head_channels=6, descriptor_dim=7)
-
-
-@pytest.fixture(scope="module")
-def net():
-    return SuperPointNet(CONFIG).eval()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("weights")
 
 
 def check_refused(path, *words):
