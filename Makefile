@@ -38,6 +38,7 @@ test-opencv4: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks speed
 	$(BIN)/python -m benchmarks processes
+	$(BIN)/python -m pytest benchmarks/test_calls.py -o addopts= --benchmark-warmup=on
 
 # Read build/site/index.html; it needs no network. The variable quiets an advertisement.
 docs: $(VENV)/.test
