@@ -2,7 +2,7 @@
 
 options.py  Decoding, the value that says what is kept: every writing takes it whole
 arrays.py   numpy, which the CPU runs, and to which the tests hold the others; sampling.py gives
-            it descriptors
+            it descriptors, ties.py the order of scores
 tensors.py  torch: with gradients for training and ``SuperPoint``, in batches for CUDA graphs
 graph.py    ONNX nodes
 

@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from cv_superpoint.decoding.options import Decoding
 from cv_superpoint.decoding.sampling import sample_descriptors as sample_descriptors
+from cv_superpoint.decoding.ties import descending, first_of_equals, indices
 from cv_superpoint.grid import CELL_SIZE
 
 SUBPIXEL_RADIUS = 2
 """Pixels around a maximum that its sub-pixel position depends on."""
 _PARTS, _SUMMED = 8, 128
 """Partial sums of :func:`_sum`, and values at most that they take."""
-_TIED = 128
-"""Maxima with an equal that are compared with each other in pairs; more are in maps of ranks."""
-_INDEX = np.uint64(0xFFFFFFFF)
-"""The bits of an index in the keys of :func:`_descending`."""
 LARGEST_SHIFT = 0.499
 """Of a sub-pixel position from its maximum, in pixels: rounding gives the maximum back."""
 
@@ -132,49 +129,11 @@ def local_maxima(
     if radius:
         found = np.flatnonzero(heatmap == window_maximum(heatmap, radius))
         found = found[heatmap.reshape(-1).take(found) > threshold]
-        found = _first_of_equals(heatmap, found, radius, window_maximum)
+        found = first_of_equals(heatmap, found, radius, window_maximum)
     else:
         found = np.flatnonzero(heatmap > threshold)
     rows, columns = np.divmod(found, heatmap.shape[1])
     return rows, columns
-
-
-def _first_of_equals(
-    heatmap: Floats,
-    found: Indices,
-    radius: int,
-    window_maximum: Callable[[NDArray[Any], int], NDArray[Any]],
-) -> Indices:
-    """Without the maxima that have one before them within reach, which has the same value.
-
-    Args:
-        heatmap: As for :func:`local_maxima`.
-        found: Flat indices of maxima, ascending.
-        radius: As for :func:`local_maxima`.
-        window_maximum: As for :func:`local_maxima`.
-    """
-    first: Indices
-    keys = _descending(heatmap.reshape(-1).take(found))
-    equal = np.flatnonzero((keys[1:] ^ keys[:-1]) <= _INDEX)
-    if len(equal) == 0:
-        return found
-    has_equal = np.zeros(len(found), np.bool_)
-    has_equal[_indices(keys[equal])] = has_equal[_indices(keys[equal + 1])] = True
-    tied = np.flatnonzero(has_equal)
-    if len(tied) <= _TIED:
-        rows, columns = np.divmod(found[tied], heatmap.shape[1])
-        near = np.abs(rows[:, None] - rows) <= radius
-        near &= np.abs(columns[:, None] - columns) <= radius
-        later = np.tril(near, -1).any(axis=1)  # maxima within reach of each other are equal
-        first = np.delete(found, tied[later])
-        return first
-    # Repeat among the maxima with their ranks, which all differ.
-    exact = np.float32 if heatmap.size < 1 << 24 else np.float64
-    ranks = np.zeros(heatmap.size, exact)
-    ranks[found] = np.arange(len(found), 0, -1)
-    highest = window_maximum(ranks.reshape(heatmap.shape), radius).ravel()
-    first = found[ranks[found] == highest[found]]
-    return first
 
 
 def keypoints(
@@ -242,26 +201,8 @@ def strongest(scores: Floats, count: int) -> Indices:
         scores: (N,) float32, not negative.
         count: At most.
     """
-    order = _indices(_descending(scores))
+    order = indices(descending(scores))
     return order if count < 0 else order[:count]
-
-
-def _descending(scores: Floats) -> NDArray[np.uint64]:
-    """Sorted keys (N,) of scores, the highest first: its bits, negated, then its index.
-
-    A sort of such is faster than a stable one of floats.
-    """
-    # Floats that are not negative have the order of their bits.
-    bits = np.ascontiguousarray(scores, np.float32).view(np.uint32).astype(np.uint64)
-    keys: NDArray[np.uint64] = (~bits << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
-    keys.sort()
-    return keys
-
-
-def _indices(keys: NDArray[np.uint64]) -> Indices:
-    """What the keys of :func:`_descending` are keys of."""
-    indices: Indices = (keys & _INDEX).astype(np.intp)
-    return indices
 
 
 def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
@@ -279,11 +220,12 @@ def refine(heatmap: Floats, rows: Indices, columns: Indices) -> Floats:
     windows = _windows(heatmap, rows, columns, SUBPIXEL_RADIUS)
     total = _sum(windows)
     square = windows.reshape(len(offsets), len(offsets), -1)
-    points = np.empty((len(rows), 2), np.float32)
-    for axis, pixels in enumerate((columns, rows)):
-        # Along x the rows of a window are summed first, along y its columns; then in float64.
-        shift = (square.sum(axis=axis) * offsets[:, None]).sum(axis=0) / total
-        points[:, axis] = pixels + np.clip(shift, -LARGEST_SHIFT, LARGEST_SHIFT)
+    # Along x the rows of a window are summed first, along y its columns; then in float64.
+    sums = np.stack((square.sum(axis=0), square.sum(axis=1)))
+    shifts = (sums * offsets[:, None]).sum(axis=1) / total
+    shifts = np.minimum(np.maximum(shifts, -LARGEST_SHIFT), LARGEST_SHIFT)
+    shifts += (columns, rows)
+    points: Floats = shifts.T.astype(np.float32, order="C")
     return points
 
 

@@ -32,7 +32,7 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
     cells = np.ascontiguousarray(dense).reshape(h * w, length)
     corners, weights = _corners(points, h, w)
     # Of all cells: to read them in their order takes no longer than those around the points.
-    weights /= _lengths(cells).take(corners)
+    weights /= _lengths(cells).take(corners, mode="clip")
     sampled = np.empty((len(points), length), np.float32)
     around = np.empty((min(len(points), _ROWS), 4, length), np.float32)
     for start in range(0, len(points), _ROWS):
@@ -46,19 +46,18 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
 
 
 def _corners(points: Floats, h: int, w: int) -> tuple[Indices, Floats]:
-    """Flat indices and bilinear weights (N, 4) of the cells around each point."""
+    """Flat indices and bilinear weights (N, 4) of the cells around each point.
+
+    A corner of weight 0 may lie outside the map, where an index is to be clipped.
+    """
     centre, last = np.float32((CELL_SIZE - 1) / 2), np.array(((w - 1,), (h - 1,)), np.float32)
     cells = np.minimum(np.maximum((points.T - centre) / np.float32(CELL_SIZE), 0), last)
     first = cells.astype(np.intp)
-    (left, top), (right, below) = first, np.minimum(first + 1, ((w - 1,), (h - 1,)))
-    x, y = cells - first.astype(np.float32)
-    corners = np.empty((len(points), 2, 2), np.intp)
-    weights = np.empty((len(points), 2, 2), np.float32)
-    for row, (line, share) in enumerate(((w * top, 1 - y), (w * below, y))):
-        for column, (place, part) in enumerate(((left, 1 - x), (right, x))):
-            np.add(line, place, out=corners[:, row, column])
-            np.multiply(share, part, out=weights[:, row, column])
-    return corners.reshape(-1, 4), weights.reshape(-1, 4)
+    x, y = shares = np.empty((2, 2, len(points)), np.float32)
+    np.subtract(cells, first.astype(np.float32), out=shares[:, 1])
+    np.subtract(1, shares[:, 1], out=shares[:, 0])
+    weights = np.ascontiguousarray((y[:, None] * x).reshape(4, -1).T)
+    return (first[1] * w + first[0])[:, None] + np.array((0, 1, w, w + 1)), weights
 
 
 def _lengths(rows: Floats) -> Floats:

@@ -5,6 +5,7 @@ What runs the network outside torch (OpenVINO, ONNX, ncnn) is built from these.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -168,6 +169,7 @@ def for_bytes(config: NetworkConfig, kernels: Mapping[str, Convolution]) -> dict
     return {**kernels, **scaled}
 
 
+@functools.lru_cache(maxsize=16)
 def receptive_margin(config: NetworkConfig) -> int:
     """Pixels beyond a cell that its outputs depend on, on the farther side, on the grid of cells.
 

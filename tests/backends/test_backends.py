@@ -121,6 +121,24 @@ def test_normalisations_and_colour(name: str, norm: str, tmp_path: Path) -> None
         np.testing.assert_allclose(one, two, atol=2e-4)
 
 
+@pytest.mark.parametrize("length", [5, 12, 24, 48])
+@pytest.mark.parametrize("name", [*OTHERS, "torch"])
+def test_descriptors_come_cell_by_cell(name: str, length: int, tmp_path: Path) -> None:
+    """Whether ncnn computes 1, 4, 8 or 16 channels at a time, as it does for these lengths."""
+    torch.manual_seed(length)
+    net = SuperPointNet(NetworkConfig(channels=(8, 8, 12, 16), descriptor_dim=length))
+    save_weights(net.eval(), tmp_path / "other.safetensors")
+    loaded = load_weights(tmp_path / "other.safetensors")
+    images = np.ascontiguousarray(PHOTOGRAPH[:136, :80, None])[None]
+    _, (dense,) = backend_of(loaded, name).run(images)
+    assert dense.shape == (17, 10, length)
+    assert dense.flags.c_contiguous
+    expected = run_units(TorchBackend(loaded, device="cpu", threads=1), images)
+    found = run_units(backend_of(loaded, name), images)
+    for one, two in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-4)
+
+
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_true_batches_of_mixed_sizes_give_single_results(
     device: str, weights: LoadedWeights
