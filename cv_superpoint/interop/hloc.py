@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from cv_superpoint.detector.features import CELL_DIAMETER, Features
 from cv_superpoint.errors import require
 from cv_superpoint.files import WriteError, replacing
+from cv_superpoint.files.sink import Sink
 from cv_superpoint.interop.checks import (
     Matches,
     Pair,
@@ -224,19 +225,19 @@ def opened(path: str | os.PathLike[str], mode: str = "r") -> Iterator[Any]:
     """
     h5py = require("h5py", "sfm")
     try:
-        file = h5py.File(os.fspath(path), mode)
+        sink = Sink(path) if mode == "w" else None
+        file = h5py.File(os.fspath(path) if sink is None else sink, mode)
     except OSError as error:
         raise StoreError(_why(path, error)) from error
     try:
         yield file
-    except BaseException:
+    finally:
+        if sink is not None:
+            sink.keeps_errors = True
         with suppress(OSError, RuntimeError):
             file.close()
-        raise
-    try:
-        file.close()
-    except RuntimeError as error:  # what h5py raises where the last bytes find no room
-        raise OSError(str(error)) from error
+        if sink is not None:
+            sink.close()
 
 
 @contextmanager

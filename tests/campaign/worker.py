@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import cases  # noqa: F401 - registers the kinds
 import torch
-from kinds import KINDS, ROOT, Case
+from kinds import KINDS, ROOT, BrokenPromiseError, Case
 
 MEMORY = 14 * 2**30
 """Of addresses: what a file says of its size must not take the machine's."""
@@ -55,6 +56,8 @@ def run(kind: str, seed: int) -> dict[str, object]:
         where = f"{Path(deepest.filename).name}:{deepest.name}"
         answer["fault"] = f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:300]}"
         answer["signature"] = f"{kind}: {type(error).__name__} in {where}"
+        if isinstance(error, BrokenPromiseError):
+            answer["signature"] = f"{kind}: {re.sub('[0-9]+', 'N', str(error)[:60])}"
         lines = [*traceback.format_exception(error), *map(str, case.notes)]
         answer["trace"] = "\n".join(lines)
     finally:
