@@ -15,6 +15,7 @@ import torch
 from benchmarks import publish
 from benchmarks.measure import Timing, in_turn, machine, photographs
 from cv_superpoint.network.torch_network import fold_batchnorm
+from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.synthetic.samples import SyntheticConfig
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
@@ -50,7 +51,7 @@ def _views() -> Call:
     image = photographs(None, (240, 320), 1)[0]
     config = AdaptConfig(views=VIEWS)
     views = sample_views(np.random.default_rng(0), (240, 320), config)
-    heatmaps_of = heatmap_function(fold_batchnorm(TrainingNetwork(0).net))
+    heatmaps_of = heatmap_function(NetworkWeights.of(fold_batchnorm(TrainingNetwork(0).net)))
     return lambda _: aggregate(image, views, heatmaps_of, config)
 
 

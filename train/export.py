@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from cv_superpoint.files import replace_file
-from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet, fold_batchnorm
+from cv_superpoint.network.architecture import fold_state
+from cv_superpoint.network.torch_network import NetworkConfig
+from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import save_weights
 from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning import checkpoint
@@ -43,9 +45,17 @@ def architecture_of(state: dict[str, Any]) -> NetworkConfig:
     return NetworkConfig(in_channels=channels, norm="before_relu")
 
 
-def folded_network(path: Path) -> SuperPointNet:
-    """The network of a checkpoint, its batch normalisations folded."""
-    return fold_batchnorm(network_of(path).net)
+def folded_weights(path: Path) -> NetworkWeights:
+    """The averaged weights of a checkpoint, their batch normalisations folded."""
+    state = checkpoint.load(path)
+    prefix = "net."
+    tensors = {
+        name.removeprefix(prefix): value.cpu().numpy()
+        for name, value in checkpoint.weights_of(state).items()
+        if name.startswith(prefix)
+    }
+    folded, config = fold_state(tensors, architecture_of(state))
+    return NetworkWeights(config=config, tensors=folded)
 
 
 def recommended_threshold(

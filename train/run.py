@@ -16,16 +16,16 @@ from torch import Tensor
 from cv_superpoint.cli.output import print_line
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.grid import CELL_SIZE
-from cv_superpoint.network.torch_network import SuperPointNet
+from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import load_weights
 from train.config import RunConfig
 from train.data.images import load_readable, to_tensor
 from train.data.photographs import Photographs, look_at
-from train.export import export, folded_network
+from train.export import export, folded_weights
 from train.learning import checkpoint
 from train.learning.loop import Trainer
 from train.learning.model import TrainingNorm, from_folded, unfold_batchnorm
-from train.reporting.preview import save_drawings
+from train.reporting.pictures import save_drawings
 from train.reporting.summary import write_report
 from train.runtime import distributed
 from train.settings import RunSettings
@@ -193,14 +193,14 @@ class Run:
             [found.folder / name for name in held_out],
         )
 
-    def detector(self, round_: int) -> SuperPointNet:
+    def detector(self, round_: int) -> NetworkWeights:
         """The folded network that labels the photographs of a round."""
         if round_ > 1:
-            return folded_network(self.path(joint_name(round_ - 1)))
+            return folded_weights(self.path(joint_name(round_ - 1)))
         labels_first = self.config.teacher or self.start
         if labels_first is not None:
-            return load_weights(labels_first).net
-        return folded_network(self.path("magicpoint"))
+            return load_weights(labels_first)
+        return folded_weights(self.path("magicpoint"))
 
     def last_stage(self) -> Path:
         """Checkpoint of the stage that came furthest.
@@ -235,7 +235,7 @@ class Run:
     def _stage_weights(self, name: str, norm: TrainingNorm) -> dict[str, Tensor]:
         """The averaged weights of a stage, folded where the next one has no normalisation."""
         if norm == "none":
-            return from_folded(folded_network(self.path(name))).state_dict()
+            return from_folded(folded_weights(self.path(name)).net).state_dict()
         return checkpoint.weights_of(checkpoint.load(self.path(name)))
 
     def _train_joint(

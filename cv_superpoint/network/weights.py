@@ -29,6 +29,12 @@ class NetworkWeights:
     config: NetworkConfig
     tensors: Mapping[str, NDArray[np.float32]]
 
+    @classmethod
+    def of(cls, net: SuperPointNet) -> NetworkWeights:
+        """Those of a torch module that is folded."""
+        tensors = {name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()}
+        return NetworkWeights(config=net.config, tensors=tensors)
+
     @property
     def digest(self) -> str:
         """SHA-256 of all of it, hexadecimal: what is compiled or converted is kept by it."""

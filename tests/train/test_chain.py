@@ -9,7 +9,7 @@ from skimage import data
 
 from cv_superpoint.weights import load_weights
 from train.__main__ import parse, run_stage
-from train.export import _commit, folded_network
+from train.export import _commit, folded_weights
 from train.learning import checkpoint
 from train.run import Run
 from train.runtime.process import CPU_ENVIRONMENT, missing_settings
@@ -73,7 +73,7 @@ def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
     state = checkpoint.load(tmp_path / "run" / "joint.pt")
     with torch.inference_mode():
         image = torch.from_numpy(data.coins()[:128, :160].copy())[None, None]
-        tuned = folded_network(tmp_path / "run" / "joint.pt")(image / 255)[0]
+        tuned = folded_weights(tmp_path / "run" / "joint.pt").net(image / 255)[0]
         before = load_weights("superpoint").net(image / 255)[0]
     assert state["step"] == 1
     # One step from where it started: nearly the same detector, not a new one.
@@ -91,7 +91,7 @@ def test_training_goes_on_without_normalisation(tmp_path: Path) -> None:
     run = Run(config, known.run_dir, known.images, known.start)
     run.adapt()
     run.joint()
-    learned = folded_network(tmp_path / "run" / "joint.pt").state_dict()
+    learned = folded_weights(tmp_path / "run" / "joint.pt").net.state_dict()
     for name, tensor in load_weights("superpoint").net.state_dict().items():
         torch.testing.assert_close(learned[name], tensor, rtol=1e-6, atol=1e-7)
 

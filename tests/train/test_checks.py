@@ -17,6 +17,7 @@ import torch
 from skimage import data
 
 from cv_superpoint.network.torch_network import SuperPointNet
+from cv_superpoint.network.weights import NetworkWeights
 from train.__main__ import parse, run_stage
 from train.data import images as images_module
 from train.data.images import ImageConfig
@@ -351,7 +352,7 @@ def test_labelling_goes_on_without_it(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = SuperPointNet().eval()
-    folder = adapt(net, paths, tmp_path / "run", config, 0)
+    folder = adapt(NetworkWeights.of(net), paths, tmp_path / "run", config, 0)
     assert [each.path for each in read_labels(folder, paths, config)] == [paths[1]]
     assert "0.png: the file is cut short" in caplog.text
     assert "2.png: there is no such file" in caplog.text

@@ -11,7 +11,7 @@ from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.evaluation.detectors import build_detector
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.weights import save_weights
-from train.export import folded_network
+from train.export import folded_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def test_smoke_chain_makes_a_detector_that_beats_harris_on_noise(tmp_path: Path)
     assert "superpoint" in done.stdout
 
     weights = tmp_path / "magicpoint.safetensors"
-    save_weights(folded_network(tmp_path / "magicpoint.pt"), weights, score_threshold=0.005)
+    save_weights(folded_weights(tmp_path / "magicpoint.pt").net, weights, score_threshold=0.005)
     detectors = {
         "magicpoint": SuperPointFeature2D(weights=str(weights), **PINNED),
         "harris": build_detector("harris", quota=1000, weights=None),

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from train.learning import checkpoint
 from train.learning.loader import Batch, load_batches
 from train.learning.model import TrainingNetwork
-from train.reporting.preview import Picture
+from train.reporting.pictures import Picture
 from train.reporting.progress import MetricLogger
 from train.runtime import distributed
 from train.runtime.process import memory_format, wants_bfloat16

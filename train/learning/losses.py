@@ -30,10 +30,13 @@ What differs, and why:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cv_superpoint.grid import CELL_SIZE
 from train.learning.keypoints import SoftKeypoints, warp
 from train.runtime.distributed import mean_over_ranks
 
@@ -89,6 +92,28 @@ def dual_softmax_loss(
     backward = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
     loss = -(forward + backward) / 2
     return (loss * visible).sum() / mean_over_ranks(visible.sum()).clamp(min=1)
+
+
+def cell_pairs(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the dense hinge compares.
+
+    Args:
+        batch: With ``homography`` (B, 3, 3) from image 0 to image 1 and ``valid0``, ``valid1``
+            (B, h, w).
+
+    Returns:
+        Cell centres of image 0 in image 1 (B, h * w, 2), and the valid pairs of cells
+        (B, h * w, h * w).
+    """
+    valid0, valid1 = batch["valid0"].flatten(1), batch["valid1"].flatten(1)
+    h, w = batch["valid0"].shape[1:]
+    i, j = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    centres = torch.stack([j, i], dim=-1).reshape(-1, 2) * CELL_SIZE + (CELL_SIZE - 1) / 2
+    homogeneous = torch.cat([centres, torch.ones(len(centres), 1)], dim=1).to(valid0.device)
+    warped = homogeneous @ batch["homography"].transpose(1, 2)
+    front = warped[..., 2] > 1e-6
+    points = warped[..., :2] / warped[..., 2:].clamp(min=1e-6)
+    return points, (valid0 & front)[:, :, None] & valid1[:, None, :]
 
 
 def dense_hinge_loss(

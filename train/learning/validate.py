@@ -25,7 +25,7 @@ from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photom
 from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning.detect import LOW, detect
 from train.learning.model import TrainingNetwork
-from train.reporting.preview.pictures import to_bgr
+from train.reporting.pictures import to_bgr
 
 
 @dataclass(frozen=True, kw_only=True)

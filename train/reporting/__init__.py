@@ -2,7 +2,8 @@
 
 progress.py  lines of the log and TensorBoard
 summary.py   report.html, with the charts of curves.py
-preview/     drawings and their labels to look at
+pictures.py  images with points, contact sheets, drawings as files
+preview/     training data to look at
 
 The loop, the stages and the commands enter.
 """

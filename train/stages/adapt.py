@@ -96,18 +96,16 @@ class _DetectorHalf(torch.nn.Module):
         return self.net.detect(self.net.encode(images))
 
 
-def heatmap_function(net: SuperPointNet, precision: str = "auto") -> HeatmapFunction:
+def heatmap_function(weights: NetworkWeights, precision: str = "auto") -> HeatmapFunction:
     """A folded network as a function, in the fastest backend for the CPU that is installed.
 
     Args:
-        net: The network.
+        weights: Of the network.
         precision: "float32", "bfloat16", or "auto": what is fastest.
 
     Returns:
         A function from (B, H, W) or (B, H, W, 3) uint8 images to their (H, W) heatmaps.
     """
-    tensors = {name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()}
-    weights = NetworkWeights(config=net.config, tensors=tensors)
     # bfloat16, where a CPU multiplies in it, is precise enough for an average of many views.
     choice = choose(
         backend="auto", device="cpu", precision=precision, measured=("float32", "bfloat16")
@@ -199,17 +197,11 @@ def aggregate_on_device(
     return np.where(enough, result.cpu().numpy(), 0).astype(np.float32)
 
 
-def _digest(net: SuperPointNet) -> hashlib._Hash:
-    """SHA-256 of a network's weights, to which more may be added."""
-    digest = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    return digest
-
-
-def cache_folder(run_dir: Path, net: SuperPointNet, config: AdaptConfig, seed: int) -> Path:
+def cache_folder(run_dir: Path, weights: NetworkWeights, config: AdaptConfig, seed: int) -> Path:
     """Where the labels of these weights and settings are kept: other ones never mix in."""
-    digest = _digest(net)
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.tensors.items()):
+        digest.update(name.encode() + value.tobytes())
     settings = {k: v for k, v in asdict(config).items() if k not in ("minutes", "points_per_image")}
     digest.update(json.dumps([settings, seed], sort_keys=True).encode())
     return run_dir / "labels" / digest.hexdigest()[:16]
@@ -225,7 +217,7 @@ def label_file(folder: Path, image: Path) -> Path:
 
 
 def adapt(
-    net: SuperPointNet,
+    weights: NetworkWeights,
     paths: list[Path],
     run_dir: Path,
     config: AdaptConfig,
@@ -235,7 +227,7 @@ def adapt(
     """Label photographs that have no labels yet, in random order.
 
     Args:
-        net: A folded network.
+        weights: Of a folded network.
         paths: Of the photographs.
         run_dir: The labels go to a folder in ``run_dir / "labels"``.
         config: Views, thresholds, time.
@@ -245,13 +237,13 @@ def adapt(
     Returns:
         The folder of the labels: one (N, 3) float32 array of (x, y, probability) per photograph.
     """
-    folder = cache_folder(run_dir, net, config, seed)
+    folder = cache_folder(run_dir, weights, config, seed)
     folder.mkdir(parents=True, exist_ok=True)
     if torch.cuda.is_available():
-        net = net.to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = weights.net.to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
         label = partial(aggregate_on_device, net=net, config=config)
     else:
-        label = partial(aggregate, heatmaps_of=heatmap_function(net), config=config)
+        label = partial(aggregate, heatmaps_of=heatmap_function(weights), config=config)
     started, new = time.perf_counter(), 0
     order = np.random.default_rng((seed, 2)).permutation(len(paths))
     order = order[shard[0] :: shard[1]]

@@ -24,6 +24,7 @@ from train.learning.loader import Batch
 from train.learning.loop import LoopConfig
 from train.learning.losses import (
     agreement_loss,
+    cell_pairs,
     dense_hinge_loss,
     detector_loss,
     dual_softmax_loss,
@@ -31,7 +32,7 @@ from train.learning.losses import (
 )
 from train.learning.model import TrainingNetwork, TrainingNorm
 from train.learning.validate import ValidationConfig, draw_pair, fixed_pairs, measure_pairs
-from train.reporting.preview import Picture, with_points
+from train.reporting.pictures import Picture, with_points
 from train.runtime import distributed
 
 log = logging.getLogger(__name__)
@@ -179,25 +180,3 @@ class Joint:
         labels = np.hstack([with_points(view.image, view.keypoints) for view in views])
         matches = [draw_pair(network, pair, 100) for pair in self.pairs[:1]]
         return {"labels": labels, **{f"matches{k}": picture for k, picture in enumerate(matches)}}
-
-
-def cell_pairs(batch: Batch) -> tuple[Tensor, Tensor]:
-    """What the dense hinge compares.
-
-    Args:
-        batch: With ``homography`` (B, 3, 3) from image 0 to image 1 and ``valid0``, ``valid1``
-            (B, h, w).
-
-    Returns:
-        Cell centres of image 0 in image 1 (B, h * w, 2), and the valid pairs of cells
-        (B, h * w, h * w).
-    """
-    valid0, valid1 = batch["valid0"].flatten(1), batch["valid1"].flatten(1)
-    h, w = batch["valid0"].shape[1:]
-    i, j = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    centres = torch.stack([j, i], dim=-1).reshape(-1, 2) * CELL_SIZE + (CELL_SIZE - 1) / 2
-    homogeneous = torch.cat([centres, torch.ones(len(centres), 1)], dim=1).to(valid0.device)
-    warped = homogeneous @ batch["homography"].transpose(1, 2)
-    front = warped[..., 2] > 1e-6
-    points = warped[..., :2] / warped[..., 2:].clamp(min=1e-6)
-    return points, (valid0 & front)[:, :, None] & valid1[:, None, :]

@@ -20,7 +20,7 @@ from train.learning.loader import Batch
 from train.learning.loop import LoopConfig
 from train.learning.losses import detector_loss
 from train.learning.model import TrainingNetwork
-from train.reporting.preview import Picture, with_points
+from train.reporting.pictures import Picture, with_points
 
 THRESHOLD = 0.1
 """Smallest probability of the detections whose precision and recall are watched."""

@@ -10,13 +10,13 @@ import pytest
 
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.__main__ import main
-from train.reporting.preview.dataset import save_dataset
-from train.reporting.preview.pictures import (
+from train.reporting.pictures import (
     coordinate_list,
     points_alone,
     samples_sheet,
     with_points,
 )
+from train.reporting.preview.dataset import save_dataset
 from train.reporting.preview.run import PreviewConfig, preview
 
 DATA = SyntheticConfig(size=(64, 80))

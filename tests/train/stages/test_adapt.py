@@ -10,6 +10,7 @@ from cv_superpoint import backends
 from cv_superpoint.backends import cache
 from cv_superpoint.decoding.tensors import logits_to_heatmap
 from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
+from cv_superpoint.network.weights import NetworkWeights
 from train.data.images import ImageConfig, load_image
 from train.data.photographs import look_at
 from train.stages.adapt import (
@@ -73,14 +74,14 @@ def test_labels_are_cached_by_weights_settings_and_content(
     tmp_path: Path, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = SuperPointNet().eval()
-    folder = adapt(net, photographs, tmp_path, CONFIG, seed=0)
+    folder = adapt(NetworkWeights.of(net), photographs, tmp_path, CONFIG, seed=0)
     files = {path: label_file(folder, path).stat().st_mtime_ns for path in photographs}
     assert len(files) == 2
     monkeypatch.setattr("train.stages.adapt.load_image", None)  # nothing may be labelled again
-    assert adapt(net, photographs, tmp_path, CONFIG, seed=0) == folder
+    assert adapt(NetworkWeights.of(net), photographs, tmp_path, CONFIG, seed=0) == folder
     assert files == {path: label_file(folder, path).stat().st_mtime_ns for path in photographs}
-    assert cache_folder(tmp_path, SuperPointNet(), CONFIG, 0) != folder
-    assert cache_folder(tmp_path, net, AdaptConfig(views=4), 0) != folder
+    assert cache_folder(tmp_path, NetworkWeights.of(SuperPointNet()), CONFIG, 0) != folder
+    assert cache_folder(tmp_path, NetworkWeights.of(net), AdaptConfig(views=4), 0) != folder
 
 
 def test_reading_without_labels_says_what_to_do(tmp_path: Path, photographs: list[Path]) -> None:
@@ -115,14 +116,14 @@ def test_damaged_label_is_made_anew(
     tmp_path: Path, photographs: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     net = SuperPointNet().eval()
-    folder = adapt(net, photographs, tmp_path, CONFIG, seed=0)
+    folder = adapt(NetworkWeights.of(net), photographs, tmp_path, CONFIG, seed=0)
     good = {path: np.load(label_file(folder, path)) for path in photographs}
     for path, content in zip(photographs, (b"", b"\x93NUMPY cut short"), strict=True):
         label_file(folder, path).write_bytes(content)
     with pytest.raises(ValueError, match="none of the 2 images is labelled"):
         read_labels(folder, photographs, CONFIG)
     assert "is damaged and does not count" in caplog.text
-    adapt(net, photographs, tmp_path, CONFIG, seed=0)
+    adapt(NetworkWeights.of(net), photographs, tmp_path, CONFIG, seed=0)
     for path in photographs:
         np.testing.assert_array_equal(np.load(label_file(folder, path)), good[path])
 
@@ -139,7 +140,7 @@ def test_aggregation_on_the_device_is_the_same(
     image = data.coffee()[:96, :128] if colour else data.camera()[200:296, 200:328]
     config = AdaptConfig(views=7, batch_size=3)
     views = sample_views(np.random.default_rng(0), (96, 128), config)
-    expected = aggregate(image, views, heatmap_function(net, precision), config)
+    expected = aggregate(image, views, heatmap_function(NetworkWeights.of(net), precision), config)
     result = aggregate_on_device(image, views, net, config, precision)
     np.testing.assert_array_equal(result > 0, expected > 0)
     np.testing.assert_allclose(result, expected, rtol=tolerance, atol=2e-5)
@@ -158,5 +159,5 @@ def test_compiled_network_of_other_weights_is_not_taken(
         with torch.inference_mode():
             logits = net(torch.from_numpy(image.copy())[None] / 255)[0]
         expected = logits_to_heatmap(logits)[0].numpy()
-        found = heatmap_function(net, "float32")(image)[0]
+        found = heatmap_function(NetworkWeights.of(net), "float32")(image)[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -10,12 +10,12 @@ from torch.utils.data import default_collate
 
 from train.data.images import ImageConfig
 from train.data.pairs import LabelledImage
-from train.export import folded_network
+from train.export import folded_weights
 from train.learning import checkpoint
 from train.learning.loop import Trainer
-from train.learning.losses import dense_hinge_loss
+from train.learning.losses import cell_pairs, dense_hinge_loss
 from train.recipes import RECIPES, smoke
-from train.stages.joint import Joint, cell_pairs
+from train.stages.joint import Joint
 
 SIZES = ImageConfig(shorter_side=96, longest_side=128)
 
@@ -117,6 +117,6 @@ def test_colour_is_three_channels_from_end_to_end(tmp_path: Path) -> None:
     config = smoke().joint
     task = Joint(config, 0, [LabelledImage(path, points)], [path], sizes)
     Trainer(task, replace(config.loop, steps=1), tmp_path).fit()
-    net = folded_network(tmp_path / "joint.pt")
+    net = folded_weights(tmp_path / "joint.pt").net
     assert net.config.in_channels == 3
     assert net.encoder[0].conv.weight.shape == (64, 3, 3, 3)

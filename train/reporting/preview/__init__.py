@@ -1,5 +1,7 @@
-"""Looking at the training data before anything is trained, and writing it to disk."""
+"""Looking at the training data before anything is trained, and writing it to disk.
 
-from train.reporting.preview.pictures import Picture, save_drawings, shapes_sheet, with_points
+run.py      the command
+dataset.py  samples and their labels as files
 
-__all__ = ["Picture", "save_drawings", "shapes_sheet", "with_points"]
+``train.reporting.pictures`` draws.
+"""

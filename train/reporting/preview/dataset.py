@@ -10,7 +10,7 @@ from typing import Any
 from cv_superpoint.files import replace_file
 from cv_superpoint.pictures.reading import write_picture
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
-from train.reporting.preview.pictures import to_bgr
+from train.reporting.pictures import to_bgr
 
 DESCRIPTION = "dataset.json"
 

@@ -11,8 +11,8 @@ from tyro.conf import arg
 
 from cv_superpoint.pictures.reading import write_picture
 from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
+from train.reporting.pictures import samples_sheet, shapes_sheet
 from train.reporting.preview.dataset import save_dataset
-from train.reporting.preview.pictures import samples_sheet, shapes_sheet
 
 log = logging.getLogger(__name__)
 
