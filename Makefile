@@ -22,7 +22,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest tests/test_files.py
+	$(BIN)/python -m pytest tests/test_length_of_files.py
 
 # A test computes in one thread, so that as many processes as there are cores share the tests.
 test-opencv5: $(VENV)/.test

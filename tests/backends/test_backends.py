@@ -325,6 +325,7 @@ while detectors:
     detector = detectors.pop(0)
 del detector
 gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 try:
     signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:

@@ -15,3 +15,9 @@ def test_no_file_is_too_long() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     long = [f"{path.relative_to(ROOT)}: {n}" for path, n in lines.items() if n > MOST_LINES]
     assert not long, f"more than {MOST_LINES} lines, to be split by concern: {', '.join(long)}"
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest would take the second for the first."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
