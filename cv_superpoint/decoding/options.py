@@ -8,6 +8,9 @@ from typing import Any
 from cv_superpoint.checks import as_count, as_flag, as_limit, as_number
 from cv_superpoint.errors import FeatureError
 
+LARGEST_SCORE_RADIUS = 32
+"""Pixels, four cells of the network; the memory that scores take grows with its square."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
@@ -46,6 +49,10 @@ class Decoding:
         self._set("subpixel", as_flag("subpixel", self.subpixel))
         if not 0 <= self.score_threshold < 1:
             raise FeatureError(f"score_threshold must lie in [0, 1), got {self.score_threshold}")
+        if self.score_radius > LARGEST_SCORE_RADIUS:
+            raise FeatureError(
+                f"score_radius must be at most {LARGEST_SCORE_RADIUS}, got {self.score_radius}"
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # it is frozen

@@ -195,9 +195,10 @@ class VideoFile:
             written = cv2.VideoCapture(str(self._part))
             count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
             written.release()
-            if count < self._frames:
+            # It counts frames in a header that may be there although the frames are not.
+            if count < self._frames or length_of(self._part, count).ends_early:
                 raise VideoError(
-                    f"{self._path}: {count} of {self._frames} frames could be written; make room "
+                    f"{self._path}: not all of {self._frames} frames could be written; make room "
                     "on the disk"
                 )
 

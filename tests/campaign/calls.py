@@ -214,7 +214,7 @@ SENSIBLE = {
     "maxKeypoints": st.sampled_from([-1, 0, 1, 30, 500.0, None]),
     "scoreThreshold": st.floats(0, 1),
     "nmsRadius": st.integers(0, 70),
-    "scoreRadius": st.integers(0, 6),
+    "scoreRadius": st.integers(0, 32),
     "borderMargin": st.integers(0, 80),
     "subpixel": st.booleans(),
     "scales": st.lists(st.floats(0.05, 3), min_size=1, max_size=3, unique=True),

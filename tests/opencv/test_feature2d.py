@@ -188,6 +188,7 @@ def test_a_threshold_belongs_to_its_radius() -> None:
         ({"scoreThreshold": float("nan")}, "score_threshold"),
         ({"nmsRadius": -1}, "nms_radius"),
         ({"scoreRadius": -1, "scoreThreshold": 0.1}, "score_radius"),
+        ({"scoreRadius": 33, "scoreThreshold": 0.1}, "score_radius must be at most 32"),
         ({"scoreRadius": 9}, "threshold for the radius 9 too"),
         ({"scales": ()}, "scales"),
         ({"scales": (1.0, 1.0)}, "scales"),
