@@ -34,6 +34,9 @@ PARTS = {
 }
 """Where each part is found; None is the backend."""
 REST, WHOLE, SIFT = "all else", "whole call without the network", "cv2.SIFT, whole call"
+AGAIN = "the same call, repeated at once"
+REPEATS = 5
+"""Calls of which the last is taken. Before the first, the network ran and took all caches."""
 
 Times = dict[str, list[float]]
 
@@ -123,7 +126,7 @@ def measure_parts(
 def _measure(feature: Any, sift: Any, images: list[NDArray[np.uint8]], rounds: int) -> Times:
     """Seconds of our detector's parts, and of SIFT."""
     backend = feature._detector.backend
-    times: Times = {name: [] for name in (*PARTS, REST, WHOLE, SIFT)}
+    times: Times = {name: [] for name in (*PARTS, REST, WHOLE, AGAIN, SIFT)}
     with Replay(backend) as replay, Stopwatch(backend) as stopwatch:
         for turn in range(rounds + 1):
             for image in images:
@@ -133,6 +136,8 @@ def _measure(feature: Any, sift: Any, images: list[NDArray[np.uint8]], rounds: i
                 found = stopwatch.lap()
                 found[REST] = whole - sum(found.values())
                 found[WHOLE] = whole
+                for _ in range(REPEATS):
+                    found[AGAIN] = _seconds(feature.detectAndCompute, image)
                 if turn:
                     for name, seconds in found.items():
                         times[name].append(seconds)
