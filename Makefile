@@ -10,7 +10,7 @@ PROCESSES := --numprocesses auto --maxprocesses 4 --dist worksteal
 # cv2 of another version before the environment's own on the path: one torch serves both.
 WITH_OPENCV4 := PYTHONPATH="$(OPENCV4)"
 
-.PHONY: demo test check test-opencv5 test-opencv4 bench docs package clean
+.PHONY: demo test check test-opencv5 test-opencv4 campaign bench docs package clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -34,6 +34,11 @@ OF_OPENCV4 = $(addprefix tests/, backends decoding detector export interop match
 test-opencv4: $(VENV)/.test
 	$(WITH_OPENCV4) $(BIN)/python -c "import cv2; assert cv2.__version__.startswith('4.14'), cv2.__version__"
 	$(WITH_OPENCV4) $(BIN)/python -m pytest $(PROCESSES) $(OF_OPENCV4)
+
+# Random calls, damaged files, kills and full disks; build/campaign/report.json adds up all runs.
+MINUTES := 10
+campaign: $(VENV)/.test
+	nice -n 10 $(BIN)/python tests/campaign --minutes $(MINUTES)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks speed
