@@ -286,7 +286,7 @@ def _readable(path: Path) -> Iterator[sqlite3.Connection]:
             if found != "ok":
                 raise StoreError(f"the database {path} is damaged ({' '.join(found.split())})")
             yield source
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the second, of the first's message
         remedy = "close the program that uses it" if "locked" in str(error) else "name another file"
         raise StoreError(f"cannot open the database {path}: {error}; {remedy}") from error
 

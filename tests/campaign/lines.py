@@ -102,8 +102,21 @@ def command_lines(case: Case) -> None:
         if "--json" in words and status in (0, 1, 3) and out.getvalue().startswith("{"):
             json.loads(out.getvalue())
         now = _digests(case.folder / "in") | _digests(inputs() / "pictures")
-        changed = [name for name, digest in before.items() if now.get(name) != digest]
+        read = _read_by(words)
+        changed = [
+            name
+            for name, digest in before.items()
+            if now.get(name) != digest and any(Path(name).is_relative_to(each) for each in read)
+        ]
+        before |= now
         check(not changed, f"{words} changed {changed}")
+
+
+def _read_by(words: list[str]) -> list[str]:
+    """The files and folders that a command line names, but not as its output."""
+    outputs = {place + 1 for place, word in enumerate(words) if word == "-o"}
+    outputs |= {len(words) - 1} if words[0] in ("export", "convert") else set()
+    return [word for place, word in enumerate(words) if place not in outputs and "/" in word]
 
 
 def _words(case: Case, files: list[str]) -> list[str]:

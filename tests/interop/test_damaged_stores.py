@@ -72,6 +72,16 @@ def test_a_damaged_database_is_refused(tmp_path: Path, page: int) -> None:
     assert path.read_bytes() == damaged
 
 
+def test_a_damaged_schema_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "database.db"
+    colmap.write_database(path, FEATURES, {})
+    whole = path.read_bytes()
+    assert b"CREATE TABLE images" in whole
+    path.write_bytes(whole.replace(b"CREATE TABLE images", b"CREA\xaaE TABL\xaa imag\xaas"))
+    with pytest.raises(StoreError, match="cannot open the database"):
+        colmap.read_keypoints(path, "a.png")
+
+
 def test_any_damage_to_a_database_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "database.db"
     colmap.write_database(path, FEATURES, {})
