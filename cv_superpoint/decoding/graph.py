@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cv_superpoint.checks import as_count
 from cv_superpoint.decoding.arrays import LARGEST_SHIFT, SUBPIXEL_RADIUS
 from cv_superpoint.decoding.options import Decoding
 from cv_superpoint.errors import FeatureError
@@ -43,7 +44,14 @@ class FixedShape:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        height, width = self.size
+        try:
+            height, width = (as_count("size", side) for side in self.size)
+        except (TypeError, ValueError) as error:
+            raise FeatureError(
+                f"size must be (height, width) in pixels, got {self.size!r}"
+            ) from error
+        object.__setattr__(self, "size", (height, width))  # it is frozen
+        object.__setattr__(self, "batch", as_count("batch", self.batch, 1))
         if min(height, width) < CELL_SIZE or height % CELL_SIZE or width % CELL_SIZE:
             raise FeatureError(
                 f"size must be (height, width) in multiples of {CELL_SIZE}, got {self.size}; "
@@ -51,8 +59,6 @@ class FixedShape:
             )
         if height * width > MOST_PIXELS:
             raise FeatureError(f"size may have at most {MOST_PIXELS} pixels, got {self.size}")
-        if self.batch < 1:
-            raise FeatureError(f"batch must be positive, got {self.batch}")
 
     def check(self, decoding: Decoding) -> None:
         """See that a graph of this shape can hold the decoding.

@@ -79,19 +79,19 @@ def export_onnx(
         raise FeatureError(f"path must end in .onnx, got {str(target)!r}")
     if layout == "disk" and batch != 1:
         raise FeatureError(f"batch must be 1 for layout 'disk', got {batch}")
-    if layout == "disk" and any(side % DISK_STRIDE for side in size):
-        raise FeatureError(f"size must be multiples of {DISK_STRIDE} for cv2.DISK, got {size}")
     loaded = weights if isinstance(weights, LoadedWeights) else load_weights(weights)
     if layout == "heads":
         model = heads_model(loaded)
     else:
+        shape = FixedShape(size=size, batch=batch)
+        if layout == "disk" and any(side % DISK_STRIDE for side in shape.size):
+            raise FeatureError(f"size must be multiples of {DISK_STRIDE} for cv2.DISK, got {size}")
         if decoding is None:
             decoding = loaded.decoding(**{"max_keypoints": 1024, **options})
         else:
             decoding = replace(decoding, **options)
         if layout == "disk":
             decoding = replace(decoding, subpixel=False)
-        shape = FixedShape(size=size, batch=batch)
         model = decoded_model(loaded, decoding, shape, for_disk=layout == "disk")
     replace_file(target, model.SerializeToString())
     return target

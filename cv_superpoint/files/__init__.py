@@ -1,6 +1,7 @@
 """Files and folders: the only place that lists pictures, writes files and compares paths.
 
 writing.py   a file takes its place when it is whole, or not at all
+sink.py      a file for libraries that do not survive an error of writing
 entries.py   one entry of a folder: is it a file, and its bytes
 listing.py   the pictures that a user names, and what is left out and why
 fingerprint.py  whether a file is still the one that was read

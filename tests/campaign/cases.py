@@ -2,5 +2,8 @@
 
 import calls  # noqa: F401
 import damaged  # noqa: F401
+import damaged_stores  # noqa: F401
+import kills  # noqa: F401
+import limits  # noqa: F401
 import lines  # noqa: F401
-import machine  # noqa: F401
+import panoramas  # noqa: F401

@@ -1,10 +1,11 @@
-"""Files that this project writes, damaged: parameters, stores, checkpoints, caches, exports."""
+"""Files that this project writes, and its caches, damaged; and options of what it exports."""
 
 from __future__ import annotations
 
 import functools
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,16 +104,17 @@ def extraction_state(case: Case) -> None:
     for parquet in (False, True):
         output = case.folder / ("shards" if parquet else "features.h5")
         extract_folder(photographs, output, config, readers=0)
-        files = sorted(path for path in output.iterdir()) if parquet else [output]
+        files = sorted(output.iterdir()) if parquet else [output]
+        wholes = {path: path.read_bytes() for path in files}
         for _ in range(3):
+            for path, whole in wholes.items():
+                path.write_bytes(whole)
             target = case.choose(files)
-            whole = target.read_bytes()
-            target.write_bytes(damaged(case, whole, head=2000))
+            target.write_bytes(damaged(case, wholes[target], head=2000))
             case.notes[:] = [f"{target.name}"]
             with case.call():
                 report = extract_folder(photographs, output, config, readers=0)
                 check(report.images == 3, f"{report.images} of 3 images")
-            target.write_bytes(whole)
 
 
 @functools.cache
@@ -158,8 +160,6 @@ def checkpoints(case: Case) -> None:
 @kind
 def compiled_models(case: Case) -> None:
     """The cache of compiled networks: damaged, it is made again."""
-    import os
-
     before = os.environ.get(cache.ENVIRONMENT)
     os.environ[cache.ENVIRONMENT] = str(case.folder / "cache")
     try:
@@ -178,35 +178,48 @@ def compiled_models(case: Case) -> None:
             os.environ[cache.ENVIRONMENT] = before
 
 
+USUAL: dict[str, list[Any]] = {
+    "size": [(64, 80), (80, 64), (16, 16), (96, 128)],
+    "batch": [1, 1, 2],
+    "max_keypoints": [1, 5, 64],
+    "score_threshold": [0.01, 0, 0.3, 0.999],
+    "nms_radius": [0, 1, 4, 9],
+    "score_radius": [0, 2, 5],
+    "border_margin": [0, 4, 100],
+    "subpixel": [True, False],
+}
+STRANGE: dict[str, list[Any]] = {
+    "size": [(8, 8), (7, 8), (0, 8), (-8, 8), (10**6, 8), (2**40, 8), (8,), "ab", None],
+    "batch": [0, -1, 2.5, "x"],
+    "max_keypoints": [0, -1, 10**9, None],
+    "score_threshold": [None, 1, -0.1, float("nan"), "x"],
+    "nms_radius": [100, -1, 10**9],
+    "score_radius": [None, 30, -1, 10**6],
+    "border_margin": [-1, 10**9],
+    "subpixel": [None, 2],
+}
+
+
 @kind
 def onnx_files(case: Case) -> None:
     """Options of the ONNX export: refused by name, or a file that a runtime reads and runs."""
     import onnxruntime
 
-    random = case.random
-    sides = [8, 16, 64, 80, 8, 0, -8, 7, 10**6, 2**40]
-    options: dict[str, Any] = {
-        "size": (case.choose(sides[:5] if random.integers(3) else sides), case.choose(sides[:5])),
-        "batch": case.choose([1, 1, 2, 0, -1]),
-        "max_keypoints": case.choose([1, 5, 64, 0, -1, 10**9]),
-        "score_threshold": case.choose([None, 0.01, 0, 0.999, 1, -0.1, float("nan")]),
-        "nms_radius": case.choose([0, 1, 4, 4, 100, -1, 10**9]),
-        "score_radius": case.choose([None, None, 0, 2, 30, -1, 10**6]),
-        "border_margin": case.choose([0, 4, 4, 100, -1]),
-        "subpixel": bool(random.integers(2)),
-    }
-    layout = case.choose(["heads", "full", "full", "disk", "other"])
-    path = case.folder / case.choose(["a.onnx", "a.onnx", "a.pb"])
-    case.note(layout, options)
-    with case.call(ValueError):
-        export_onnx(LITE, path, layout, **options)
-        session = onnxruntime.InferenceSession(str(path))
-        height, width = options["size"] if layout != "heads" else (64, 80)
-        count = options["batch"] if layout != "heads" else 1
-        image = cv2.resize(SMALL, (width, height))
-        channels = session.get_inputs()[0].shape[1]
-        batch = np.repeat(
-            image[None].transpose(0, 3, 1, 2)[:, :channels] / np.float32(255), count, 0
-        )
-        found = session.run(None, {session.get_inputs()[0].name: batch.astype(np.float32)})
-        check(all(np.isfinite(each).all() for each in found), "outputs are not finite")
+    for _ in range(4):
+        options = {name: case.choose(values) for name, values in USUAL.items()}
+        if case.random.integers(2):
+            name = case.choose(sorted(STRANGE))
+            options[name] = case.choose(STRANGE[name])
+        layout = case.choose(["heads", "full", "full", "disk", "disk", "other"])
+        options["batch"] = 1 if layout == "disk" else options["batch"]
+        path = case.folder / case.choose(["a.onnx", "a.onnx", "a.onnx", "a.pb"])
+        case.notes[:] = [layout, options]
+        with case.call(ValueError):
+            export_onnx(LITE, path, layout, **options)
+            session = onnxruntime.InferenceSession(str(path))
+            height, width = options["size"] if layout != "heads" else (64, 80)
+            count = options["batch"] if layout != "heads" else 1
+            image = cv2.resize(SMALL, (width, height)).transpose(2, 0, 1)[None] / np.float32(255)
+            batch = np.repeat(image[:, : session.get_inputs()[0].shape[1]], count, axis=0)
+            found = session.run(None, {session.get_inputs()[0].name: batch.astype(np.float32)})
+            check(all(np.isfinite(each).all() for each in found), "outputs are not finite")

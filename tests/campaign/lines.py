@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from calls import LITE
+from commands import inputs
 from damaged import damaged
 from kinds import Case, check, kind
-from machine import inputs
 
 from cv_superpoint.cli import main
 

@@ -179,6 +179,10 @@ def _decode(
     [
         ({"layout": "tensorrt"}, "layout must be one of heads, full, disk"),
         ({"layout": "full", "size": (100, 160)}, "multiples of 8"),
+        ({"layout": "full", "size": None}, r"size must be \(height, width\) in pixels, got None"),
+        ({"layout": "disk", "size": (16,)}, r"size must be \(height, width\) in pixels"),
+        ({"layout": "disk", "size": "ab"}, r"size must be \(height, width\) in pixels"),
+        ({"layout": "full", "batch": 1.5}, "batch must be a whole number, at least 1, got 1.5"),
         ({"layout": "full", "max_keypoints": -1}, "cannot keep all"),
         ({"layout": "disk", "batch": 2}, "batch must be 1"),
         ({"layout": "disk", "size": (120, 160)}, "multiples of 16"),
