@@ -39,6 +39,7 @@ class Match:
         rotations: Turns of picture 1 to try, of 0 90 180 270, where it may lie sideways.
         max_ratio: Ratio test, such as 0.95; none by default.
         max_distance: Distance test, such as 0.8; none by default.
+        refine: Place the inliers by the pixels around them, for a homography.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
@@ -53,6 +54,7 @@ class Match:
     rotations: tuple[int, ...] = (0,)
     max_ratio: float | None = None
     max_distance: float | None = None
+    refine: bool = False
     upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=DetectorOptions)
@@ -77,6 +79,7 @@ class Match:
             threshold=self.pixels,
             max_ratio=self.max_ratio,
             max_distance=self.max_distance,
+            refine=self.refine,
         )
         inliers, geometry = result.inliers, self._geometry(result)
         alarms = result.log_false_alarms

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cv_superpoint.evaluation import metrics
 from cv_superpoint.evaluation.datasets import ImagePair
 from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
-from cv_superpoint.geometry import corner_error
+from cv_superpoint.geometry import corner_error, warp_points
+from cv_superpoint.matching.pairs import LEAST_PLACED, PLACED_WITHIN
+from cv_superpoint.matching.refining import refine_matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,8 @@ class PairResult:
 
     ``corner_error`` is infinite where no homography was found. ``keypoints`` is the mean of both
     images, after every filter; where two passes are made, of the one that matches. ``rotation``
-    is the turn of image 1 that was chosen, in degrees.
+    is the turn of image 1 that was chosen, in degrees. ``inlier_error`` is the median distance of
+    the inliers of the estimated homography from the true one, in pixels of image 1.
     """
 
     name: str
@@ -39,6 +43,7 @@ class PairResult:
     nn_map: float = math.nan
     inliers: float = math.nan
     corner_error: float = math.nan
+    inlier_error: float = math.nan
     rotation: int = 0
 
 
@@ -48,6 +53,7 @@ def evaluate_pairs(
     protocol: Protocol,
     *,
     rotations: Sequence[int] = (0,),
+    refine: bool = False,
 ) -> Iterator[PairResult]:
     """Measure a detector pair by pair.
 
@@ -59,6 +65,7 @@ def evaluate_pairs(
         protocol: What to measure, and how.
         rotations: Counter-clockwise turns of image 1 in degrees, multiples of 90. With more than
             one, each is tried and the one with the most inliers counts.
+        refine: Whether matches are refined from the pixels before the homography is taken.
     """
     cache: dict[tuple[int, str], Detections] = {}
     current = None
@@ -78,7 +85,10 @@ def evaluate_pairs(
                     cache[key] = find_turned(find, image1, rotation)
                 found = (cache[number, pair.keys[0]], cache[key])
                 sizes = (image0.shape[:2], image1.shape[:2])
-                measured = measure(*found, h_0to1, sizes, step, ransac=protocol.ransac)
+                images = (image0, image1) if refine else None
+                measured = measure(
+                    *found, h_0to1, sizes, step, ransac=protocol.ransac, images=images
+                )
                 tried.append(measured | {"rotation": rotation})
             best = max(tried, key=lambda measured: measured.get("inliers", 0.0))
             result = dataclasses.replace(result, **best)  # type: ignore[arg-type]
@@ -135,6 +145,7 @@ def measure(
     *,
     matches: Array | None = None,
     ransac: Ransac = THOROUGH,
+    images: tuple[Array, Array] | None = None,
 ) -> dict[str, float]:
     """Measure one pass over one pair.
 
@@ -147,6 +158,7 @@ def measure(
         matches: (M, 2) indices into ``found0`` and ``found1`` of another matcher, for which the
             detections are taken as they are; mutual nearest neighbours of the selected if None.
         ransac: How the homography is estimated.
+        images: From whose pixels matches are refined; None for no refinement.
 
     Returns:
         Fields of :class:`PairResult`; without descriptors only those of the detection.
@@ -177,6 +189,7 @@ def measure(
         counts,
         step,
         ransac,
+        images,
     )
 
 
@@ -188,18 +201,23 @@ def _measure_matches(
     counts: tuple[int, int],
     step: Pass,
     ransac: Ransac,
+    images: tuple[Array, Array] | None,
 ) -> dict[str, float]:
     """Measures of points (M, 2) that are matched row by row; ``counts`` are in the shared view."""
     rows = np.arange(len(points0))
     errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
-    estimate, inliers = estimate_homography(points0, points1, ransac)
+    estimate, agree = estimate_homography(points0, points1, ransac)
+    if images is not None and estimate is not None:
+        points1, estimate, agree = _refined(images, points0, points1, estimate, agree, ransac)
+    missed = np.linalg.norm(points1[agree] - warp_points(h_0to1, points0[agree]), axis=1)
     return {
         "matches": float(len(errors)),
         "match_precision": metrics.match_precision(errors),
         "matching_score": metrics.matching_score(
             errors, *counts, of_smaller=step.counting == "plain"
         ),
-        "inliers": float(inliers),
+        "inliers": float(agree.sum()),
+        "inlier_error": float(np.median(missed)) if len(missed) else math.nan,
         "corner_error": corner_error(estimate, h_0to1, size0),
     }
 
@@ -213,7 +231,34 @@ def distances_between(found0: Detections, found1: Detections) -> Array:
     )
 
 
-def estimate_homography(points0: Array, points1: Array, ransac: Ransac) -> tuple[Array | None, int]:
+def _refined(
+    images: tuple[Array, Array],
+    points0: Array,
+    points1: Array,
+    estimate: Array,
+    agree: NDArray[np.bool_],
+    ransac: Ransac,
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Points of image 1, homography and its inliers after the refinement of the inliers."""
+    rows = np.flatnonzero(agree)
+    found = refine_matches(*images, points0[rows], points1[rows], estimate)
+    if found.moved.sum() < LEAST_PLACED:
+        return points1, estimate, agree
+    exact, moved = points1.astype(np.float64), rows[found.moved]
+    exact[moved] = found.points1[found.moved]
+    again, kept = estimate_homography(
+        points0[moved], exact[moved], dataclasses.replace(ransac, threshold=PLACED_WITHIN)
+    )
+    if again is None or kept.sum() < max(LEAST_PLACED, len(moved) / 2):
+        return points1, estimate, agree
+    placed = np.zeros_like(agree)
+    placed[moved[kept]] = True
+    return exact, again, placed
+
+
+def estimate_homography(
+    points0: Array, points1: Array, ransac: Ransac
+) -> tuple[Array | None, NDArray[np.bool_]]:
     """A homography from matched points.
 
     Args:
@@ -222,10 +267,11 @@ def estimate_homography(points0: Array, points1: Array, ransac: Ransac) -> tuple
         ransac: Its options.
 
     Returns:
-        (3, 3), or None where there is none, and the number of inliers.
+        (3, 3), or None where there is none, and which points are its inliers, (N,).
     """
+    nothing = None, np.zeros(len(points0), np.bool_)
     if len(points0) < 4:
-        return None, 0
+        return nothing
     homography, mask = cv2.findHomography(
         points0,
         points1,
@@ -235,5 +281,5 @@ def estimate_homography(points0: Array, points1: Array, ransac: Ransac) -> tuple
         confidence=ransac.confidence,
     )
     if homography is None:
-        return None, 0
-    return homography, int(mask.sum())
+        return nothing
+    return homography, mask.reshape(-1) > 0

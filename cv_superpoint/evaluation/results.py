@@ -25,6 +25,10 @@ Summary = dict[str, dict[str, Estimate]]
 
 CORNER_THRESHOLDS = (1, 3, 5)
 """Pixels of corner error."""
+EXACT = (0.25, 0.5)
+"""Pixels of corner error that refined matches are asked about."""
+REFINED_COLUMNS = (*(f"accuracy_{t}" for t in EXACT), "inlier_error")
+"""What a table has beside a protocol's columns where matches are refined."""
 
 HEADERS = {
     "keypoints": "keypoints",
@@ -37,7 +41,8 @@ HEADERS = {
     "nn_map": "NN mAP",
     "inliers": "inliers",
     "corner_error": "corner err",
-    **{f"accuracy_{t}": f"e={t}" for t in CORNER_THRESHOLDS},
+    "inlier_error": "inlier err",
+    **{f"accuracy_{t}": f"e={t}" for t in (*EXACT, *CORNER_THRESHOLDS)},
     **{f"auc_{t}": f"AUC@{t}" for t in CORNER_THRESHOLDS},
 }
 
@@ -50,6 +55,7 @@ _MEANS = (
     "matching_score",
     "nn_map",
     "inliers",
+    "inlier_error",
 )
 _COUNTS = ("keypoints", "matches", "inliers")
 _PER_PAIR = (
@@ -87,7 +93,8 @@ def summarise(results: Sequence[PairResult], *, resamples: int = 1000, seed: int
             ("auc", area_under_curve),
         )
         for measure, statistic in statistics:
-            for threshold in CORNER_THRESHOLDS:
+            exact = EXACT if measure == "accuracy" else ()
+            for threshold in (*exact, *CORNER_THRESHOLDS):
                 summary[name][f"{measure}_{threshold}"] = over(
                     errors, statistic=partial(statistic, threshold=threshold)
                 )

@@ -23,7 +23,7 @@ from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
 from cv_superpoint.evaluation.predictions import Feature2D, Finder, PredictionCache, detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
 from cv_superpoint.evaluation.reliable import VerdictConfig, verdict
-from cv_superpoint.evaluation.results import Report, Summary, summarise
+from cv_superpoint.evaluation.results import REFINED_COLUMNS, Report, Summary, summarise
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.pictures.reading import write_picture
 
@@ -53,6 +53,8 @@ class EvaluateConfig:
         per_pair: Also print a table of every single pair.
         rotations: Counter-clockwise turns of the second image to try, in degrees; the one with
             the most inliers counts.
+        refine: Refine matches from the pixels before the homography is taken; accuracies come
+            with the one at half a pixel, and the inliers' distance from the truth.
         ransac_threshold: Pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp and verdict make of each photograph.
@@ -74,6 +76,7 @@ class EvaluateConfig:
     only: tuple[str, ...] = ()
     per_pair: bool = False
     rotations: tuple[Literal[0, 90, 180, 270], ...] = (0,)
+    refine: bool = False
     ransac_threshold: float | None = None
     size: tuple[int, int] = (240, 320)
     pairs_per_image: int = 2
@@ -152,6 +155,9 @@ def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "limits"
     assert config.protocol != "verdict"
     protocol = PROTOCOLS[config.protocol]
+    if config.refine:
+        columns = (*protocol.columns, *REFINED_COLUMNS)
+        protocol = dataclasses.replace(protocol, columns=columns)
     if config.ransac_threshold is None:
         return protocol
     ransac = dataclasses.replace(protocol.ransac, threshold=config.ransac_threshold)
@@ -175,7 +181,9 @@ def _run_pairs(
     results = {}
     for label, find in finders.items():
         started = time.perf_counter()
-        results[label] = list(evaluate_pairs(source, find, protocol, rotations=config.rotations))
+        results[label] = list(
+            evaluate_pairs(source, find, protocol, rotations=config.rotations, refine=config.refine)
+        )
         logger.info(
             "%s: %d pairs in %.1f s", label, len(results[label]), time.perf_counter() - started
         )
@@ -192,6 +200,7 @@ def _report(
         "passes": [dataclasses.asdict(step) for step in protocol.passes],
         "ransac": dataclasses.asdict(protocol.ransac),
         "rotations": config.rotations,
+        "refine": config.refine,
         "only": config.only,
         "weights": config.weights,
         "opencv": cv2.__version__,

@@ -20,6 +20,7 @@ from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.matching.drawing import draw_matches
 from cv_superpoint.matching.nearest import mutual_nearest
+from cv_superpoint.matching.refining import refine_matches
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 from cv_superpoint.pictures.arrays import ByteArray, check_image, check_mask
 
@@ -28,6 +29,8 @@ Model = Literal["homography", "fundamental"]
 MAX_ITERATIONS = 10_000
 CONFIDENCE = 0.9999
 
+LEAST_PLACED, PLACED_WITHIN = 8, 1.0
+"""Refined points that a homography is taken from at least, and how far they may miss it, in px."""
 _ROTATIONS = (0, 90, 180, 270)
 _MINIMUM = {"homography": 4, "fundamental": 8}
 """Matches below which a model is not determined."""
@@ -55,6 +58,8 @@ class MatchResult:
         fundamental: (3, 3) float64 with ``x1' F x0 = 0``, or None likewise.
         rotation: Degrees, a multiple of 90, by which image 1 was turned counter-clockwise:
             ``np.rot90(image1, rotation // 90)`` is what was matched.
+        refined1: (M, 2) float32, the matched points of image 1 after
+            :func:`~cv_superpoint.matching.refining.refine_matches`; None without refinement.
         log_false_alarms: Decimal logarithm of how many models as good as this one chance would
             give (see :mod:`cv_superpoint.matching.verdict`); infinity without a model.
     """
@@ -68,6 +73,7 @@ class MatchResult:
     fundamental: NDArray[np.float64] | None
     rotation: int
     log_false_alarms: float = math.inf
+    refined1: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.matches)
@@ -107,6 +113,8 @@ class MatchResult:
     @property
     def points1(self) -> NDArray[np.float32]:
         """(M, 2) matched points in image 1, row by row those of :attr:`points0`."""
+        if self.refined1 is not None:
+            return self.refined1
         return self.features1.keypoints[self.matches[:, 1]]
 
     def draw(self, image0: Any, image1: Any, *, limit: int = 150) -> ByteArray:
@@ -137,6 +145,7 @@ def match_pair(
     threshold: float = 3.0,
     max_ratio: float | None = None,
     max_distance: float | None = None,
+    refine: bool = False,
 ) -> MatchResult:
     """Match two images and verify the matches by a common geometry.
 
@@ -155,6 +164,8 @@ def match_pair(
         threshold: Pixels by which an inlier may miss its place, or its epipolar line.
         max_ratio: Ratio test, see :func:`~cv_superpoint.mutual_nearest`.
         max_distance: Distance test, likewise.
+        refine: Move the inliers' second points to where the pixels agree, and take the homography
+            from those that could be placed (see docs/matching.md).
 
     Returns:
         Matches and inliers in the coordinates of the images as passed. The same input gives the
@@ -165,6 +176,8 @@ def match_pair(
     """
     rotations = tuple(rotations)
     _check_options(rotations, model, threshold)
+    if refine and model != "homography":
+        raise FeatureError(f"refine needs model='homography', got {model!r}")
     image1 = check_image(image1)
     mask1 = check_mask(mask1, image1.shape[:2])
     features0 = detector.extract(image0, mask0)
@@ -178,7 +191,7 @@ def match_pair(
         if best is None or result.inliers.sum() > best.inliers.sum():
             best = result
     assert best is not None  # there is at least one rotation
-    return best
+    return _refine(best, image0, image1) if refine else best
 
 
 def match_features(
@@ -268,14 +281,7 @@ def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) 
 
     def find(method: int) -> Any:
         if model == "homography":
-            return cv2.findHomography(
-                points0,
-                points1,
-                method,
-                threshold,
-                maxIters=MAX_ITERATIONS,
-                confidence=CONFIDENCE,
-            )
+            return _find_homography(points0, points1, method, threshold)
         return cv2.findFundamentalMat(
             points0, points1, method, threshold, CONFIDENCE, MAX_ITERATIONS
         )
@@ -290,6 +296,34 @@ def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) 
     if model == "homography":
         return replace(result, homography=matrix)
     return replace(result, fundamental=matrix)
+
+
+def _refine(result: MatchResult, image0: Any, image1: Any) -> MatchResult:
+    """The result with the positions that the pixels say, and their homography."""
+    if result.homography is None:
+        return result
+    rows = np.flatnonzero(result.inliers)
+    points0 = result.points0[rows]
+    refined = refine_matches(image0, image1, points0, result.points1[rows], result.homography)
+    points1 = result.points1.copy()
+    points1[rows] = refined.points1
+    result = replace(result, refined1=points1)
+    if refined.moved.sum() < LEAST_PLACED:
+        return result
+    exact = points0[refined.moved], refined.points1[refined.moved]
+    matrix, agree = robust_model(lambda method: _find_homography(*exact, method, PLACED_WITHIN))
+    # Where the pixels do not agree with one another, the keypoints know better.
+    if matrix is None or agree.sum() < max(LEAST_PLACED, refined.moved.sum() / 2):
+        return result
+    return replace(result, homography=matrix)
+
+
+def _find_homography(
+    points0: NDArray[np.float32], points1: NDArray[np.float32], method: int, threshold: float
+) -> Any:
+    return cv2.findHomography(
+        points0, points1, method, threshold, maxIters=MAX_ITERATIONS, confidence=CONFIDENCE
+    )
 
 
 def robust_model(
