@@ -208,7 +208,7 @@ def masks(case: Case) -> None:
 
 NAMES = (
     *("maxKeypoints", "scoreThreshold", "nmsRadius", "scoreRadius", "borderMargin", "subpixel"),
-    *("scales", "weights", "device", "backend", "precision", "threads"),
+    *("scales", "tileSize", "weights", "device", "backend", "precision", "threads"),
 )
 SENSIBLE = {
     "maxKeypoints": st.sampled_from([-1, 0, 1, 30, 500.0, None]),
@@ -218,6 +218,7 @@ SENSIBLE = {
     "borderMargin": st.integers(0, 80),
     "subpixel": st.booleans(),
     "scales": st.lists(st.floats(0.05, 3), min_size=1, max_size=3, unique=True),
+    "tileSize": st.integers(8, 40).map(lambda n: 8 * n),
     "weights": st.sampled_from([LITE, WHOLE]),
     "device": st.sampled_from(["cpu", "auto"]),
     "backend": st.sampled_from([*BACKENDS, "auto"]),
