@@ -31,6 +31,8 @@ _PARTIAL_NAME = re.compile(
     rf"\.(?P<host>[0-9a-f]{{8}})-(?P<process>\d+)-[0-9a-f]{{8}}{re.escape(PARTIAL)}(\.\w+)?"
 )
 _A_DAY = 24 * 3600
+_LARGE = 2**20
+"""Bytes, such as a network's; to look through the folder takes less time than to write them."""
 
 
 class WriteError(OSError, SuperPointError):
@@ -117,6 +119,8 @@ def sweep(folder: str | os.PathLike[str]) -> None:
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file in one step; threads and processes may write the same one at once.
 
+    Before a large one goes what killed processes left in the folder.
+
     Args:
         path: Target; its folder exists.
         data: The whole content.
@@ -124,7 +128,7 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         WriteError: If it cannot be written; what was there before stays.
     """
-    with replacing(path) as part:
+    with replacing(path, large=len(data) >= _LARGE) as part:
         part.write_bytes(data)
 
 

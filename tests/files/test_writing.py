@@ -112,6 +112,23 @@ except WriteError as error:
     assert [each.name for each in tmp_path.iterdir()] == ["a.bin"]
 
 
+@pytest.mark.parametrize(("size", "stays"), [(1000, True), (2**20, False)])
+def test_a_large_file_removes_what_killed_processes_left(
+    size: int, stays: bool, tmp_path: Path
+) -> None:
+    script = f"""
+import os
+from cv_superpoint.files import replacing
+with replacing({str(tmp_path / "a.onnx")!r}) as part:
+    part.write_bytes(bytes(1000))
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    replace_file(tmp_path / "a.onnx", bytes(size))
+    assert left.exists() == stays
+
+
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     script = f"""
 import os
