@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cv_superpoint import _renamed
+from cv_superpoint import SuperPoint, _renamed
 from train import _renamed as _renamed_in_training
 
 NAMES = {
@@ -67,3 +67,14 @@ def test_an_old_program_takes_its_old_options_and_keeps_the_exit_code(tmp_path: 
     assert "DeprecationWarning" in done.stderr
     assert "cv_superpoint evaluate --protocol verdict now" in done.stderr
     assert "error: orb has no extract(); take superpoint with its options" in done.stderr
+
+
+def test_names_that_changed_in_place_warn() -> None:
+    network = importlib.import_module("cv_superpoint.network")
+    tensors = importlib.import_module("cv_superpoint.decoding.tensors")
+    for name in ("logits_to_heatmap", "sample_descriptors"):
+        with pytest.warns(DeprecationWarning, match=f"{name} is in cv_superpoint.decoding.tensors"):
+            assert getattr(network, name) is getattr(tensors, name)
+    with pytest.warns(DeprecationWarning, match="from_weights is from_pretrained now"):
+        module = SuperPoint.from_weights(max_keypoints=7)
+    assert module.decoding == SuperPoint.from_pretrained(max_keypoints=7).decoding
