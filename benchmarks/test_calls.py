@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 from benchmarks.contenders import our_variants, ours
 from benchmarks.measure import photographs
 from cv_superpoint import match_features
+from cv_superpoint.geometry import warp_points
+from cv_superpoint.matching.refining import refine_matches
 
 COUNT, THREADS = 1024, 2
 VARIANTS = our_variants("cpu")
@@ -43,3 +46,14 @@ def test_match(benchmark: Any, photograph: Any) -> None:
     features = ours(*VARIANTS[0], "cpu", COUNT, THREADS).extract(photograph)
     found = benchmark(match_features, features, features)
     assert len(found) > 0.9 * len(features)
+
+
+def test_refine(benchmark: Any, photograph: Any) -> None:
+    """1000 matches, half a pixel off."""
+    homography = np.array([[0.98, -0.05, 12], [0.04, 1.01, -8], [2e-5, -1e-5, 1]])
+    other = cv2.warpPerspective(photograph, homography, (640, 480))
+    rng = np.random.default_rng(0)
+    points = rng.uniform((30, 30), (600, 440), (1000, 2))
+    start = warp_points(homography, points) + rng.normal(0, 0.5, points.shape)
+    found = benchmark(refine_matches, photograph, other, points, start, homography)
+    assert found.moved.mean() > 0.8

@@ -28,7 +28,7 @@ _LEVEL = "3"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters:
+class SavedParameters:
     """What a file holds.
 
     Attributes:
@@ -93,7 +93,7 @@ def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: Loaded
     file.endWriteStruct()
 
 
-def read(source: Any) -> Parameters:
+def read(source: Any) -> SavedParameters:
     """Read from a file by its name, or from a ``cv2.FileNode``.
 
     Raises:
@@ -136,7 +136,7 @@ def _checked(path: str | os.PathLike[str]) -> str:
     return os.fspath(path)
 
 
-def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
+def _read_fields(node: cv2.FileNode, source: str) -> SavedParameters:
     found = node.getNode("name").string() if node.isMap() else ""
     if found != NAME:
         raise FeatureError(
@@ -161,14 +161,14 @@ def _read_fields(node: cv2.FileNode, source: str) -> Parameters:
         scales=tuple(each.real() for each in numbers),
         tile_size=int(node.getNode("tileSize").real()),
     )
-    return Parameters(
+    return SavedParameters(
         config=config,
         weights=node.getNode("weights").string(),
         sha256=node.getNode("weightsSha256").string(),
     )
 
 
-def find_weights(parameters: Parameters, current: LoadedWeights) -> str | None:
+def find_weights(parameters: SavedParameters, current: LoadedWeights) -> str | None:
     """What to load for these parameters; None if it is what is loaded already.
 
     Raises:
