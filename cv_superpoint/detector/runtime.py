@@ -1,4 +1,4 @@
-"""Where and how a network runs, and its start: the one place where detectors get their backend."""
+"""Where and how a network runs, and its start: the one place where detectors are made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from cv_superpoint.backends import Backend, Choice, choose, make_backend
 from cv_superpoint.checks import as_count, as_device, as_name
+from cv_superpoint.detector.detector import Detector, DetectorConfig
 from cv_superpoint.weights import LoadedWeights
 
 
@@ -41,12 +42,16 @@ class Runtime:
         object.__setattr__(self, name, value)  # it is frozen
 
     def start(
-        self, weights: LoadedWeights, make: Callable[..., Backend] = make_backend
-    ) -> tuple[Backend, Choice]:
-        """What runs the weights here, and why it was chosen.
+        self,
+        weights: LoadedWeights,
+        config: DetectorConfig,
+        make: Callable[..., Backend] = make_backend,
+    ) -> tuple[Detector, Choice]:
+        """A detector with these weights here, and why its backend was chosen.
 
         Args:
             weights: The network, and the precisions that it keeps its accuracy in.
+            config: How images become keypoints.
             make: As :func:`make_backend`.
 
         Raises:
@@ -59,4 +64,5 @@ class Runtime:
             precision=self.precision,
             measured=weights.precisions,
         )
-        return make(weights, choice, threads=self.threads), choice
+        backend = make(weights, choice, threads=self.threads)
+        return Detector(backend, weights.config, config), choice

@@ -17,8 +17,7 @@ from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
 from cv_superpoint.geometry import corner_error, warp_points
-from cv_superpoint.matching.pairs import LEAST_PLACED, PLACED_WITHIN
-from cv_superpoint.matching.refining import refine_matches
+from cv_superpoint.matching.refining import PLACED_WITHIN, refine_homography
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +207,17 @@ def _measure_matches(
     errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
     estimate, agree = estimate_homography(points0, points1, ransac)
     if images is not None and estimate is not None:
-        points1, estimate, agree = _refined(images, points0, points1, estimate, agree, ransac)
+        exactly = dataclasses.replace(ransac, threshold=PLACED_WITHIN)
+        exact, again, placed = refine_homography(
+            *images,
+            points0,
+            points1,
+            estimate,
+            agree,
+            lambda first, second: estimate_homography(first, second, exactly),
+        )
+        if again is not None:
+            points1, estimate, agree = exact, again, placed
     missed = np.linalg.norm(points1[agree] - warp_points(h_0to1, points0[agree]), axis=1)
     return {
         "matches": float(len(errors)),
@@ -229,31 +238,6 @@ def distances_between(found0: Detections, found1: Detections) -> Array:
     return metrics.descriptor_distances(
         found0.descriptors, found1.descriptors, binary=found0.binary
     )
-
-
-def _refined(
-    images: tuple[Array, Array],
-    points0: Array,
-    points1: Array,
-    estimate: Array,
-    agree: NDArray[np.bool_],
-    ransac: Ransac,
-) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Points of image 1, homography and its inliers after the refinement of the inliers."""
-    rows = np.flatnonzero(agree)
-    found = refine_matches(*images, points0[rows], points1[rows], estimate)
-    if found.moved.sum() < LEAST_PLACED:
-        return points1, estimate, agree
-    exact, moved = points1.astype(np.float64), rows[found.moved]
-    exact[moved] = found.points1[found.moved]
-    again, kept = estimate_homography(
-        points0[moved], exact[moved], dataclasses.replace(ransac, threshold=PLACED_WITHIN)
-    )
-    if again is None or kept.sum() < max(LEAST_PLACED, len(moved) / 2):
-        return points1, estimate, agree
-    placed = np.zeros_like(agree)
-    placed[moved[kept]] = True
-    return exact, again, placed
 
 
 def estimate_homography(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -20,7 +21,7 @@ from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.matching.drawing import draw_matches
 from cv_superpoint.matching.nearest import mutual_nearest
-from cv_superpoint.matching.refining import refine_matches
+from cv_superpoint.matching.refining import PLACED_WITHIN, refine_homography
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 from cv_superpoint.pictures.arrays import ByteArray, check_image, check_mask
 
@@ -29,8 +30,6 @@ Model = Literal["homography", "fundamental"]
 MAX_ITERATIONS = 10_000
 CONFIDENCE = 0.9999
 
-LEAST_PLACED, PLACED_WITHIN = 8, 1.0
-"""Refined points that a homography is taken from at least, and how far they may miss it, in px."""
 _ROTATIONS = (0, 90, 180, 270)
 _MINIMUM = {"homography": 4, "fundamental": 8}
 """Matches below which a model is not determined."""
@@ -281,7 +280,7 @@ def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) 
 
     def find(method: int) -> Any:
         if model == "homography":
-            return _find_homography(points0, points1, method, threshold)
+            return _find_homography(points0, points1, threshold, method)
         return cv2.findFundamentalMat(
             points0, points1, method, threshold, CONFIDENCE, MAX_ITERATIONS
         )
@@ -302,24 +301,21 @@ def _refine(result: MatchResult, image0: Any, image1: Any) -> MatchResult:
     """The result with the positions that the pixels say, and their homography."""
     if result.homography is None:
         return result
-    rows = np.flatnonzero(result.inliers)
-    points0 = result.points0[rows]
-    refined = refine_matches(image0, image1, points0, result.points1[rows], result.homography)
-    points1 = result.points1.copy()
-    points1[rows] = refined.points1
+    points1, matrix, _ = refine_homography(
+        image0,
+        image1,
+        result.points0,
+        result.points1,
+        result.homography,
+        result.inliers,
+        lambda first, second: robust_model(partial(_find_homography, first, second, PLACED_WITHIN)),
+    )
     result = replace(result, refined1=points1)
-    if refined.moved.sum() < LEAST_PLACED:
-        return result
-    exact = points0[refined.moved], refined.points1[refined.moved]
-    matrix, agree = robust_model(lambda method: _find_homography(*exact, method, PLACED_WITHIN))
-    # Where the pixels do not agree with one another, the keypoints know better.
-    if matrix is None or agree.sum() < max(LEAST_PLACED, refined.moved.sum() / 2):
-        return result
-    return replace(result, homography=matrix)
+    return result if matrix is None else replace(result, homography=matrix)
 
 
 def _find_homography(
-    points0: NDArray[np.float32], points1: NDArray[np.float32], method: int, threshold: float
+    points0: NDArray[np.float32], points1: NDArray[np.float32], threshold: float, method: int
 ) -> Any:
     return cv2.findHomography(
         points0, points1, method, threshold, maxIters=MAX_ITERATIONS, confidence=CONFIDENCE

@@ -9,6 +9,7 @@ application to stereo vision", section 3), patch by patch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from cv_superpoint.errors import FeatureError
 from cv_superpoint.geometry import warp_points
 from cv_superpoint.pictures.arrays import to_channels
 
+LEAST_PLACED, PLACED_WITHIN = 8, 1.0
+"""Placed points that a homography is taken from at least, and how far they may miss it, in px."""
 WINDOW = 21
 """Side of the patches that are compared, in pixels of image 0."""
 FARTHEST = 3.0
@@ -126,6 +129,47 @@ def refine_matches(
     points[rows] = _through(matrix, found)
     deviations[rows], moved[rows] = deviation, True
     return Refined(points1=points, moved=moved, deviation=deviations)
+
+
+def refine_homography(
+    image0: Any,
+    image1: Any,
+    points0: NDArray[Any],
+    points1: NDArray[Any],
+    homography: NDArray[np.float64],
+    inliers: NDArray[np.bool_],
+    estimate: Callable[
+        [NDArray[Any], NDArray[Any]], tuple[NDArray[np.float64] | None, NDArray[np.bool_]]
+    ],
+) -> tuple[NDArray[Any], NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Place the inliers of a homography, and take it again from those that could be placed.
+
+    Args:
+        image0: As of :func:`refine_matches`.
+        image1: Likewise.
+        points0: (M, 2).
+        points1: (M, 2), matched row by row.
+        homography: (3, 3), which the inliers agree with.
+        inliers: (M,) bool.
+        estimate: Homography and inliers of matched points, which may miss it by
+            :data:`PLACED_WITHIN`.
+
+    Returns:
+        The points of image 1, of the type that they came in; the homography, or None where too few
+        could be placed or the pixels do not agree with one another, so that the keypoints know
+        better; and its inliers (M,).
+    """
+    rows, placed = np.flatnonzero(inliers), np.zeros_like(inliers)
+    found = refine_matches(image0, image1, points0[rows], points1[rows], homography)
+    points1, moved = points1.copy(), rows[found.moved]
+    points1[moved] = found.points1[found.moved]
+    if len(moved) < LEAST_PLACED:
+        return points1, None, placed
+    again, agree = estimate(points0[moved], points1[moved])
+    if again is None or agree.sum() < max(LEAST_PLACED, len(moved) / 2):
+        return points1, None, placed
+    placed[moved[agree]] = True
+    return points1, again, placed
 
 
 def _as_points(name: str, points: Any) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.backends import Backend, make_backend
 from cv_superpoint.checks import (
     as_count,
     as_images,
@@ -41,7 +40,7 @@ from cv_superpoint.opencv.call_forms import (
 from cv_superpoint.opencv.parameters import Parameters
 from cv_superpoint.opencv.pickling import Portable
 from cv_superpoint.pictures.arrays import check_image, is_empty
-from cv_superpoint.weights import load_weights
+from cv_superpoint.weights import LoadedWeights, load_weights
 
 KeyPoints = tuple[cv2.KeyPoint, ...]
 
@@ -117,9 +116,8 @@ class SuperPointFeature2D(Parameters, Portable):
         config = DetectorConfig(
             decoding=Decoding(**given), scales=as_scales(scales), tile_size=tileSize
         )
-        self._load(weights)
-        config = replace(config, decoding=self._weights.decoding(**options))
-        self._detector = self._make_detector(config)
+        loaded = load_weights(weights)
+        self._start(loaded, replace(config, decoding=loaded.decoding(**options)))
 
     @classmethod
     @signature_of(__init__)
@@ -127,15 +125,9 @@ class SuperPointFeature2D(Parameters, Portable):
         """As the constructor, in OpenCV's manner."""
         return cls(*arguments, **options)
 
-    def _load(self, weights: str | os.PathLike[str] | None) -> None:
-        self._weights = load_weights(weights)
-        self._start(make_backend)
-
-    def _start(self, make: Callable[..., Backend]) -> None:
-        self._backend, self._choice = self._runtime.start(self._weights, make)
-
-    def _make_detector(self, config: DetectorConfig) -> Detector:
-        return Detector(self._backend, self._weights.config, config)
+    def _start(self, weights: LoadedWeights, config: DetectorConfig) -> None:
+        self._detector, self._choice = self._runtime.start(weights, config)
+        self._weights = weights
 
     @property
     def detector(self) -> Detector:
@@ -291,9 +283,10 @@ class SuperPointFeature2D(Parameters, Portable):
         """
         parameters = storage.read(source)
         weights = storage.find_weights(parameters, self._weights)
-        if weights is not None:
-            self._load(weights)
-        self._detector = self._make_detector(parameters.config)
+        if weights is None:
+            self._detector = self._detector.configured(parameters.config)
+        else:
+            self._start(weights, parameters.config)
 
     # ---- beyond cv2 ----
 
@@ -334,7 +327,7 @@ class SuperPointFeature2D(Parameters, Portable):
     def info(self) -> str:
         """One line on what runs where and why, and on which weights."""
         weights = self._weights
-        how = f"{self._backend.info()}: {self._choice.reason}"
+        how = f"{self._detector.backend.info()}: {self._choice.reason}"
         return f"{weights.name} ({weights.sha256[:12]}), {how}"
 
     def describe(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cv_superpoint.decoding import Decoding
-from cv_superpoint.detector import Detector, DetectorConfig
+from cv_superpoint.detector import Detector
 from cv_superpoint.weights import LoadedWeights
 
 
@@ -20,12 +20,9 @@ class Parameters:
     _detector: Detector
     _weights: LoadedWeights
 
-    def _make_detector(self, config: DetectorConfig) -> Detector:
-        raise NotImplementedError
-
     def _set(self, **changes: Any) -> None:
         # A new detector rather than a changed one: calls under way in other threads keep theirs.
-        self._detector = self._make_detector(replace(self._detector.config, **changes))
+        self._detector = self._detector.configured(replace(self._detector.config, **changes))
 
     @property
     def _decoding(self) -> Decoding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from cv_superpoint.weights import LoadedWeights, WeightsError, available_weights
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from cv_superpoint.detector import Detector, DetectorConfig
+    from cv_superpoint.detector import Detector
     from cv_superpoint.detector.runtime import Runtime
 
 _MOST_KEPT = 2
@@ -57,14 +56,7 @@ class Portable:
     _runtime: Runtime
     _weights: LoadedWeights
     _choice: Choice
-    _backend: Backend
     _detector: Detector
-
-    def _start(self, make: Callable[..., Backend]) -> None:
-        raise NotImplementedError
-
-    def _make_detector(self, config: DetectorConfig) -> Detector:
-        raise NotImplementedError
 
     def __copy__(self) -> Self:
         same = type(self).__new__(type(self))
@@ -73,7 +65,7 @@ class Portable:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # What runs the network holds no state of a detector and is shared.
-        fixed = ("_weights", "_choice", "_backend", "_detector")
+        fixed = ("_weights", "_choice", "_detector")
         same = type(self).__new__(type(self))
         memo[id(self)] = same
         for name, value in self.__dict__.items():
@@ -84,7 +76,7 @@ class Portable:
         state = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in ("_choice", "_backend", "_detector")
+            if name not in ("_choice", "_detector")
         }
         weights = self._weights
         if weights.name in available_weights():
@@ -96,8 +88,7 @@ class Portable:
         self.__dict__.update(state)
         if isinstance(self._weights, _Bundled):
             self._weights = self._weights.load()
-        self._start(_keep)
-        self._detector = self._make_detector(config)
+        self._detector, self._choice = self._runtime.start(self._weights, config, _keep)
 
 
 def _keep(weights: NetworkWeights, choice: Choice, *, threads: int | None) -> Backend:

@@ -168,8 +168,8 @@ def _read_fields(node: cv2.FileNode, source: str) -> SavedParameters:
     )
 
 
-def find_weights(parameters: SavedParameters, current: LoadedWeights) -> str | None:
-    """What to load for these parameters; None if it is what is loaded already.
+def find_weights(parameters: SavedParameters, current: LoadedWeights) -> LoadedWeights | None:
+    """The weights of these parameters; None if they are loaded already.
 
     Raises:
         FeatureError: If the named weights are no longer those that the parameters were saved with.
@@ -183,4 +183,4 @@ def find_weights(parameters: SavedParameters, current: LoadedWeights) -> str | N
             f"weights {parameters.weights!r} have changed since these parameters were saved: "
             f"sha256 {parameters.sha256} expected, {found.sha256} found"
         )
-    return parameters.weights
+    return found

@@ -125,20 +125,20 @@ class LoadedNetwork:
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         loaded = load_weights(weights)
         self.recommended = loaded.decoding()
-        self._config = loaded.config
-        self._backend, _ = Runtime(device=device).start(loaded)
+        config = DetectorConfig(decoding=self.recommended)
+        self._detector, _ = Runtime(device=device).start(loaded, config)
 
     def detector(self, settings: Settings) -> Detector:
         """A detector with these settings."""
         scales = (1.0, 0.5) if settings.pyramid else (1.0,)
         config = DetectorConfig(decoding=settings.decoding, scales=scales)
-        return Detector(self._backend, self._config, config)
+        return self._detector.configured(config)
 
     def heatmap(self, image: ByteArray) -> ByteArray:
         """The probabilities of a keypoint, to the power of a quarter, in colours."""
-        pixels = pad(to_channels(image, self._config.in_channels))
-        batch = pixels.reshape(1, *pixels.shape[:2], self._config.in_channels)
-        logits, _ = self._backend.run(batch)
+        pixels = pad(to_channels(image, self._detector.channels))
+        batch = pixels.reshape(1, *pixels.shape[:2], self._detector.channels)
+        logits, _ = self._detector.backend.run(batch)
         heat = logits_to_heatmap(logits[0])[: image.shape[0], : image.shape[1]]
         levels = np.clip(255 * heat**0.25, 0, 255).astype(np.uint8)
         coloured: ByteArray = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO))

@@ -75,7 +75,7 @@ def test_heads(
     batch, height, width = shape
     pixels = np.stack([PHOTOGRAPH[:height, :width], PHOTOGRAPH[-height:, -width:]][:batch])
     found = run(files["heads"], pixels[:, None].astype(np.float32) / 255, ["logits", "descriptors"])
-    logits, dense = detector._backend.run(np.ascontiguousarray(pixels[..., None]))
+    logits, dense = detector.detector.backend.run(np.ascontiguousarray(pixels[..., None]))
     rows = np.stack([np.ascontiguousarray(maps).reshape(*maps.shape[:2], -1) for maps in dense])
     units = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
     for one, other in zip(found, (np.stack(logits), units), strict=True):

@@ -92,7 +92,7 @@ def test_a_subclass_and_what_was_added_travel_along() -> None:
 def test_a_network_is_made_once_for_equal_pickles_and_few_are_kept(small_weights: Path) -> None:
     stored = pickle.dumps(SuperPointFeature2D.create(20, device="cpu", weights=small_weights))
     first, second = pickle.loads(stored), pickle.loads(stored)
-    assert first._backend is second._backend
+    assert first.detector.backend is second.detector.backend
     for threads in (1, 2, 3):
         pickle.loads(pickle.dumps(SuperPointFeature2D.create(device="cpu", threads=threads)))
     assert len(pickling._kept) == 2
