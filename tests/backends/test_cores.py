@@ -79,7 +79,7 @@ def test_every_backend_takes_the_threads_that_the_process_may_have() -> None:
 import os
 from cv_superpoint import SuperPointFeature2D
 def make(name, **options):
-    return SuperPointFeature2D.create(backend=name, device="cpu", **options)._backend
+    return SuperPointFeature2D.create(backend=name, device="cpu", **options).detector.backend
 def threads():
     import torch
     openvino = make("openvino")._model.get_property("INFERENCE_NUM_THREADS")
