@@ -99,11 +99,21 @@ def keypoint_scores(heatmap: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor
 
 
 def _window_maximum(maps: Tensor, radius: int) -> Tensor:
-    # One axis after the other: 2 (2 r + 1) comparisons for each pixel instead of their square.
-    # As far as there are pixels, however large the radius is.
-    up, left = (min(radius, length - 1) for length in maps.shape[-2:])
-    maps = F.max_pool2d(maps[:, None], (2 * up + 1, 1), stride=1, padding=(up, 0))
-    return F.max_pool2d(maps, (1, 2 * left + 1), stride=1, padding=(0, left))[:, 0]
+    # One axis after the other, and of ever wider windows: for a radius of 4 eight comparisons of
+    # whole maps. On a CPU ``max_pool2d`` takes twenty times as long, since it looks at one channel
+    # pixel by pixel.
+    for axis in (-2, -1):
+        # As far as there are pixels, however large the radius is.
+        reach = min(radius, maps.shape[axis] - 1)
+        padding = (0, 0, reach, reach) if axis == -2 else (reach, reach)
+        maps = F.pad(maps, padding, value=-torch.inf)
+        seen = 1
+        while seen < 2 * reach + 1:
+            step = min(seen, 2 * reach + 1 - seen)
+            length = maps.shape[axis] - step
+            maps = torch.maximum(maps.narrow(axis, 0, length), maps.narrow(axis, step, length))
+            seen += step
+    return maps
 
 
 def soft_argmax(heatmap: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

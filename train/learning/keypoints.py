@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from cv_superpoint.decoding.tensors import local_maxima, logits_to_heatmap, soft_argmax
 from cv_superpoint.grid import CELL_SIZE
@@ -61,9 +62,47 @@ def soft_keypoints(
         rows, columns = index // width, index % width
     shift, spread = soft_argmax(heat, rows, columns)
     points = torch.stack([columns, rows], dim=2) + shift
-    window = 2 * NEARBY + 1
-    nearby = F.avg_pool2d(heat[:, None], window, stride=1, padding=NEARBY)[:, 0] * window**2
-    return SoftKeypoints(points, spread, best > 0, nearby * pixels)
+    return SoftKeypoints(points, spread, best > 0, window_sum(heat, NEARBY) * pixels)
+
+
+def window_sum(maps: Tensor, radius: int) -> Tensor:
+    """Sums of the square windows around every pixel; outside a map everything is 0.
+
+    As ``avg_pool2d``, which a CPU takes six times as long for, with its gradient.
+
+    Args:
+        maps: (B, H, W).
+        radius: Windows have 2 radius + 1 pixels a side.
+
+    Returns:
+        (B, H, W).
+    """
+    summed: Tensor = _WindowSum.apply(maps, radius)  # type: ignore[no-untyped-call]
+    return summed
+
+
+class _WindowSum(torch.autograd.Function):
+    """A pixel is in another's window if that one is in its own: the gradient is the same sum."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, maps: Tensor, radius: int) -> Tensor:
+        ctx.radius = radius  # type: ignore[attr-defined]
+        return _sum_along(_sum_along(maps, 1, radius), 2, radius)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        radius = ctx.radius  # type: ignore[attr-defined]
+        return _sum_along(_sum_along(gradient, 1, radius), 2, radius), None
+
+
+def _sum_along(maps: Tensor, axis: int, radius: int) -> Tensor:
+    length = maps.shape[axis]
+    total = maps.clone()
+    for shift in range(1, min(radius, length - 1) + 1):
+        rest = length - shift
+        total.narrow(axis, 0, rest).add_(maps.narrow(axis, shift, rest))
+        total.narrow(axis, shift, rest).add_(maps.narrow(axis, 0, rest))
+    return total
 
 
 def warp(homography: Tensor, points: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv_superpoint.decoding import arrays as decode
-from train.learning.keypoints import NMS_RADIUS, SoftKeypoints, soft_keypoints, warp
+from train.learning.keypoints import NMS_RADIUS, SoftKeypoints, soft_keypoints, warp, window_sum
 from train.learning.losses import agreement_loss, reprojection_loss
 
 
@@ -135,6 +135,17 @@ def test_what_the_other_image_does_not_show_cannot_disagree() -> None:
     first, second = spotted([(20, 20, 0.6)]), spotted([])
     assert float(agreement(first, second).detach()) > 0.1
     assert float(agreement(first, second, 500).detach()) == 0
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3, 9])
+def test_window_sums_and_their_gradients_are_those_of_the_mean_times_the_area(radius: int) -> None:
+    maps = torch.rand(2, 6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    maps.requires_grad_()
+    window = 2 * radius + 1
+    padded = torch.nn.functional.pad(maps, (radius,) * 4)
+    expected = torch.nn.functional.avg_pool2d(padded, window, stride=1) * window**2
+    torch.testing.assert_close(window_sum(maps, radius), expected)
+    assert torch.autograd.gradcheck(lambda values: window_sum(values, radius), [maps])
 
 
 def test_points_behind_the_camera_are_far_away() -> None:

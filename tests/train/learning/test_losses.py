@@ -3,7 +3,12 @@ import math
 import numpy as np
 import torch
 
-from train.learning.losses import dense_hinge_loss, detector_loss, dual_softmax_loss
+from train.learning.losses import (
+    dense_hinge_loss,
+    detector_loss,
+    dual_softmax_loss,
+    dual_softmax_terms,
+)
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -41,6 +46,25 @@ def test_dual_softmax_agrees_with_a_plain_loop() -> None:
         losses += [np.log(np.exp(row).sum()) - similarity[i, i] for row in rows]
     loss = dual_softmax_loss(first, second, points, visible, scale)
     np.testing.assert_allclose(float(loss), np.mean(losses), rtol=1e-5)
+
+
+def test_dual_softmax_of_a_whole_batch_is_that_of_its_pairs() -> None:
+    first, second = (unit(3, 40, 8, seed=seed).requires_grad_() for seed in (0, 1))
+    generator = torch.Generator().manual_seed(2)
+    points = 60 * torch.rand(3, 40, 2, generator=generator)
+    visible = torch.rand(3, 40, generator=generator) < 0.6
+    visible[1] = False
+    scale = torch.tensor(9.0, requires_grad=True)
+    inputs = (first, second, scale)
+    one_by_one = dual_softmax_loss(first, second, points, visible, scale)
+    # What a GPU computes, on the CPU.
+    terms = dual_softmax_terms(first, second, points, visible, scale, 4.0)
+    together = (terms * visible).sum() / visible.sum()
+    torch.testing.assert_close(one_by_one, together)
+    for own, other in zip(
+        torch.autograd.grad(one_by_one, inputs), torch.autograd.grad(together, inputs), strict=True
+    ):
+        torch.testing.assert_close(own, other)
 
 
 def test_dual_softmax_without_visible_points_is_zero_and_has_a_gradient() -> None:
