@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -140,15 +141,9 @@ class TorchBackend:
 
         Pixels go to the device from pinned memory, and one tensor with everything comes back.
         """
-
-        def work(pixels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-            batch = pixels.permute(0, 3, 1, 2).to(self._dtype)
-            logits, dense = self._net(batch.contiguous(memory_format=torch.channels_last))
-            points, scores, rows = decode_batch(logits, dense, kept, decoding)
-            return torch.cat([points, scores[..., None], rows], dim=2)
-
         self._check_process()
         inputs = torch.from_numpy(images), torch.from_numpy(allowed)
+        work = recorded(self._net, self._dtype, decoding)
         if self._device.type == "cuda":
             with torch.cuda.device(self._device):
                 pinned = inputs[0].pin_memory(), inputs[1].pin_memory()
@@ -165,6 +160,30 @@ class TorchBackend:
         if self._device.type == "cuda":
             device += f" ({torch.cuda.get_device_name(self._device)})"
         return f"torch {torch.__version__} on {device}, {self.precision}"
+
+
+def recorded(
+    net: torch.nn.Module, dtype: torch.dtype, decoding: Decoding
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What a CUDA graph holds: network, decoding and packing.
+
+    Args:
+        net: The network on its device, for pixels in [0, 255].
+        dtype: That it computes in.
+        decoding: As of :func:`decode_batch`.
+
+    Returns:
+        A function of pixels (B, H', W', C) uint8 and of where keypoints may be (B, H, W); it gives
+        (B, K, 3 + D): x, y, score and descriptor.
+    """
+
+    def work(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+        batch = pixels.permute(0, 3, 1, 2).to(dtype)
+        logits, dense = net(batch.contiguous(memory_format=torch.channels_last))
+        points, scores, rows = decode_batch(logits, dense, allowed, decoding)
+        return torch.cat([points, scores[..., None], rows], dim=2)
+
+    return work
 
 
 def _channels_last(maps: torch.Tensor) -> list[Floats]:

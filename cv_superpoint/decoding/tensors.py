@@ -141,7 +141,7 @@ def soft_argmax(heatmap: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor,
     share = patches / patches.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
     x, y = share.sum(dim=2), share.sum(dim=3)
     mean = torch.stack([(x * offsets).sum(dim=2), (y * offsets).sum(dim=2)], dim=2)
-    square = (x + y) @ (offsets**2).to(share.dtype)
+    square = ((x + y) * offsets**2).sum(dim=2)
     return mean, square - (mean**2).sum(dim=2)
 
 
