@@ -21,16 +21,16 @@ VIEWS = {
 }  # fmt: skip
 """Operators that launch nothing."""
 KERNELS = {
-    aten._softmax, aten._to_copy, aten.abs, aten.add, aten.add_, aten.amax, aten.arange,
-    aten.avg_pool2d, aten.bitwise_and, aten.bitwise_and_, aten.bitwise_or, aten.bmm, aten.cat,
-    aten.clamp, aten.clamp_min, aten.clone, aten.constant_pad_nd, aten.convolution, aten.copy_,
-    aten.div, aten.empty, aten.empty_like, aten.eq, aten.fill_, aten.full, aten.full_like,
-    aten.gather, aten.ge, aten.grid_sampler_2d, aten.gt, aten.le, aten.linalg_vector_norm,
-    aten.lt, aten.max_pool2d_with_indices, aten.mm, aten.mul, aten.mul_,
-    aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.neg, aten.new_zeros,
-    aten.pixel_shuffle, aten.pow, aten.relu, aten.relu_, aten.rsub, aten.scalar_tensor, aten.sort,
-    aten.stack, aten.sub, aten.sum, aten.topk, aten.where, aten.zero_, aten.zeros,
-    aten.zeros_like,
+    aten.__rshift__, aten._native_batch_norm_legit_no_training, aten._softmax, aten._to_copy,
+    aten.abs, aten.add, aten.add_, aten.amax, aten.arange, aten.avg_pool2d, aten.bitwise_and,
+    aten.bitwise_and_, aten.bitwise_or, aten.bmm, aten.cat, aten.clamp, aten.clamp_min, aten.clone,
+    aten.constant_pad_nd, aten.convolution, aten.copy_, aten.div, aten.empty, aten.empty_like,
+    aten.eq, aten.fill_, aten.floor, aten.full, aten.full_like, aten.gather, aten.ge,
+    aten.grid_sampler_2d, aten.gt, aten.le, aten.linalg_vector_norm, aten.lt, aten.masked_fill,
+    aten.max_pool2d_with_indices, aten.maximum, aten.minimum, aten.mm, aten.mul, aten.mul_,
+    aten.native_batch_norm, aten.neg, aten.new_zeros, aten.pixel_shuffle, aten.pow, aten.relu,
+    aten.relu_, aten.rsub, aten.scalar_tensor, aten.sort, aten.stack, aten.sub, aten.sum, aten.topk,
+    aten.where, aten.zero_, aten.zeros, aten.zeros_like,
     # cuDNN's and the batch normalisation of inference, by the names that dispatch gives them.
     aten._batch_norm_no_update, aten.cudnn_batch_norm,
 }  # fmt: skip

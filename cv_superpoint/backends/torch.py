@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,13 +16,20 @@ from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.cuda_graphs import GraphCache
 from cv_superpoint.backends.forks import is_forked, no_fork
 from cv_superpoint.decoding import Decoding
-from cv_superpoint.decoding.tensors import decode_batch
+from cv_superpoint.decoding.tensors import decode_batch, most_keypoints
 from cv_superpoint.errors import FeatureError
+from cv_superpoint.network.torch_network import SuperPointNet
 from cv_superpoint.network.weights import NetworkWeights
 
 Floats = NDArray[np.float32]
+Decoded = tuple[Floats, Floats, Floats]
+Result = TypeVar("Result")
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_ROOM = 1024
+"""Keypoints that the answer has room for where their number has no limit; if there are more, the
+image runs again, and later answers have more room."""
 
 
 def choose_device(device: str) -> torch.device:
@@ -66,6 +76,9 @@ class TorchBackend:
         threads: int | None = None,
     ) -> None:
         self._device = choose_device(device)
+        if self._device.type == "cuda" and self._device.index is None:
+            # Whatever device is the current one later, or in another thread, this one stays.
+            self._device = torch.device("cuda", torch.cuda.current_device())
         self.device = str(self._device)
         self.precision = precision
         self._owner = os.getpid()
@@ -82,7 +95,8 @@ class TorchBackend:
             )
         self.batch = 1 if self._device.type == "cpu" else 32
         self.decodes = self._device.type == "cuda"
-        self._graphs = GraphCache()
+        self._graphs = GraphCache(self._device)
+        self._room = _ROOM
         self._dtype = _PRECISIONS[self.precision]
         # Channels last is faster in float32 on a CPU (about 1.2 times) and with tensor cores.
         net = weights.net.requires_grad_(False)
@@ -90,7 +104,7 @@ class TorchBackend:
         net.get_parameter("encoder.0.conv.weight").mul_(1 / 255)
         net = net.to(self._device, self._dtype)
         # torch's type stubs do not know this keyword.
-        self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net: SuperPointNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _check_process(self) -> None:
         """Do what a fork since the backend was made asks for.
@@ -113,46 +127,107 @@ class TorchBackend:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             return [one[0][0] for one in alone], [one[1][0] for one in alone]
         self._check_process()
-        with no_fork():
-            return self._run(images)
+        parts = self._fitting(images.shape, lambda part: self._run(images[part]))
+        logits, dense = zip(*parts, strict=True)
+        return list(chain(*logits)), list(chain(*dense))
 
     def _run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         # (B, H, W, C) seen as (B, C, H, W) is a channels-last tensor: nothing is copied.
         # torch takes no array that may not be written to.
         pixels = torch.from_numpy(np.require(images, requirements="W"))
-        batch = pixels.to(self._device).permute(0, 3, 1, 2)
-        batch = batch.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        maps = self._network(batch)
-        return _channels_last(maps[0]), _channels_last(maps[1])
+        with no_fork(), self._exact():
+            batch = pixels.to(self._device).permute(0, 3, 1, 2)
+            batch = batch.to(self._dtype).contiguous(memory_format=torch.channels_last)
+            maps = self._network(batch)
+            return _channels_last(maps[0]), _channels_last(maps[1])
 
     def _network(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
         maps: tuple[torch.Tensor, torch.Tensor] = self._net(batch)
         return maps
 
-    @torch.inference_mode()
-    def run_decoded(
+    def start_decoding(
         self,
         images: NDArray[np.uint8],
-        allowed: NDArray[np.bool_],
+        frames: NDArray[np.int32],
+        allowed: NDArray[np.bool_] | None,
         decoding: Decoding,
-    ) -> tuple[Floats, Floats, Floats]:
-        """See :meth:`cv_superpoint.detector.on_device.DecodingBackend.run_decoded`.
-
-        Pixels go to the device from pinned memory, and one tensor with everything comes back.
-        """
+    ) -> Callable[[], list[Decoded]]:
+        """See :meth:`cv_superpoint.detector.on_device.DecodingBackend.start_decoding`."""
         self._check_process()
-        inputs = torch.from_numpy(images), torch.from_numpy(allowed)
-        work = recorded(self._net, self._dtype, decoding)
-        if self._device.type == "cuda":
-            with torch.cuda.device(self._device):
-                pinned = inputs[0].pin_memory(), inputs[1].pin_memory()
-                packed = self._graphs.run(decoding, work, pinned)
-        else:
-            packed = work(*(tensor.to(self._device) for tensor in inputs)).cpu()
-        answer = packed.numpy()
-        points, scores, rows = answer[..., :2], answer[..., 2], answer[..., 3:]
-        return points.copy(), scores.copy(), rows.copy()
+        given: list[NDArray[Any]] = [images, frames]
+        if allowed is not None:
+            given.append(allowed)
+        return self._start_fitting(given, decoding)
+
+    def _start_fitting(
+        self, arrays: list[NDArray[Any]], decoding: Decoding
+    ) -> Callable[[], list[Decoded]]:
+        def start(part: slice) -> Callable[[], list[Decoded]]:
+            return self._start([array[part] for array in arrays], decoding)
+
+        parts = self._fitting(arrays[0].shape, start)
+        return lambda: [one for part in parts for one in part()]
+
+    def _start(self, arrays: list[NDArray[Any]], decoding: Decoding) -> Callable[[], list[Decoded]]:
+        most = most_keypoints(arrays[0].shape[1:3], decoding)
+        bounded = decoding.max_keypoints > 0
+        room = min(most, decoding.max_keypoints if bounded else self._room)
+        inputs = tuple(torch.from_numpy(np.require(one, requirements="W")) for one in arrays)
+        with no_fork(), self._exact():
+            pending = self._graphs.start(
+                (decoding, room), recorded(self._net, self._dtype, decoding, room), inputs
+            )
+        length = self._net.config.descriptor_dim
+
+        def finish() -> list[Decoded]:
+            found, largest = pending.read(lambda answer: unpack(answer.numpy(), room, length))
+            if bounded or largest <= room:
+                return found
+            # Room for twice as many, so that the next images with as many need no second run.
+            self._room = max(self._room, 1 << largest.bit_length())
+            return self._start_fitting(arrays, decoding)()
+
+        return finish
+
+    def _fitting(self, shape: tuple[int, ...], work: Callable[[slice], Result]) -> list[Result]:
+        """What work gives of all images, or of parts of them where memory does not hold all.
+
+        Raises:
+            FeatureError: If it does not hold one.
+        """
+        waiting, done = [slice(0, shape[0])], []
+        while waiting:
+            part = waiting.pop(0)
+            try:
+                done.append(work(part))
+                continue
+            except torch.OutOfMemoryError as error:
+                problem = str(error)
+            # Here, where nothing holds what the failed call had computed.
+            count = part.stop - part.start
+            if self._graphs.clear():
+                waiting.insert(0, part)
+            elif count == 1:
+                raise FeatureError(
+                    f"an image of {shape[1]} x {shape[2]} pixels does not fit into the memory of "
+                    f"{self.device} in {self.precision}; make tileSize smaller, take "
+                    f"precision='float16', or device='cpu' ({problem.splitlines()[0]})"
+                )
+            else:
+                self.batch = max(1, count // 2)
+                middle = part.start + count // 2
+                waiting[:0] = [slice(part.start, middle), slice(middle, part.stop)]
+        return done
+
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        """float32 is float32: by default cuDNN convolves it with the 10 bits of TF32."""
+        if self._device.type != "cuda" or self._dtype != torch.float32:
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
 
     def info(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.info`."""
@@ -163,27 +238,58 @@ class TorchBackend:
 
 
 def recorded(
-    net: torch.nn.Module, dtype: torch.dtype, decoding: Decoding
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    net: SuperPointNet, dtype: torch.dtype, decoding: Decoding, room: int
+) -> Callable[..., torch.Tensor]:
     """What a CUDA graph holds: network, decoding and packing.
 
     Args:
         net: The network on its device, for pixels in [0, 255].
         dtype: That it computes in.
         decoding: As of :func:`decode_batch`.
+        room: As of :func:`decode_batch`.
 
     Returns:
-        A function of pixels (B, H', W', C) uint8 and of where keypoints may be (B, H, W); it gives
-        (B, K, 3 + D): x, y, score and descriptor.
+        A function of pixels (B, H', W', C) uint8, and of ``frames`` and ``allowed`` as of
+        :func:`decode_batch`; it gives all that goes to the host in one row of float32, which
+        :func:`unpack` takes apart.
     """
 
-    def work(pixels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    def work(
+        pixels: torch.Tensor, frames: torch.Tensor, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
         batch = pixels.permute(0, 3, 1, 2).to(dtype)
-        logits, dense = net(batch.contiguous(memory_format=torch.channels_last))
-        points, scores, rows = decode_batch(logits, dense, allowed, decoding)
-        return torch.cat([points, scores[..., None], rows], dim=2)
+        features = net.encode(batch.contiguous(memory_format=torch.channels_last))
+        found = decode_batch(
+            net.detect(features), net.raw_descriptors(features), frames, allowed, decoding, room
+        )
+        return torch.cat([part.flatten() for part in found])
 
     return work
+
+
+def unpack(answer: Floats, room: int, length: int) -> tuple[list[Decoded], int]:
+    """Take apart what :func:`recorded` gives.
+
+    Args:
+        answer: All numbers; nothing that comes back shares their memory.
+        room: As of :func:`decode_batch`, at most :func:`most_keypoints`.
+        length: Of a descriptor.
+
+    Returns:
+        Points (N, 2), scores (N,) and descriptors (N, D) of each image, and how many keypoints the
+        image has that has most, which may be more than ``room``.
+    """
+    # Each image has its count, and for each row x, y, a score and a descriptor.
+    images = len(answer) // (1 + room * (3 + length))
+    sizes = [images, images * room * 2, images * room]
+    counts, points, scores, rows = np.split(answer, np.cumsum(sizes))
+    points, scores = points.reshape(images, room, 2), scores.reshape(images, room)
+    rows = rows.reshape(images, room, length)
+    found = [
+        (points[index, :kept].copy(), scores[index, :kept].copy(), rows[index, :kept].copy())
+        for index, kept in enumerate(np.minimum(counts, room).astype(int).tolist())
+    ]
+    return found, int(counts.max())
 
 
 def _channels_last(maps: torch.Tensor) -> list[Floats]:

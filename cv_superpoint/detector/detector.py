@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,8 @@ from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding import arrays as decode
 from cv_superpoint.decoding.arrays import Steps
 from cv_superpoint.detector.features import CELL_DIAMETER, Features
-from cv_superpoint.detector.on_device import DecodingBackend, extract_on_device
+from cv_superpoint.detector.levels import Level, rescale
+from cv_superpoint.detector.on_device import Decoded, DecodingBackend, Stack, decode_on_device
 from cv_superpoint.detector.tiles import Tile, make_tiles
 from cv_superpoint.errors import ASSERTION_FAILED, FeatureError
 from cv_superpoint.grid import CELL_SIZE
@@ -67,41 +67,6 @@ class DetectorConfig:
                 f"tile_size must be a multiple of {CELL_SIZE}, at least {8 * CELL_SIZE}, "
                 f"got {self.tile_size}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Level:
-    """One pyramid level of one image of a batch."""
-
-    image: int
-    octave: int
-    pixels: ByteArray
-    image_size: tuple[int, int]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[0], self.pixels.shape[1]
-
-    @property
-    def ratio(self) -> NDArray[np.float32]:
-        """Image pixels for one level pixel, along x and y."""
-        (height, width), (level_height, level_width) = self.image_size, self.size
-        return np.array((width / level_width, height / level_height), np.float32)
-
-    def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Level (x, y) -> image (x, y): pixel centres are half a pixel inside the pixel grid."""
-        if self.size == self.image_size:
-            return points
-        last = np.array((self.image_size[1] - 1, self.image_size[0] - 1), np.float32)
-        mapped: NDArray[np.float32] = (points + np.float32(0.5)) * self.ratio - np.float32(0.5)
-        return mapped.clip(0, last)
-
-    def from_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Image (x, y) -> level (x, y)."""
-        if self.size == self.image_size:
-            return points
-        mapped: NDArray[np.float32] = (points + np.float32(0.5)) / self.ratio - np.float32(0.5)
-        return mapped
 
 
 class Detector:
@@ -165,11 +130,8 @@ class Detector:
         kept = [
             check_mask(mask, image.shape[:2]) for mask, image in zip(masks, pixels, strict=True)
         ]
-        if self.backend.decodes and self._fits_device(pixels):
-            return self._on_device(pixels, kept)
         parts: list[list[Features]] = [[] for _ in images]
-        for level, tile, logits, dense in self._run(self._levels(pixels)):
-            features = self._decode(level, tile, logits, dense, kept[level.image])
+        for level, features in self._decoded(self._levels(pixels), kept):
             parts[level.image].append(features)
         return [
             self._merge(part, image.shape[:2]) for part, image in zip(parts, pixels, strict=True)
@@ -199,39 +161,34 @@ class Detector:
             # Points within half a pixel outside the border belong to the border's tiles.
             inside = np.clip(positions, 0, np.array(level.size[::-1], np.float32) - 1)
             rows = np.flatnonzero((octaves == level.octave) & tile.owns(inside))
-            origin = np.array((tile.left, tile.top), np.float32)
-            descriptors[rows] = decode.sample_descriptors(dense, positions[rows] - origin)
+            descriptors[rows] = decode.sample_descriptors(dense, positions[rows] - tile.origin)
         return descriptors
 
-    def _fits_device(self, images: Sequence[ByteArray]) -> bool:
-        """Whether the device can decode these: one level, no tiles, a count that is fixed."""
-        config = self.config
-        largest = max((image.shape[0] * image.shape[1] for image in images), default=0)
-        return (
-            config.decoding.max_keypoints > 0
-            and config.scales == (1.0,)
-            and (largest <= config.tile_size**2)
-        )
-
-    def _on_device(
-        self, images: Sequence[ByteArray], masks: Sequence[NDArray[np.bool_] | None]
-    ) -> list[Features]:
-        """Images of one size in batches."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(images):
-            groups.setdefault(image.shape, []).append(index)
-        found: dict[int, Features] = {}
-        for group in groups.values():
-            for start in range(0, len(group), self.backend.batch):
-                batch = group[start : start + self.backend.batch]
-                features = extract_on_device(
-                    cast(DecodingBackend, self.backend),
-                    [images[index] for index in batch],
-                    [masks[index] for index in batch],
-                    self.config.decoding,
-                )
-                found.update(zip(batch, features, strict=True))
-        return [found[index] for index in range(len(images))]
+    def _decoded(
+        self, levels: Sequence[Level], masks: Sequence[NDArray[np.bool_] | None]
+    ) -> Iterator[tuple[Level, Features]]:
+        """The strongest keypoints of each tile of each level, in the coordinates of the image."""
+        if self.backend.decodes:
+            backend = cast(DecodingBackend, self.backend)
+            found = decode_on_device(backend, self._stacks(levels), masks, self.config.decoding)
+        else:
+            found = (
+                (level, tile, self._decode(level, tile, logits, dense, masks[level.image]))
+                for level, tile, logits, dense in self._run(levels)
+            )
+        for level, tile, (points, scores, descriptors) in found:
+            scale = self.config.scales[level.octave]
+            yield (
+                level,
+                Features(
+                    keypoints=level.to_image(points + tile.origin),
+                    scores=scores,
+                    descriptors=descriptors,
+                    sizes=np.full(len(points), CELL_DIAMETER / scale, np.float32),
+                    octaves=np.full(len(points), level.octave, np.int32),
+                    image_size=level.image_size,
+                ),
+            )
 
     def _octaves(self, sizes: NDArray[np.float32] | None, count: int) -> NDArray[np.int32]:
         """The pyramid level that each of the points is described at."""
@@ -243,23 +200,21 @@ class Detector:
         nearest: NDArray[np.int32] = distance.argmin(axis=1).astype(np.int32)
         return nearest
 
-    def _levels(self, images: Sequence[ByteArray]) -> list[_Level]:
+    def _levels(self, images: Sequence[ByteArray]) -> list[Level]:
         return [
-            _Level(
+            Level(
                 image=index,
                 octave=octave,
-                pixels=_rescale(image, scale),
+                pixels=rescale(image, scale),
                 image_size=(image.shape[0], image.shape[1]),
             )
             for octave, scale in enumerate(self.config.scales)
             for index, image in enumerate(images)
         ]
 
-    def _run(
-        self, levels: Sequence[_Level]
-    ) -> Iterator[tuple[_Level, Tile, NDArray[np.float32], NDArray[np.float32]]]:
-        """The network's outputs for each tile of each level, small equal levels in batches."""
-        batches: dict[tuple[int, int], list[_Level]] = {}
+    def _stacks(self, levels: Sequence[Level]) -> Iterator[Stack]:
+        """Levels of one padded size together, in tiles, small ones in batches."""
+        batches: dict[tuple[int, int], list[Level]] = {}
         for level in levels:
             batches.setdefault(padded_size(level.size), []).append(level)
         for size, group in batches.items():
@@ -269,52 +224,44 @@ class Detector:
                 reach=self.config.decoding.reach,
                 margin=receptive_margin(self.network),
             )
-            step = self.backend.batch if len(tiles) == 1 else 1
-            for start in range(0, len(group), step):
-                batch = group[start : start + step]
+            start = 0
+            while start < len(group):
+                # It may become less on the way, where memory does not hold as many.
+                batch = group[start : start + (self.backend.batch if len(tiles) == 1 else 1)]
+                start += len(batch)
                 padded = [pad(level.pixels) for level in batch]
                 stack = padded[0][None] if len(padded) == 1 else np.stack(padded)
                 stack = stack.reshape(*stack.shape[:3], self.channels)
                 for tile in tiles:
-                    logits, dense = self.backend.run(tile.cut(stack))
-                    for level, *output in zip(batch, logits, dense, strict=True):
-                        yield level, tile, output[0], output[1]
+                    yield batch, tile, tile.cut(stack)
+
+    def _run(
+        self, levels: Sequence[Level]
+    ) -> Iterator[tuple[Level, Tile, NDArray[np.float32], NDArray[np.float32]]]:
+        """The network's outputs for each tile of each level."""
+        for batch, tile, stack in self._stacks(levels):
+            logits, dense = self.backend.run(stack)
+            for level, *output in zip(batch, logits, dense, strict=True):
+                yield level, tile, output[0], output[1]
 
     def _decode(
         self,
-        level: _Level,
+        level: Level,
         tile: Tile,
         logits: NDArray[np.float32],
         dense: NDArray[np.float32],
         mask: NDArray[np.bool_] | None,
-    ) -> Features:
-        """The strongest keypoints of one tile, in the coordinates of the image."""
-        decoding, scale = self.config.decoding, self.config.scales[level.octave]
+    ) -> Decoded:
+        """The strongest keypoints of one tile, in its own pixels."""
         height, width = level.size
-        origin = np.array((tile.left, tile.top), np.float32)
-
-        def keep(points: NDArray[np.float32]) -> NDArray[np.bool_]:
-            assert mask is not None
-            x, y = np.rint(level.to_image(points + origin)).astype(np.intp).T
-            kept: NDArray[np.bool_] = mask[y, x]
-            return kept
-
-        points, scores, descriptors = decode.decode(
+        return decode.decode(
             logits,
             dense,
-            decoding,
+            self.config.decoding,
             size=(height - tile.top, width - tile.left),
-            inside=tile.inside(decoding.border_margin, level.size),
-            keep=None if mask is None else keep,
+            inside=tile.inside(self.config.decoding.border_margin, level.size),
+            keep=None if mask is None else partial(level.shows, mask, tile.origin),
             steps=STEPS,
-        )
-        return Features(
-            keypoints=level.to_image(points + origin),
-            scores=scores,
-            descriptors=descriptors,
-            sizes=np.full(len(points), CELL_DIAMETER / scale, np.float32),
-            octaves=np.full(len(points), level.octave, np.int32),
-            image_size=level.image_size,
         )
 
     def _merge(self, parts: Sequence[Features], image_size: tuple[int, int]) -> Features:
@@ -326,17 +273,3 @@ class Detector:
         order = np.lexsort((x, y, merged.octaves, -merged.scores))
         count = self.config.decoding.max_keypoints
         return merged[order if count < 0 else order[:count]]
-
-
-def _rescale(image: ByteArray, scale: float) -> ByteArray:
-    """A pyramid level: blurred against aliasing, then resampled."""
-    if scale == 1:
-        return image
-    height, width = image.shape[:2]
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = np.ascontiguousarray(image)
-    if scale < 1:
-        sigma = (1 / scale - 1) / 2
-        kernel = 2 * math.ceil(3 * sigma) + 1
-        image = cv2.GaussianBlur(image, (kernel, kernel), sigma).astype(np.uint8, copy=False)
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

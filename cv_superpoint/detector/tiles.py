@@ -30,6 +30,11 @@ class Tile:
     right: int
     core: tuple[int, int, int, int]
 
+    @property
+    def origin(self) -> NDArray[np.float32]:
+        """Its first pixel as (x, y) in the image."""
+        return np.array((self.left, self.top), np.float32)
+
     def cut(self, stack: ByteArray) -> ByteArray:
         """The piece of (B, H, W, C) images."""
         return np.ascontiguousarray(stack[:, self.top : self.bottom, self.left : self.right])

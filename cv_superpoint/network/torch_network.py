@@ -130,8 +130,13 @@ class SuperPointNet(nn.Module):
 
     def describe(self, features: Encoded) -> Tensor:
         """Encoder maps -> dense descriptors (B, D, H/8, W/8) of unit length (section 3.3)."""
-        raw = self.descriptor_output(self.descriptor_hidden(features.descriptor))
-        return F.normalize(raw, dim=1)
+        raw = self.raw_descriptors(features)
+        # float16 has no 1e-12: what is 0 everywhere would be divided by 0.
+        return F.normalize(raw, dim=1, eps=max(1e-12, torch.finfo(raw.dtype).tiny))
+
+    def raw_descriptors(self, features: Encoded) -> Tensor:
+        """As :meth:`describe`, of any length: for those who normalise only what they sample."""
+        return cast(Tensor, self.descriptor_output(self.descriptor_hidden(features.descriptor)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network.

@@ -105,6 +105,23 @@ def test_a_window_ends_with_the_image(shape: tuple[int, int], radius: int) -> No
     assert maps.nonzero().tolist() == [[0, *best]]
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    radius=st.integers(0, 25),
+)
+def test_both_ways_to_window_maxima_are_the_same(
+    seed: int, size: tuple[int, int], radius: int
+) -> None:
+    """One is for CPUs, the other for GPUs."""
+    maps = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, *size)))
+    for axis in (-2, -1):
+        reach = min(radius, maps.shape[axis] - 1)
+        shifted = torch_decode.shifted_maximum(maps, reach, axis)
+        assert torch.equal(shifted, torch_decode.pooled_maximum(maps, reach, axis))
+
+
 def test_a_corner_between_pixels_scores_as_one_on_a_pixel() -> None:
     heatmap = np.zeros((20, 40), np.float32)
     heatmap[10, 10] = 0.8
@@ -143,6 +160,8 @@ def test_numpy_and_torch_decode_alike(seed: int, flat: bool, radius: int) -> Non
     score_radius=st.integers(0, 2),
     margin=st.integers(0, 4),
     subpixel=st.booleans(),
+    masked=st.booleans(),
+    count=st.sampled_from([1, 50, 5000]),
     cut=st.tuples(st.integers(0, 7), st.integers(0, 7)),
 )
 def test_the_device_decodes_as_the_host(
@@ -152,18 +171,19 @@ def test_the_device_decodes_as_the_host(
     score_radius: int,
     margin: int,
     subpixel: bool,
+    masked: bool,
+    count: int,
     cut: tuple[int, int],
 ) -> None:
     """On integer logits many pixels tie; both must break every tie alike."""
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, levels, (2, 65, 4, 6)).astype(np.float32)
-    dense = unit(rng.normal(size=(2, 12, 4, 6)), axis=1)
+    dense = rng.normal(size=(2, 12, 4, 6)).astype(np.float32)
     height, width = 32 - cut[0], 48 - cut[1]
-    allowed = rng.random((2, height, width)) < 0.9
-    allowed[:, :margin] = allowed[:, height - margin :] = False
-    allowed[:, :, :margin] = allowed[:, :, width - margin :] = False
+    allowed = rng.random((2, 32, 48)) < 0.9
+    frames = np.array([[height, width, margin, margin, height - margin, width - margin]] * 2)
     decoding = Decoding(
-        max_keypoints=50,
+        max_keypoints=count,
         score_threshold=0.01,
         nms_radius=radius,
         score_radius=score_radius,
@@ -171,20 +191,27 @@ def test_the_device_decodes_as_the_host(
         subpixel=subpixel,
     )
     found = torch_decode.decode_batch(
-        *(torch.from_numpy(array) for array in (logits, dense, allowed)), decoding
+        *(torch.from_numpy(array) for array in (logits, dense, frames)),
+        torch.from_numpy(allowed) if masked else None,
+        decoding,
+        count,
     )
     heatmaps = torch_decode.logits_to_heatmap(torch.from_numpy(logits)).numpy()
+    assert found[2].shape[1] == min(count, torch_decode.most_keypoints((32, 48), decoding))
     for index in range(2):
-        points, scores, rows_of = (part[index].numpy() for part in found)
+        total, points, scores, rows_of = (part[index].numpy() for part in found)
         heatmap = np.ascontiguousarray(heatmaps[index, :height, :width])
         # Sums of equal windows may differ by their rounding: the device's own break the ties.
         maps = torch_decode.keypoint_scores(torch.from_numpy(heatmap)[None], decoding)
         sums = maps[1][0].numpy()
         rows, columns, own = decode.keypoints(heatmap, decoding, window_maximum)
         np.testing.assert_allclose(own, sums[rows, columns], rtol=1e-5)
-        keep = allowed[index, rows, columns]
+        keep = (rows >= margin) & (rows < height - margin)
+        keep &= (columns >= margin) & (columns < width - margin)
+        keep &= allowed[index, rows, columns] | (not masked)
         rows, columns = rows[keep], columns[keep]
-        best = decode.strongest(sums[rows, columns], 50)
+        assert total == len(rows)
+        best = decode.strongest(sums[rows, columns], count)
         rows, columns = rows[best], columns[best]
         kept = scores > 0
         assert kept.sum() == len(best)
