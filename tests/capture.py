@@ -17,9 +17,9 @@ aten = torch.ops.aten
 VIEWS = {
     aten.alias, aten.as_strided, aten.detach, aten.expand, aten.lift, aten.permute, aten.select,
     aten.slice, aten.split, aten.split_with_sizes, aten.squeeze, aten.t, aten.transpose,
-    aten.unbind, aten.unsqueeze, aten.view, aten._unsafe_view,
+    aten.unbind, aten.unsqueeze, aten.view, aten._unsafe_view, torch.ops.prim.device,
 }  # fmt: skip
-"""Operators that launch nothing."""
+"""Operators that launch nothing; the last one is how a tensor without values tells its device."""
 KERNELS = {
     aten.__rshift__, aten._native_batch_norm_legit_no_training, aten._softmax, aten._to_copy,
     aten.abs, aten.add, aten.add_, aten.amax, aten.arange, aten.avg_pool2d, aten.bitwise_and,
@@ -98,16 +98,26 @@ class Recordable(TorchDispatchMode):
 
 
 class Unsynchronised(TorchDispatchMode):
-    """Refuses what waits for the device, and nothing else: for code that runs eagerly."""
+    """Refuses what waits for the device, and nothing else: for code that runs eagerly.
+
+    A copy between devices waits unless it is told not to and its memory of the host is pinned.
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
-        booleans = packet in (aten.index, aten.index_put, aten.index_put_) and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-        )
-        if booleans or (packet in REASONS and packet is not aten.index):
-            raise NotRecordableError(f"{func}: {REASONS.get(packet, REASONS[aten.index])}")
-        return func(*args, **kwargs)
+        if packet in (aten.index, aten.index_put, aten.index_put_):
+            kinds = {index.dtype for index in args[1] if index is not None}
+            if kinds & {torch.bool, torch.uint8}:
+                raise NotRecordableError(f"{func}: {REASONS[aten.index]}")
+        elif packet in REASONS and packet not in (aten.lift_fresh, aten._pin_memory):
+            raise NotRecordableError(f"{func}: {REASONS[packet]}")
+        result = func(*args, **kwargs)
+        if packet in (aten._to_copy, aten.copy_):
+            waits = not (kwargs.get("non_blocking") or (packet is aten.copy_ and args[2:]))
+            places = {tensor.device for tensor in (*args[:2], result) if isinstance(tensor, Tensor)}
+            if len(places) > 1 and waits:
+                raise NotRecordableError(f"{func}: a copy from {places} that is waited for")
+        return result

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +138,7 @@ class DevicePairs:
         between /= between[:, 2:, 2:]
         batch = self._items(views[0], views[1], self._to_device(between), generator)
         if self.config.drawings:
-            batch["visible"] &= torch.from_numpy(~drawn).to(self.device)[:, None]
+            batch["visible"] &= self._to_device(~drawn)[:, None]
         return batch
 
     def _homographies(
@@ -160,7 +161,7 @@ class DevicePairs:
     ) -> ViewBatch:
         """Warp photographs and their labels, and change their look."""
         config = self.config
-        rows = torch.from_numpy(chosen).to(self.device)
+        rows = self._to_device(chosen)
         sizes = self._to_device(self.sizes[chosen].astype(np.float64))
         forward = self._to_device(homographies)
         centres = (self.sizes[chosen][:, ::-1] - 1) / 2
@@ -196,8 +197,16 @@ class DevicePairs:
         )
         return batch
 
-    def _to_device(self, values: Matrix) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+    def _to_device(self, values: npt.NDArray[Any]) -> Tensor:
+        return to_device(values, self.device)
+
+
+def to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A tensor of an array, without waiting for what a GPU is doing: it trains meanwhile."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def warp_batch(
@@ -310,7 +319,8 @@ def cell_targets(points: Tensor, label: Tensor, size: tuple[int, int], *, soft: 
     rows, columns = h // CELL_SIZE, w // CELL_SIZE
     points = torch.where(label[..., None], points, 0.0)
     if soft:
-        near = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=points.device)
+        corner = torch.arange(4, device=points.device)
+        near = torch.stack([corner % 2, corner // 2], dim=1)
         low = points.floor()
         share = points - low
         pixels = low[:, :, None].long() + near

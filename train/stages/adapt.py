@@ -38,7 +38,7 @@ from cv_superpoint.geometry import (
 from cv_superpoint.network.torch_network import SuperPointNet
 from cv_superpoint.network.weights import NetworkWeights
 from train.data.images import ImageConfig, load_image, tell_once, to_tensor
-from train.data.on_device import warp_batch
+from train.data.on_device import to_device, warp_batch
 from train.data.pairs import LabelledImage
 from train.runtime.process import wants_bfloat16
 
@@ -174,17 +174,31 @@ def aggregate_on_device(
 
     ``precision`` is as of :func:`train.runtime.process.wants_bfloat16`.
     """
+    size = (image.shape[0], image.shape[1])
+    result = average_on_device(image, views, net, config, precision)
+    enough = valid_mask(np.eye(3), size, size, config.border)
+    return np.where(enough, result.cpu().numpy(), 0).astype(np.float32)
+
+
+def average_on_device(
+    image: npt.NDArray[np.uint8],
+    views: list[Matrix],
+    net: SuperPointNet,
+    config: AdaptConfig,
+    precision: str = "auto",
+) -> torch.Tensor:
+    """What :func:`aggregate_on_device` gives, with the photograph's borders, left on the device."""
     half, device = _DetectorHalf(net).eval(), next(net.parameters()).device
     size = (image.shape[0], image.shape[1])
     photo = to_tensor(image)[None].to(device)
-    sizes = torch.tensor([size], dtype=torch.float64, device=device)
+    sizes = to_device(np.array([size], np.float64), device)
     total, count = (torch.zeros(size, device=device) for _ in range(2))
     bfloat16 = wants_bfloat16(precision, device)
     for start in range(0, len(views), config.batch_size):
         forward = np.stack(views[start : start + config.batch_size])
         # Depths must be positive inside the photograph and inside the view.
         forward = forward * np.sign(forward[:, 2] @ [size[1] / 2, size[0] / 2, 1])[:, None, None]
-        there, back = (torch.from_numpy(m).to(device) for m in (np.linalg.inv(forward), forward))
+        there, back = (to_device(m, device) for m in (np.linalg.inv(forward), forward))
         n = len(forward)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             images, _ = warp_batch(photo.expand(n, -1, -1, -1), sizes.expand(n, 2), there, size, 0)
@@ -192,9 +206,7 @@ def aggregate_on_device(
             mapped, seen = warp_batch(heat[:, None], sizes.expand(n, 2), back, size, config.border)
             total += (mapped[:, 0] * seen).sum(dim=0)
             count += seen.sum(dim=0)
-    result = torch.where(count >= min(config.smallest_count, len(views)), total / count, 0)
-    enough = valid_mask(np.eye(3), size, size, config.border)
-    return np.where(enough, result.cpu().numpy(), 0).astype(np.float32)
+    return torch.where(count >= min(config.smallest_count, len(views)), total / count, 0)
 
 
 def cache_folder(run_dir: Path, weights: NetworkWeights, config: AdaptConfig, seed: int) -> Path:
