@@ -275,9 +275,12 @@ def examine(device: str, *, look_for_accelerator: bool) -> Machine:
 
 def _cuda_bfloat16(device: str) -> bool:
     cuda = require("torch", "torch").cuda
-    index = device.partition(":")[2] or "0"
-    if not index.isdecimal() or int(index) >= cuda.device_count():
+    if not cuda.is_available():
         return False  # the backend tells what is wrong
+    # Without a number it is the current device, which the caller may have set.
+    index = device.partition(":")[2] or str(cuda.current_device())
+    if not index.isdecimal() or int(index) >= cuda.device_count():
+        return False
     return bool(cuda.get_device_capability(int(index)) >= (8, 0))
 
 

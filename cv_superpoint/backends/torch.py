@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ Result = TypeVar("Result")
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_SETTING = threading.Lock()
+"""Of torch's settings, which are those of the process, while one is another."""
 _ROOM = 1024
 """Keypoints that the answer has room for where their number has no limit; if there are more, the
 image runs again, and later answers have more room."""
@@ -49,9 +52,11 @@ def choose_device(device: str) -> torch.device:
             f"device must be 'auto' or a torch device such as 'cpu' or 'cuda:0', got {device!r}"
         ) from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        limit = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible!r}"
         raise FeatureError(
-            f"device {device!r} is not there ({torch.cuda.device_count()} CUDA devices found); "
-            "use device='auto' or 'cpu', or install a CUDA build of torch"
+            f"device {device!r} is not there ({torch.cuda.device_count()} CUDA devices found"
+            f"{limit}); use device='auto' or 'cpu', or install a CUDA build of torch"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise FeatureError("device 'mps' is not there; use device='auto' or 'cpu'")
@@ -220,14 +225,11 @@ class TorchBackend:
                 waiting[:0] = [slice(part.start, middle), slice(middle, part.stop)]
         return done
 
-    @contextmanager
-    def _exact(self) -> Iterator[None]:
-        """float32 is float32: by default cuDNN convolves it with the 10 bits of TF32."""
-        if self._device.type != "cuda" or self._dtype != torch.float32:
-            yield
-            return
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
+    def _exact(self) -> AbstractContextManager[None]:
+        """Around everything that may convolve."""
+        if self._device.type == "cuda" and self._dtype == torch.float32:
+            return _without_tf32()
+        return nullcontext()
 
     def info(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.info`."""
@@ -235,6 +237,24 @@ class TorchBackend:
         if self._device.type == "cuda":
             device += f" ({torch.cuda.get_device_name(self._device)})"
         return f"torch {torch.__version__} on {device}, {self.precision}"
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """float32 is float32: by default cuDNN convolves it with the 10 bits of TF32."""
+    cudnn: Any = torch.backends.cudnn
+    # torch 2.9 has a setting for convolutions alone, and refuses the older one where a program
+    # uses the newer.
+    owner, name, exact = cudnn, "allow_tf32", cast(Any, False)
+    if hasattr(cudnn, "conv"):
+        owner, name, exact = cudnn.conv, "fp32_precision", "ieee"
+    with _SETTING:
+        before = getattr(owner, name)
+        setattr(owner, name, exact)
+        try:
+            yield
+        finally:
+            setattr(owner, name, before)
 
 
 def recorded(

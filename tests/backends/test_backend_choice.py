@@ -192,6 +192,12 @@ def test_what_cannot_be_had_is_told(ask: dict[str, Any], message: str) -> None:
         SuperPointFeature2D.create(**{"device": "cpu", **ask})
 
 
+def test_devices_that_are_hidden_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(ValueError, match=r"'cuda:63' is not there.*CUDA_VISIBLE_DEVICES='7'"):
+        choose_device("cuda:63")
+
+
 def test_describe_says_what_runs_and_why() -> None:
     text = SuperPointFeature2D.create(device="cpu", precision="float32", threads=1).info()
     assert "ncnn" in text

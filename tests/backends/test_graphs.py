@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cv_superpoint.backends.cuda_graphs import MOST_GRAPHS, GraphCache, Recording
-from cv_superpoint.backends.torch import TorchBackend
+from cv_superpoint.backends.torch import TorchBackend, _without_tf32
 from cv_superpoint.decoding import Decoding
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.errors import FeatureError
@@ -206,6 +206,22 @@ def test_an_error_of_the_function_leaves_the_cache_sound() -> None:
         else:
             with pytest.raises(ValueError, match="below 0"):
                 call(graphs, torch.full((3,), value), work)
+
+
+@pytest.mark.parametrize("asked", ["none", "tf32", "ieee"])
+def test_float32_leaves_the_caller_s_setting(asked: str) -> None:
+    convolution: Any = getattr(torch.backends.cudnn, "conv", None)
+    if convolution is None:
+        pytest.skip("this torch has one setting for all of cuDNN")
+    first = convolution.fp32_precision
+    try:
+        convolution.fp32_precision = asked
+        before = convolution.fp32_precision
+        with _without_tf32():
+            assert convolution.fp32_precision == "ieee"
+        assert convolution.fp32_precision == before
+    finally:
+        convolution.fp32_precision = first
 
 
 # The backend: little memory, many keypoints.
