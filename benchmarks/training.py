@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def network_step(
     return step
 
 
-def joint_task(config: NetworkConfig, joint: JointConfig, folder: Path) -> Task:
+def joint_task(config: NetworkConfig, joint: JointConfig, folder: Path) -> Task[Any]:
     """Pairs of one photograph with random labels."""
     path = folder / "photograph.png"
     cv2.imwrite(str(path), photographs(None, (480, 640), 1)[0])
@@ -74,7 +74,7 @@ def joint_task(config: NetworkConfig, joint: JointConfig, folder: Path) -> Task:
     return Joint(joint, 0, [LabelledImage(path, keypoints)], [], ImageConfig(), network=config)
 
 
-def trainer_steps(task: Task, loop: LoopConfig, folder: Path) -> tuple[Step, Step]:
+def trainer_steps(task: Task[Any], loop: LoopConfig, folder: Path) -> tuple[Step, Step]:
     """The bare step on one batch in memory, and the trainer's, which also makes its samples."""
     trainer = Trainer(task, loop, folder)
     batches, calculate = trainer.batches(), trainer.parallel_loss()
@@ -167,7 +167,7 @@ def _trainer_rows(precisions: list[Precision], batch: int, rounds: int) -> list[
             config = recipe.magicpoint if stage == "magicpoint" else recipe.joint
             loop = replace(config.loop, precision=precision, batch_size=batch, workers=1)
             with tempfile.TemporaryDirectory() as folder:
-                task: Task = (
+                task: Task[Any] = (
                     MagicPoint(recipe.magicpoint, 0, NETWORKS[name])
                     if stage == "magicpoint"
                     else joint_task(NETWORKS[name], recipe.joint, Path(folder))

@@ -11,6 +11,7 @@ from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError, PictureError, SuperPointError, require
 from cv_superpoint.matching import MatchResult, match_features, match_pair
 from cv_superpoint.matching.guided import guided_matches
+from cv_superpoint.matching.lightglue import LightGlueMatcher
 from cv_superpoint.matching.nearest import mutual_nearest
 from cv_superpoint.opencv.feature2d import SuperPointFeature2D
 from cv_superpoint.pictures.depth import to_uint8
@@ -27,6 +28,7 @@ __all__ = [
     "Decoding",
     "FeatureError",
     "Features",
+    "LightGlueMatcher",
     "MatchResult",
     "PictureError",
     "SuperPoint",

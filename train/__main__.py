@@ -25,6 +25,7 @@ from cv_superpoint.cli.explain import explain
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, STOPPED, WRONG_USAGE, Output
 from train.checks import check_run
 from train.config import RunConfig
+from train.matcher import TrainMatcher
 from train.recipes import RECIPES
 from train.reporting.preview.run import PreviewConfig, preview
 from train.reporting.summary import SummaryConfig, write_report
@@ -37,7 +38,7 @@ DESCRIPTION = (
     "Train a detector and its descriptors: python -m train --images DIR --run-dir DIR runs all "
     "stages. Those take the same options (python -m train all --help); further ones override "
     "single fields of the recipe, for example --joint.loop.minutes 90, and --help-fields lists "
-    "them. evaluate, preview and summary have options of their own."
+    "them. matcher, evaluate, preview and summary have options of their own."
 )
 ACTIONABLE = (ValueError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError)
 """Of torch's other RuntimeErrors nearly all are faults of the program."""
@@ -151,6 +152,7 @@ class Summary(SummaryConfig):
 STAGES = {kind.stage: kind for kind in (All, MagicPoint, Adapt, Joint, Refine, Export)}
 COMMANDS: dict[str, type] = {
     **STAGES,
+    "matcher": TrainMatcher,
     "evaluate": Evaluate,
     "preview": Preview,
     "summary": Summary,

@@ -91,7 +91,7 @@ def export(
     """
     network = network_of(stage)
     threshold = round(recommended_threshold(network, images, sizes, KEYPOINTS), 5)
-    commit = _commit()
+    commit = current_commit()
     description = {
         "stage": stage.stem,
         "score_threshold": threshold,
@@ -134,7 +134,7 @@ def _history(run_dir: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _commit() -> str:
+def current_commit() -> str:
     """The commit of the code, or "unknown" outside a checkout and where there is no git."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:

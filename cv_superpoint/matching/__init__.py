@@ -4,6 +4,7 @@ nearest.py   mutual nearest neighbours, with tests of ratio and distance
 pairs.py     two images to a homography or a fundamental matrix
 verdict.py   whether chance explains the matches that agree
 refining.py  matched points to where the pixels agree
+lightglue/   a learned matcher
 guided.py    matches along a known transformation
 tracking.py  points through a video
 drawing.py   keypoints and matches as pictures

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from train.learning import checkpoint
 from train.learning.loader import Batch, load_batches
-from train.learning.model import TrainingNetwork
+from train.learning.model import Trainable
 from train.reporting.pictures import Picture
 from train.reporting.progress import MetricLogger
 from train.runtime import distributed
@@ -86,12 +86,15 @@ class LoopConfig:
         return self.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, decay)))
 
 
-class Task(Protocol):
+Network = TypeVar("Network", bound=Trainable)
+
+
+class Task(Protocol[Network]):
     """What a stage learns: its network, its data, its loss, its measures."""
 
     name: str
     seed: int
-    network: TrainingNetwork
+    network: Network
 
     def dataset(self) -> Dataset[Batch]:
         """Endless map-style data; item i is the same whenever it is asked for."""
@@ -112,19 +115,19 @@ class Task(Protocol):
         """The loss of a batch and its parts, for the report."""
         ...
 
-    def validate(self, network: TrainingNetwork) -> dict[str, float]:
+    def validate(self, network: Network) -> dict[str, float]:
         """Measures of a network on held-out data."""
         ...
 
-    def pictures(self, network: TrainingNetwork) -> dict[str, Picture]:
+    def pictures(self, network: Network) -> dict[str, Picture]:
         """What a network does with held-out data, to look at (H, W, 3), BGR."""
         ...
 
 
-class Trainer:
+class Trainer(Generic[Network]):
     """Trains one task to the end of its schedule, resuming from ``run_dir`` if it can."""
 
-    def __init__(self, task: Task, config: LoopConfig, run_dir: Path) -> None:
+    def __init__(self, task: Task[Network], config: LoopConfig, run_dir: Path) -> None:
         self.task = task
         self.config = config
         self.path = run_dir / f"{task.name}.pt"
@@ -276,7 +279,7 @@ class Trainer:
         return {
             "task": self.task.name,
             "seed": self.task.seed,
-            "architecture": asdict(self.task.network.net.config),
+            "architecture": asdict(self.task.network.config),
             "network": self.task.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -360,7 +363,7 @@ Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 class _LossModule(torch.nn.Module):
     """A task's loss as a module, which is what gradients are shared by."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         super().__init__()
         self.network = task.network
         self.task = task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from cv_superpoint.network.torch_network import (
     SuperPointNet,
     fold_batchnorm,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 TrainingNorm = Literal["before_relu", "none"]
 
@@ -47,7 +50,24 @@ def _convolve(
     return F.conv2d(x, weight, bias, stride=like.stride, padding=like.padding)
 
 
-class TrainingNetwork(nn.Module):
+class Trainable(nn.Module):
+    """What the loop trains: a module that says what it is made of."""
+
+    @property
+    def config(self) -> DataclassInstance:
+        """Sizes of the network, as a checkpoint keeps them."""
+        raise NotImplementedError
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a part of it has stopped learning."""
+        return False
+
+    def freeze_stem(self) -> None:
+        """Stop training the first stage, for networks that have one."""
+
+
+class TrainingNetwork(Trainable):
     """A :class:`SuperPointNet` whose first stage can stop learning.
 
     The first stage works at the highest resolution and costs almost half of a step. Once frozen it
@@ -74,6 +94,11 @@ class TrainingNetwork(nn.Module):
             first = cast(ConvBlock, self.net.encoder[0])
             first.conv = _image_convolution(first.conv)
         self._stem: list[tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Of the network."""
+        return self.net.config
 
     @property
     def frozen(self) -> bool:

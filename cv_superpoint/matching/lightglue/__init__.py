@@ -1,0 +1,13 @@
+"""A learned matcher: attention between the keypoints of two images.
+
+config.py    sizes of the network
+network.py   the network in torch, for training
+arrays.py    the network in numpy
+graph.py     the network as ONNX files
+files.py     files of matchers
+matcher.py   LightGlueMatcher
+"""
+
+from cv_superpoint.matching.lightglue.matcher import LightGlueMatcher
+
+__all__ = ["LightGlueMatcher"]

@@ -1,0 +1,239 @@
+"""``LightGlueMatcher``: the interface of ``cv2.LightGlueMatcher``, and of our own matchers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cv_superpoint.detector.features import Features, keypoints_to_array
+from cv_superpoint.errors import FeatureError, require
+from cv_superpoint.matching.lightglue.arrays import assignment_scores, mutual_best
+from cv_superpoint.matching.lightglue.files import LoadedMatcher, load_matcher
+from cv_superpoint.matching.lightglue.graph import MatcherLayout, matcher_model
+
+Floats = NDArray[np.float32]
+Pairs = tuple[NDArray[np.intp], Floats]
+MatcherBackend = Literal["auto", "numpy", "onnxruntime"]
+
+
+class LightGlueMatcher:
+    """A learned matcher for the features of one set of weights.
+
+    It knows where keypoints lie as well as what they look like, and says of each match how sure it
+    is. Make one with :meth:`create`.
+
+    Args:
+        loaded: The network.
+        threshold: Score that a match must exceed, in [0, 1).
+        backend: "onnxruntime", "numpy", or "auto", the first of these that is installed.
+    """
+
+    def __init__(
+        self, loaded: LoadedMatcher, threshold: float, backend: MatcherBackend = "auto"
+    ) -> None:
+        if not 0 <= threshold < 1:
+            raise FeatureError(f"threshold must lie in [0, 1), got {threshold}")
+        if backend not in get_args(MatcherBackend):
+            raise FeatureError(
+                f"backend must be one of {', '.join(get_args(MatcherBackend))}, got {backend!r}"
+            )
+        self.loaded = loaded
+        self.threshold = threshold
+        self._session = _session(loaded) if _takes_onnxruntime(backend) else None
+        self._info: tuple[Floats, Floats] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        weights: str | os.PathLike[str],
+        scoreThreshold: float | None = None,  # noqa: N803  # as cv2.LightGlueMatcher.create
+        backend: MatcherBackend = "auto",
+    ) -> LightGlueMatcher:
+        """A matcher from a file.
+
+        Args:
+            weights: A file that ``python -m train matcher`` wrote.
+            scoreThreshold: Score that a match must exceed; by default what the file recommends.
+            backend: As above.
+
+        Raises:
+            WeightsError: If the file is no matcher.
+            FeatureError: If a value is out of range.
+            ImportError: If the backend's package is not installed.
+        """
+        loaded = load_matcher(weights)
+        return cls(loaded, loaded.threshold if scoreThreshold is None else scoreThreshold, backend)
+
+    def __call__(self, features0: Features, features1: Features, /) -> Pairs:
+        """Match the features of two images.
+
+        Returns:
+            (M, 2) row numbers, ascending in the first column, and (M,) scores in [0, 1].
+
+        Raises:
+            FeatureError: If the descriptors are not those that it learned.
+        """
+        points = [
+            _normalised(each.keypoints, each.image_size[::-1]) for each in (features0, features1)
+        ]
+        return self._matched(points, [features0.descriptors, features1.descriptors])
+
+    def setPairInfo(  # noqa: N802
+        self,
+        queryKpts: Any,  # noqa: N803
+        trainKpts: Any,  # noqa: N803
+        queryImageSize: Sequence[float] = (0, 0),  # noqa: N803
+        trainImageSize: Sequence[float] = (0, 0),  # noqa: N803
+    ) -> None:
+        """Where the keypoints of the next call lie, as OpenCV's.
+
+        Args:
+            queryKpts: ``cv2.KeyPoint`` objects or (N, 2) positions, in pixels; in [-1, 1] if no
+                size is given.
+            trainKpts: Of the other image.
+            queryImageSize: (width, height).
+            trainImageSize: (width, height).
+        """
+        sides = ((queryKpts, queryImageSize), (trainKpts, trainImageSize))
+        first, second = (
+            _normalised(points, size) if size[0] > 0 and size[1] > 0 else points
+            for points, size in ((_points(keypoints), size) for keypoints, size in sides)
+        )
+        self._info = first, second
+
+    def clearPairInfo(self) -> None:  # noqa: N802
+        """Forget what :meth:`setPairInfo` was given."""
+        self._info = None
+
+    def match(self, queryDescriptors: Any, trainDescriptors: Any) -> tuple[cv2.DMatch, ...]:  # noqa: N803
+        """Match the descriptors whose positions :meth:`setPairInfo` was given.
+
+        Returns:
+            ``cv2.DMatch`` objects by ascending query row; their distance is 1 - score.
+
+        Raises:
+            FeatureError: Without a call of :meth:`setPairInfo` before each (OpenCV's matcher takes
+                the positions of the pair before), or if positions and descriptors do not fit.
+        """
+        if self._info is None:
+            raise FeatureError(
+                "match needs the positions of this pair: call setPairInfo before each match"
+            )
+        points, self._info = self._info, None
+        rows, scores = self._matched(points, [_rows(queryDescriptors), _rows(trainDescriptors)])
+        return tuple(
+            cv2.DMatch(int(query), int(train), float(1 - score))
+            for (query, train), score in zip(rows, scores, strict=True)
+        )
+
+    def knnMatch(  # noqa: N802
+        self,
+        queryDescriptors: Any,  # noqa: N803
+        trainDescriptors: Any,  # noqa: N803
+        k: int = 1,
+    ) -> tuple[tuple[cv2.DMatch, ...], ...]:
+        """As :meth:`match`, a tuple for each query row: one match at most, whatever ``k`` is."""
+        if k < 1:
+            raise FeatureError(f"k must be positive, got {k}")
+        rows: list[tuple[cv2.DMatch, ...]] = [()] * len(_rows(queryDescriptors))
+        for match in self.match(queryDescriptors, trainDescriptors):
+            rows[match.queryIdx] = (match,)
+        return tuple(rows)
+
+    def export_onnx(self, layout: MatcherLayout = "opencv") -> bytes:
+        """The network as an ONNX file.
+
+        Args:
+            layout: "opencv" for ``cv2.LightGlueMatcher`` of OpenCV 5, "colmap" for COLMAP; see
+                :mod:`cv_superpoint.matching.lightglue.graph`.
+        """
+        model = matcher_model(
+            self.loaded.tensors,
+            self.loaded.config,
+            layout=layout,
+            threshold=self.threshold,
+            description=f"Matcher for the features of {self.loaded.weights}, by cv_superpoint",
+        )
+        content: bytes = model.SerializeToString()
+        return content
+
+    def _matched(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Pairs:
+        for side, (positions, rows) in enumerate(zip(points, descriptors, strict=True)):
+            self._check(side, positions, rows)
+        if min(map(len, points)) == 0:
+            return np.empty((0, 2), np.intp), np.empty(0, np.float32)
+        if self._session is None:
+            loaded = self.loaded
+            scores = assignment_scores(
+                loaded.tensors,
+                loaded.config,
+                (points[0], points[1]),
+                (descriptors[0], descriptors[1]),
+            )
+            return mutual_best(scores, self.threshold)
+        inputs = dict(zip(("kpts0", "kpts1"), (rows[None] for rows in points), strict=True))
+        inputs |= dict(zip(("desc0", "desc1"), (rows[None] for rows in descriptors), strict=True))
+        rows, scores = self._session.run(None, inputs)
+        kept = (rows[:, 1] >= 0) & (scores > self.threshold)
+        return rows[kept].astype(np.intp), scores[kept]
+
+    def _check(self, side: int, points: Floats, rows: Floats) -> None:
+        if len(points) != len(rows):
+            raise FeatureError(
+                f"image {side} has {len(points)} positions and {len(rows)} descriptors"
+            )
+        length = self.loaded.config.descriptor_dim
+        if len(rows) and rows.shape[1] != length:
+            raise FeatureError(
+                f"this matcher is for the {length} numbers of {self.loaded.weights}, image {side} "
+                f"has descriptors of {rows.shape[1]}; detect with those weights"
+            )
+        if not (np.isfinite(points).all() and np.isfinite(rows).all()):
+            raise FeatureError(f"image {side} has positions or descriptors that are not finite")
+
+
+def _takes_onnxruntime(backend: MatcherBackend) -> bool:
+    if backend != "auto":
+        return backend == "onnxruntime"
+    # It builds its graph with onnx.
+    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx"))
+
+
+def _session(loaded: LoadedMatcher) -> Any:
+    onnxruntime = require("onnxruntime", "onnxruntime")
+    model = matcher_model(loaded.tensors, loaded.config, threshold=0.0).SerializeToString()
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def _points(keypoints: Any) -> Floats:
+    """(N, 2) of ``cv2.KeyPoint`` objects or of numbers."""
+    if len(keypoints) and isinstance(keypoints[0], cv2.KeyPoint):
+        return keypoints_to_array(keypoints)
+    points = np.asarray(keypoints, np.float32)
+    if points.size and (points.ndim != 2 or points.shape[1] != 2):
+        raise FeatureError(f"positions must have shape (N, 2), got {points.shape}")
+    return points.reshape(-1, 2)
+
+
+def _rows(descriptors: Any) -> Floats:
+    """(N, D); None, as ``cv2`` gives it, is no row."""
+    if descriptors is None:
+        return np.empty((0, 0), np.float32)
+    rows = np.asarray(descriptors)
+    if rows.ndim != 2 or rows.dtype != np.float32:
+        raise FeatureError(
+            f"descriptors must be float32 rows, got {rows.dtype} of shape {rows.shape}"
+        )
+    return rows
+
+
+def _normalised(points: Floats, size: Sequence[float]) -> Floats:
+    """Pixels to [-1, 1], each axis by its own side, (width, height)."""
+    result: Floats = points / np.asarray(size, np.float32) * np.float32(2) - np.float32(1)
+    return result

@@ -1,0 +1,218 @@
+"""Features of the views of scenes, kept in files, and the pairs that are made of them.
+
+A detector is slow and a matcher learns from each scene many times, so features are extracted once:
+one file for each scene, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cv_superpoint.detector.features import Features
+from cv_superpoint.files import replace_file
+from cv_superpoint.opencv.feature2d import SuperPointFeature2D
+from train.data.scenes import Photograph, SceneConfig, SceneView, scene_views, true_matches
+
+log = logging.getLogger(__name__)
+
+UNMATCHED, UNKNOWN = -1, -2
+"""Labels of keypoints without a counterpart, and of those that may have one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """How the features are extracted.
+
+    Attributes:
+        scenes: How many.
+        scene: How scenes are made.
+        keypoints: Kept of a view, the strongest.
+        threshold: Smallest score, as a share of what the weights recommend: a matcher is to know
+            weak keypoints too.
+    """
+
+    scenes: int = 1600
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    keypoints: int = 512
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.scenes < 2:
+            raise ValueError(f"scenes must be at least 2, got {self.scenes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchPairConfig:
+    """How pairs are made of the features.
+
+    Attributes:
+        keypoints: Rows of an image, padded where it has fewer.
+        fewest: Smallest number of keypoints that is kept of an image that has as many.
+        unrelated: Share of the pairs that show two scenes, of which nothing matches.
+    """
+
+    keypoints: int = 384
+    fewest: int = 64
+    unrelated: float = 0.08
+
+
+def normalised(features: Features) -> npt.NDArray[np.float32]:
+    """(N, 2) positions in [-1, 1], each axis by its own size, as ``cv2.LightGlueMatcher`` does."""
+    height, width = features.image_size
+    size = np.array((width, height), np.float32)
+    positions: npt.NDArray[np.float32] = features.keypoints / size * 2 - 1
+    return positions
+
+
+def features_folder(run_dir: Path, digest: str, config: FeaturesConfig, seed: int) -> Path:
+    """Where the files are: another place for other weights, settings or seeds."""
+    described = json.dumps([digest, asdict(config), seed], sort_keys=True)
+    return run_dir / "features" / hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def extract_scenes(
+    detector: SuperPointFeature2D,
+    photograph: Photograph,
+    count: int,
+    folder: Path,
+    config: FeaturesConfig,
+    seed: int,
+) -> None:
+    """Write the files of all scenes that have none yet.
+
+    Args:
+        detector: Whose features they are.
+        photograph: Reads one of them.
+        count: Photographs.
+        folder: Where the files go.
+        config: How many, and of what.
+        seed: Of the scenes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    started, told = time.monotonic(), time.monotonic()
+    for scene in range(config.scenes):
+        path = scene_file(folder, scene)
+        if path.exists():
+            continue
+        content = _extract(detector, scene_views(seed, scene, count, photograph, config.scene))
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **content)
+        replace_file(path, buffer.getvalue())
+        if time.monotonic() - told > 30:
+            told = time.monotonic()
+            log.info("features of %d of %d scenes, %.0f s", scene, config.scenes, told - started)
+
+
+def scene_file(folder: Path, scene: int) -> Path:
+    """The file of a scene."""
+    return folder / f"{scene:06d}.npz"
+
+
+def scene_files(folder: Path, config: FeaturesConfig) -> list[Path]:
+    """The files of all scenes, in their order."""
+    return [scene_file(folder, scene) for scene in range(config.scenes)]
+
+
+def _extract(
+    detector: SuperPointFeature2D, views: Sequence[SceneView]
+) -> dict[str, npt.NDArray[Any]]:
+    found = [detector.extract(view.image) for view in views]
+    content: dict[str, npt.NDArray[Any]] = {}
+    for number, features in enumerate(found):
+        content[f"points{number}"] = normalised(features)
+        content[f"descriptors{number}"] = features.descriptors.astype(np.float16)
+    for first, second in combinations(range(len(views)), 2):
+        labels = true_matches(
+            found[first].keypoints, found[second].keypoints, views[first], views[second]
+        )
+        for side, rows in zip((first, second), labels, strict=True):
+            content[f"matches{first}-{second}-{side}"] = rows
+    return content
+
+
+class FeaturePairs(Dataset[dict[str, Tensor]]):
+    """Map-style endless set: item -> the keypoints of two images, and which belong together.
+
+    An item holds ``points0`` (K, 2), ``descriptors0`` (K, D), ``valid0`` (K), ``matches0`` (K), the
+    same of image 1, padded to K rows. Item i depends on ``(seed, i)`` and the files only.
+
+    Args:
+        seed: Of the pairs.
+        files: Of the scenes.
+        views: In each file.
+        config: How pairs are made.
+    """
+
+    def __init__(
+        self, seed: int, files: Sequence[Path], views: int, config: MatchPairConfig
+    ) -> None:
+        self.seed = seed
+        self.files = files
+        self.views = views
+        self.config = config
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        scene, other = rng.choice(len(self.files), 2, replace=False)
+        sides = rng.choice(self.views, 2, replace=False)
+        related = rng.random() >= self.config.unrelated
+        scenes = (scene, scene if related else other)
+        low, high = sorted(sides)
+        item: dict[str, Tensor] = {}
+        kept = []
+        share = rng.uniform()
+        for name, number, side in zip("01", scenes, sides, strict=True):
+            with np.load(self.files[number]) as content:
+                points, rows = content[f"points{side}"], content[f"descriptors{side}"]
+                matches = (
+                    content[f"matches{low}-{high}-{side}"].astype(np.int64)
+                    if related
+                    else np.full(len(points), UNMATCHED)
+                )
+            count = len(points)
+            if count > self.config.fewest:
+                # About the same share of both images, or few have a counterpart.
+                part = np.clip(share + rng.uniform(-0.1, 0.1), 0, 1)
+                count = round(self.config.fewest + part * (count - self.config.fewest))
+            kept.append(min(count, self.config.keypoints))
+            item |= self._padded(name, points, rows, matches, kept[-1])
+        for name, count in zip("01", reversed(kept), strict=True):
+            # The strongest come first: the counterpart of others was not kept.
+            matches = item[f"matches{name}"]
+            item[f"matches{name}"] = matches.masked_fill(matches >= count, UNMATCHED)
+        return item
+
+    def _padded(
+        self,
+        name: str,
+        points: npt.NDArray[np.float32],
+        descriptors: npt.NDArray[np.float16],
+        matches: npt.NDArray[np.int64],
+        count: int,
+    ) -> dict[str, Tensor]:
+        rows = self.config.keypoints
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "points": np.zeros((rows, 2), np.float32),
+            "descriptors": np.zeros((rows, descriptors.shape[1]), np.float32),
+            "matches": np.full(rows, UNKNOWN, np.int64),
+        }
+        given: list[npt.NDArray[Any]] = [points, descriptors, matches]
+        for array, values in zip(arrays.values(), given, strict=True):
+            array[:count] = values[:count]
+        tensors = {f"{key}{name}": torch.from_numpy(array) for key, array in arrays.items()}
+        return {**tensors, f"valid{name}": torch.arange(rows) < count}

@@ -1,0 +1,159 @@
+"""``python -m train matcher``: a matcher for a set of weights, from a folder of photographs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from cv_superpoint.cli.output import DONE, Output
+from cv_superpoint.files.record import as_stored, differences, read_record, write_record
+from cv_superpoint.matching.lightglue.config import MatcherConfig
+from cv_superpoint.matching.lightglue.files import save_matcher
+from cv_superpoint.opencv.feature2d import SuperPointFeature2D
+from cv_superpoint.synthetic.photometric import Image
+from cv_superpoint.weights import LoadedWeights, load_weights
+from train.data.feature_pairs import extract_scenes, features_folder, scene_files
+from train.data.images import ImageConfig, load_readable
+from train.data.photographs import Photographs, look_at
+from train.export import current_commit
+from train.learning import checkpoint
+from train.learning.loop import Trainer
+from train.runtime.process import restart_with_settings, start_logging
+from train.stages.matcher import MatcherTask, MatcherTrainingConfig
+
+log = logging.getLogger(__name__)
+
+RECORD = "matcher.json"
+"""File of the settings."""
+
+MAY_CHANGE = (
+    "minutes", "steps", "workers", "checkpoint_minutes", "validate_minutes", "report_steps",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainMatcher:
+    """Train a matcher on the features that a set of weights finds.
+
+    The folder of the run gets features/, extracted once, matcher.pt, from which the same command
+    goes on, and matcher.safetensors at the end.
+
+    Attributes:
+        images: Folder of photographs.
+        weights: Whose features it learns to match: a bundled name, or a file.
+        run_dir: Folder of features, checkpoints and results.
+        threads: Threads of the training on a CPU; 0 leaves the choice to torch.
+        sizes: Working size of the photographs.
+        training: How it is trained.
+    """
+
+    images: Path
+    weights: str = "superpoint"
+    run_dir: Path = Path("runs/matcher")
+    threads: int = 0
+    sizes: ImageConfig = field(
+        default_factory=lambda: ImageConfig(shorter_side=320, longest_side=480)
+    )
+    training: MatcherTrainingConfig = field(default_factory=MatcherTrainingConfig)
+
+    def run(self, output: Output) -> int:
+        """Extract what is missing, then train to the end."""
+        if not torch.cuda.is_available():
+            restart_with_settings()
+        start_logging()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        checkpoint.check_folder(self.run_dir, 0)
+        weights = load_weights(self.weights)
+        found = look_at(self.images, self.run_dir / "photographs.json", self.run_dir)
+        self._check(weights, found)
+        files = self._features(weights, found)
+        task = MatcherTask(self.training, files)
+        Trainer(task, self.training.loop, self.run_dir).fit()
+        output.say(str(self._export(weights)))
+        return DONE
+
+    def _export(self, weights: LoadedWeights) -> Path:
+        """Write the averaged network."""
+        state = checkpoint.load(self.run_dir / f"{MatcherTask.name}.pt")
+        prefix = "net."
+        tensors = {
+            name.removeprefix(prefix): value.float().cpu().contiguous()
+            for name, value in checkpoint.weights_of(state).items()
+        }
+        path = self.run_dir / "matcher.safetensors"
+        save_matcher(
+            path,
+            tensors,
+            MatcherConfig(**state["architecture"]),
+            weights=weights.name,
+            recipe=f"python -m train matcher, {state['samples']} pairs; all settings in {RECORD}",
+            commit=current_commit(),
+        )
+        return path
+
+    def _check(self, weights: LoadedWeights, found: Photographs) -> None:
+        """See that a run that was begun goes on with what it was begun with, and record it.
+
+        Raises:
+            ValueError: If something that decides the outcome differs.
+        """
+        if weights.config.in_channels != 1:
+            raise ValueError(f"{self.weights} takes colour; scenes are grey: give other weights")
+        record = self.run_dir / RECORD
+        settings = {
+            "weights": weights.sha256,
+            "photographs": found.sha256,
+            "sizes": asdict(self.sizes),
+            "training": asdict(self.training),
+        }
+        before = read_record(record)
+        if before is not None and (self.run_dir / f"{MatcherTask.name}.pt").exists():
+            changed = list(differences(_lasting(before), _lasting(as_stored(settings))))
+            if changed:
+                raise ValueError(
+                    f"{self.run_dir} holds a matcher that was trained with other settings "
+                    f"({'; '.join(changed)}): give the same, or another --run-dir"
+                )
+        write_record(record, settings)
+
+    def _features(self, weights: LoadedWeights, found: Photographs) -> list[Path]:
+        config, seed = self.training.features, self.training.seed
+        folder = features_folder(
+            self.run_dir, f"{weights.sha256} {found.sha256} {self.sizes}", config, seed
+        )
+        detector = SuperPointFeature2D.create(
+            config.keypoints, weights=self.weights, threads=self.threads or None
+        )
+        detector.setScoreThreshold(detector.getScoreThreshold() * config.threshold)
+        paths = found.paths
+
+        def photograph(number: int) -> Image:
+            """The photograph of this number, or the next that can be read."""
+            turned = paths[number % len(paths) :] + paths[: number % len(paths)]
+            for image in load_readable(turned, self.sizes):
+                return image
+            raise ValueError(f"none of the photographs of {found.folder} can be read any more")
+
+        # A thread pool of OpenCV's own would take the cores of the network.
+        cv2.setNumThreads(1)
+        extract_scenes(detector, photograph, len(paths), folder, config, seed)
+        files = scene_files(folder, config)
+        log.info("features of %d scenes, %.0f MB", len(files), _megabytes(files))
+        return files
+
+
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    training = settings["training"]
+    loop = {key: value for key, value in training["loop"].items() if key not in MAY_CHANGE}
+    return {**settings, "training": {**training, "loop": loop}}
+
+
+def _megabytes(files: list[Path]) -> float:
+    return float(np.sum([path.stat().st_size for path in files])) / 2**20

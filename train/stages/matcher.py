@@ -1,0 +1,160 @@
+"""The matcher's training on the features of a detector whose weights stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cv_superpoint.matching.lightglue.config import MatcherConfig
+from cv_superpoint.matching.lightglue.network import Assignment, MatcherNet
+from train.data.feature_pairs import FeaturePairs, FeaturesConfig, MatchPairConfig
+from train.learning.loader import Batch
+from train.learning.loop import LoopConfig
+from train.learning.matching import matching_loss, mutual_matches, precision_and_recall
+from train.learning.model import Trainable
+from train.reporting.pictures import Picture
+
+THRESHOLD = 0.1
+"""Score above which the validation counts a match."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatcherTrainingConfig:
+    """How a matcher is trained.
+
+    Attributes:
+        seed: Seed of the scenes, of the pairs and of the initial weights.
+        width: Numbers that the network keeps for each keypoint.
+        layers: Layers of self and cross attention, each.
+        heads: Heads of the attention.
+        features: What is extracted once.
+        pairs: How pairs are made of it.
+        held_out: Scenes that are not trained on and watch the run.
+        validation: Pairs of these that are measured.
+        loop: Length, batch (in pairs), learning rate. In float32: in bfloat16 such networks have
+            been reported to diverge.
+    """
+
+    seed: int = 0
+    width: int = 64
+    layers: int = 4
+    heads: int = 1
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    pairs: MatchPairConfig = field(default_factory=MatchPairConfig)
+    held_out: int = 32
+    validation: int = 128
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=8000, batch_size=16, learning_rate=1e-3, warmup_steps=200, flat=0.1,
+            clip_norm=1.0, average=0.998, precision="float32", validate_minutes=8,
+            report_steps=50,
+        )
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.held_out <= self.features.scenes - 2:
+            raise ValueError(
+                f"held_out must leave two scenes on either side of {self.features.scenes}, "
+                f"got {self.held_out}"
+            )
+
+
+class TrainingMatcher(Trainable):
+    """A :class:`MatcherNet` under training.
+
+    Args:
+        seed: Of the initial weights.
+        config: Its sizes.
+    """
+
+    def __init__(self, seed: int, config: MatcherConfig) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = MatcherNet(config)
+
+    @property
+    def config(self) -> MatcherConfig:
+        """Of the network."""
+        return self.net.config
+
+    def forward(self, batch: Batch) -> list[Assignment]:
+        """The assignment after every layer."""
+        names = ("points", "descriptors", "valid")
+        inputs = [batch[f"{name}{side}"] for name in names for side in "01"]
+        found: list[Assignment] = self.net(*inputs)
+        return found
+
+
+class MatcherTask:
+    """The task: pairs of feature sets -> which belong together.
+
+    Args:
+        config: How it is trained.
+        files: Features of all scenes.
+    """
+
+    name = "matcher"
+
+    def __init__(self, config: MatcherTrainingConfig, files: Sequence[Path]) -> None:
+        self.config = config
+        self.seed = config.seed
+        self.held_out, self.training = files[: config.held_out], files[config.held_out :]
+        size = self._pairs(self.training, config.seed)[0]["descriptors0"].shape[1]
+        sizes = MatcherConfig(
+            descriptor_dim=size, width=config.width, layers=config.layers, heads=config.heads
+        )
+        self.network = TrainingMatcher(config.seed, sizes)
+
+    def _pairs(self, files: Sequence[Path], seed: int) -> FeaturePairs:
+        return FeaturePairs(seed, files, self.config.features.scene.views, self.config.pairs)
+
+    def dataset(self) -> FeaturePairs:
+        """Pairs of the scenes that are trained on."""
+        return self._pairs(self.training, self.seed)
+
+    def device_batches(self, device: torch.device, step: int, share: int) -> Iterator[Batch] | None:
+        """None: workers make the pairs."""
+        return None
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The whole network."""
+        return list(self.network.parameters())
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Negative log-likelihood of the true assignment."""
+        return matching_loss(self.network(batch), batch)
+
+    def validate(self, network: TrainingMatcher) -> dict[str, float]:
+        """Precision and recall on held-out scenes, beside those of mutual nearest neighbours."""
+        pairs = self._pairs(self.held_out, self.seed + 1)
+        count = self.config.validation
+        batches = [
+            torch.utils.data.default_collate(
+                [pairs[k] for k in range(start, min(start + 16, count))]
+            )
+            for start in range(0, count, 16)
+        ]
+        device = next(network.parameters()).device
+        rows = []
+        for batch in batches:
+            found = network({name: value.to(device) for name, value in batch.items()})
+            rows.append(mutual_matches(found[-1].scores(), THRESHOLD).cpu())
+        learned = precision_and_recall(rows, batches)
+        nearest = precision_and_recall([_nearest(batch) for batch in batches], batches)
+        return {**learned, **{f"nearest_{name}": value for name, value in nearest.items()}}
+
+    def pictures(self, network: TrainingMatcher) -> dict[str, Picture]:
+        """None: the features know nothing of the images."""
+        return {}
+
+
+def _nearest(batch: Batch) -> Tensor:
+    """Mutual nearest neighbours of a batch, as :func:`mutual_matches` gives them."""
+    similarity = batch["descriptors0"] @ batch["descriptors1"].transpose(1, 2)
+    both = batch["valid0"][:, :, None] & batch["valid1"][:, None]
+    return mutual_matches(similarity.masked_fill(~both, -1), -1.0)
