@@ -10,7 +10,7 @@ import cv2
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import choosing
-from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
+from cv_superpoint.backends.processor import CPU_BFLOAT16, CPU_INT8, instructions
 from cv_superpoint.weights import LoadedWeights
 
 THRESHOLD = 2e-4
@@ -29,6 +29,9 @@ def our_variants(device: str) -> list[tuple[str, str]]:
     if CPU_BFLOAT16 in instructions():
         names = [name for name in ("openvino", "torch") if choosing.is_installed(name)]
         variants += [(name, "bfloat16") for name in names]
+    if CPU_INT8 in instructions():
+        names = [name for name in ("openvino", "onnxruntime") if choosing.is_installed(name)]
+        variants += [(name, "int8") for name in names]
     return variants
 
 

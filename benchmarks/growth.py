@@ -17,11 +17,11 @@ import json, statistics, sys, time
 import numpy as np
 from benchmarks.measure import photographs
 from cv_superpoint import SuperPointFeature2D
-backend, height, width, count, threads, calls, folder = sys.argv[1:]
+backend, precision, height, width, count, threads, calls, folder = sys.argv[1:]
 folder = None if folder == "-" else __import__("pathlib").Path(folder)
 [image] = photographs(folder, (int(height), int(width)), 1)
 detector = SuperPointFeature2D.create(
-    int(count), 2e-5, backend=backend, device="cpu", threads=int(threads))
+    int(count), 2e-5, backend=backend, precision=precision, device="cpu", threads=int(threads))
 detector.detectAndCompute(image[:64, :64], None)
 seconds = []
 for _ in range(int(calls)):
@@ -36,6 +36,7 @@ print(json.dumps({"seconds": statistics.median(seconds), "keypoints": len(keypoi
 
 def _measure(
     backend: str,
+    precision: str,
     size: tuple[int, int],
     count: int,
     threads: int,
@@ -43,7 +44,7 @@ def _measure(
 ) -> dict[str, Any]:
     """One fresh process, because the most memory that a process ever took does not go down."""
     calls = 1 if size[0] > 1000 else 3 if size[0] > 400 else 7
-    values = [backend, *size, count, threads, calls, images or "-"]
+    values = [backend, precision, *size, count, threads, calls, images or "-"]
     command = [sys.executable, "-c", SCRIPT, *map(str, values)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     measured = json.loads(done.stdout.splitlines()[-1])
@@ -55,6 +56,7 @@ def _measure(
 def growth(
     *,
     backend: str = "auto",
+    precision: str = "auto",
     images: Path | None = None,
     output: Path | None = None,
     page: bool = False,
@@ -63,14 +65,17 @@ def growth(
 
     Args:
         backend: As for SuperPointFeature2D.
+        precision: As for SuperPointFeature2D.
         images: Folder of photographs, of which the first is taken; skimage's without one.
         output: Folder for growth.json and growth.png.
         page: Put table and plot into docs/performance.md.
     """
     by_size = [
-        _measure(backend, size, 1024, threads, images) for threads in (2, 1) for size in SIZES
+        _measure(backend, precision, size, 1024, threads, images)
+        for threads in (2, 1)
+        for size in SIZES
     ]
-    by_count = [_measure(backend, (1920, 2560), count, 2, images) for count in COUNTS]
+    by_count = [_measure(backend, precision, (1920, 2560), count, 2, images) for count in COUNTS]
     result = {"by_size": by_size, "by_count": by_count}
     text = growth_markdown(result)
     print(text)

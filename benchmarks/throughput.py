@@ -19,7 +19,12 @@ IMAGES = 16
 
 
 def _calls(
-    backend: str, device: str, count: int, threads: tuple[int, ...], batches: tuple[int, ...]
+    backend: str,
+    precision: str,
+    device: str,
+    count: int,
+    threads: tuple[int, ...],
+    batches: tuple[int, ...],
 ) -> dict[str, Callable[[Any], Any]]:
     """Ways to take all images of a list, by name."""
     calls: dict[str, Callable[[Any], Any]] = {}
@@ -42,7 +47,12 @@ def _calls(
 
     for number in threads:
         detector = SuperPointFeature2D.create(
-            count, THRESHOLD, backend=backend, device=device, threads=number
+            count,
+            THRESHOLD,
+            backend=backend,
+            device=device,
+            precision=precision,
+            threads=number,
         )
         where = f"{number} thread{'s' * (number > 1)}" if device == "cpu" else device
         for size in batches:
@@ -56,6 +66,7 @@ def _calls(
 def throughput(
     *,
     backend: str = "auto",
+    precision: str = "auto",
     device: str = "cpu",
     images: Path | None = None,
     size: tuple[int, int] = (480, 640),
@@ -69,6 +80,7 @@ def throughput(
 
     Args:
         backend: As for SuperPointFeature2D.
+        precision: As for SuperPointFeature2D.
         device: "cpu" or a CUDA device.
         images: Folder of photographs; skimage's without one.
         size: Height and width of the images.
@@ -81,7 +93,9 @@ def throughput(
     pictures = photographs(images, size, IMAGES)
     repeated = [pictures[index % len(pictures)] for index in range(IMAGES)]
     shifted = [np.roll(image, 8 * k, axis=1) for k, image in enumerate(repeated)]
-    calls = _calls(backend, device, keypoints, threads if device == "cpu" else (1,), batches)
+    calls = _calls(
+        backend, precision, device, keypoints, threads if device == "cpu" else (1,), batches
+    )
     timings = in_turn(calls, [shifted], rounds)
     result = {
         "machine": machine(device, max(threads)),

@@ -1,15 +1,13 @@
-"""Backends that are measured and not offered: rounded after every layer, and quantised."""
+"""A backend that is measured and not offered: rounded after every layer."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.errors import require
 from cv_superpoint.network.architecture import (
     DESCRIPTOR,
     DETECTOR,
@@ -87,51 +85,3 @@ class RoundedBackend:
     def info(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.info`."""
         return f"torch in float32, rounded to {self.precision} after every layer"
-
-
-class QuantisedBackend:
-    """The network in OpenVINO with 8-bit weights and maps, after training (NNCF's default).
-
-    Args:
-        weights: The network.
-        calibration: (H, W) uint8 photographs of one size, whose maps set the ranges.
-        threads: Of the CPU.
-    """
-
-    name = "openvino"
-    device = "cpu"
-    precision = "int8"
-    batch = 1
-    decodes = False
-
-    def __init__(
-        self,
-        weights: LoadedWeights,
-        calibration: Sequence[NDArray[np.uint8]],
-        threads: int | None = None,
-    ) -> None:
-        nncf = require("nncf", "")
-        require("openvino", "cpu")
-        from cv_superpoint.backends.openvino import build_model
-        from cv_superpoint.backends.openvino_core import shared_core
-
-        images = [image[None, :, :, None] for image in calibration]
-        model = nncf.quantize(build_model(weights), nncf.Dataset(images), subset_size=len(images))
-        # What is not quantised is in float32, whatever the CPU has.
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
-        self._model = shared_core().compile_model(model, "CPU", options)
-
-    def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
-        found = [self._model(image[None]) for image in images]
-        logits = [one[0][0].transpose(1, 2, 0) for one in found]
-        dense = [
-            one[1].reshape(*cells.shape[:2], -1) for cells, one in zip(logits, found, strict=True)
-        ]
-        return logits, dense
-
-    def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
-        return "openvino on cpu, int8"

@@ -73,7 +73,7 @@ def make_backend(weights: NetworkWeights, choice: Choice, *, threads: int | None
         require("onnxruntime", "onnx")
         from cv_superpoint.backends.onnxruntime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(weights, device=device, threads=threads)
+        return OnnxRuntimeBackend(weights, device=device, precision=precision, threads=threads)
     require("torch", "torch")
     from cv_superpoint.backends.torch import TorchBackend
 

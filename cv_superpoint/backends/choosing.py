@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
+from cv_superpoint.backends.processor import CPU_BFLOAT16, CPU_INT8, instructions
 from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.weights.store import PRECISIONS
 
@@ -52,16 +52,29 @@ ORDER = (
     Candidate(
         "openvino",
         "cpu",
+        "int8",
+        CPU_INT8,
+        "this CPU multiplies bytes",
+        "multiplies bytes here, faster than anything installed (docs/performance.md)",
+    ),
+    Candidate(
+        "openvino",
+        "cpu",
         "bfloat16",
         CPU_BFLOAT16,
         "this CPU multiplies in bfloat16",
         "multiplies in bfloat16 here, faster than anything installed (docs/performance.md)",
     ),
+    Candidate("onnxruntime", "cpu", "int8", CPU_INT8, "this CPU multiplies bytes"),
     Candidate("ncnn", "cpu", "float32", "", "it takes the least processor time in float32"),
     Candidate("openvino", "cpu", "float32"),
     Candidate("onnxruntime", "cpu", "float32"),
     Candidate("torch", "cpu", "bfloat16", CPU_BFLOAT16, "this CPU multiplies in bfloat16"),
     Candidate("torch", "cpu", "float32"),
+    # Where it is not known whether the CPU multiplies bytes, as on ARM, which nobody has measured;
+    # refused where sums saturate.
+    Candidate("openvino", "cpu", "int8", "", "int8 was asked for"),
+    Candidate("onnxruntime", "cpu", "int8", "", "int8 was asked for"),
     # Emulated, many times slower; so that what is asked for by name runs everywhere.
     Candidate("torch", "cpu", "bfloat16", "", "bfloat16 was asked for"),
 )
@@ -92,7 +105,7 @@ class Choice:
     Attributes:
         backend: One of :data:`BACKENDS`.
         device: As the backend takes it.
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "bfloat16", "float16" or "int8".
         reason: Why, and what a package that is missing would bring, for
             :meth:`SuperPointFeature2D.info`.
     """

@@ -1,4 +1,7 @@
-"""The network in ONNX Runtime: CPU, CUDA and TensorRT, whichever its installation offers."""
+"""The network in ONNX Runtime: CPU, CUDA and TensorRT, whichever its installation offers.
+
+In 8 bits on the CPU alone.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from numpy.typing import NDArray
 from cv_superpoint.backends.cache import CachedFile
 from cv_superpoint.backends.cores import default_threads
 from cv_superpoint.backends.forks import no_fork
+from cv_superpoint.backends.processor import check_8_bits
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.export import runtime_model
 from cv_superpoint.network.weights import NetworkWeights
+from cv_superpoint.weights.ranges import needed_ranges
 
 GRAPH_VERSION = "3"
 """Changes with the exported graph, so that no stored one of another form is read."""
@@ -34,20 +39,38 @@ class OnnxRuntimeBackend:
         weights: The network.
         device: "auto" (CUDA where the installed ONNX Runtime has it), "cpu", "cuda", "cuda:1",
             "tensorrt" (builds an engine for every new shape, which takes minutes).
+        precision: "float32" or "int8".
         threads: For the CPU; None leaves it to ONNX Runtime.
 
     Raises:
-        FeatureError: If the device is unknown, or the installation does not offer it.
+        FeatureError: If the device is unknown, or the installation does not offer it, or the
+            device does not have the precision.
+        WeightsError: If the weights have no ranges for 8 bits.
     """
 
     name = "onnxruntime"
-    precision = "float32"
     decodes = False
 
     def __init__(
-        self, weights: NetworkWeights, *, device: str = "auto", threads: int | None = None
+        self,
+        weights: NetworkWeights,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        threads: int | None = None,
     ) -> None:
-        self.device = _check_device(device)
+        self.device, self.precision = _check_device(device), precision
+        if precision not in ("float32", "int8"):
+            raise FeatureError(
+                f"precision must be float32 or int8 with onnxruntime, got {precision!r}"
+            )
+        if precision == "int8":
+            if self.device != "cpu":
+                raise FeatureError(
+                    f"precision 'int8' is for the CPU with onnxruntime, got device {device!r}; "
+                    "use precision='float32' or device='cpu'"
+                )
+            check_8_bits()
         kind, _, index = self.device.partition(":")
         self.batch = 1 if kind == "cpu" else 32
         options = onnxruntime.SessionOptions()
@@ -59,7 +82,9 @@ class OnnxRuntimeBackend:
         providers = [
             name if name.startswith("CPU") else (name, on_gpu) for name in _PROVIDERS[kind]
         ]
-        self._session = onnxruntime.InferenceSession(_model(weights), options, providers=providers)
+        self._session = onnxruntime.InferenceSession(
+            _model(weights, precision), options, providers=providers
+        )
         used = self._session.get_providers()[0]
         if used != _PROVIDERS[kind][0]:
             raise FeatureError(
@@ -84,7 +109,9 @@ class OnnxRuntimeBackend:
     def info(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.info`."""
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        return f"onnxruntime {onnxruntime.__version__} on {self.device} ({provider}), float32"
+        return (
+            f"onnxruntime {onnxruntime.__version__} on {self.device} ({provider}), {self.precision}"
+        )
 
 
 def _check_device(device: str) -> str:
@@ -105,11 +132,14 @@ def _check_device(device: str) -> str:
     return device
 
 
-def _model(weights: NetworkWeights) -> bytes:
+def _model(weights: NetworkWeights, precision: str) -> bytes:
     """The exported network, from the disk where it was stored: the package onnx is slow to load."""
-    cached = CachedFile("onnx", weights.digest, str(weights.config), GRAPH_VERSION)
+    key = [weights.digest, str(weights.config), GRAPH_VERSION]
+    if precision == "int8":
+        key.append(str(needed_ranges(weights)))
+    cached = CachedFile("onnx", *key)
     model = cached.read()
     if model is None:
-        model = runtime_model(weights).SerializeToString()
+        model = runtime_model(weights, in_8_bits=precision == "int8").SerializeToString()
         cached.write(model)
     return model

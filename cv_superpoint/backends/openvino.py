@@ -1,4 +1,4 @@
-"""The network in OpenVINO: bfloat16 where the CPU has it, float32 elsewhere."""
+"""The network in OpenVINO: in 8 bits, bfloat16 where the CPU has it, float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cv_superpoint.backends.forks import is_forked, no_fork, wait_for_sleepers
 from cv_superpoint.backends.memory import keep_with
 from cv_superpoint.backends.openvino_core import openvino, opset8, shared_core
 from cv_superpoint.backends.pace import Pace
-from cv_superpoint.backends.processor import CPU_BFLOAT16, instructions
+from cv_superpoint.backends.processor import CPU_BFLOAT16, check_8_bits, instructions
 from cv_superpoint.backends.workers import Task, run_tasks
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.grid import CELL_SIZE
@@ -32,7 +32,14 @@ from cv_superpoint.network.architecture import (
     layers,
     receptive_margin,
 )
+from cv_superpoint.network.quantisation import (
+    MAP_STEPS,
+    MapRange,
+    convolutions_in_8_bits,
+    whole_weights,
+)
 from cv_superpoint.network.weights import NetworkWeights
+from cv_superpoint.weights.ranges import needed_ranges
 
 GRAPH_VERSION = "4"
 """Changes with the graph below, so that no compiled model of another one is read."""
@@ -40,7 +47,8 @@ MOST_SHAPES = 64
 """Compiled kernels that are kept for each of the shapes seen; OpenVINO's own bound is 5000."""
 MOST_FREE = 4
 """Inference requests that wait for another call, each with the memory of its outputs."""
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""Of int8 for the layers that are not in 8 bits, and so that a CPU's bfloat16 has no say."""
 Floats = NDArray[np.float32]
 
 _LOG = logging.getLogger(__name__)
@@ -64,6 +72,7 @@ class OpenVinoBackend:
 
     Raises:
         FeatureError: If the CPU does not have the precision.
+        WeightsError: If the weights have no ranges for 8 bits.
     """
 
     name = "openvino"
@@ -83,6 +92,9 @@ class OpenVinoBackend:
                 "this CPU has neither AMX nor AVX512-BF16, or ONEDNN_MAX_CPU_ISA forbids them; "
                 "use precision='float32' or 'auto'"
             )
+        if precision == "int8":
+            check_8_bits()
+            needed_ranges(weights)
         self.precision = precision
         wait_for_sleepers()  # its threads take locks when they wake and when they go to sleep
         self._weights, self._threads = weights, threads or default_threads()
@@ -191,7 +203,8 @@ def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bo
         "INFERENCE_NUM_THREADS": threads,
     }
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    key = (weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION)
+    ranges = str(weights.ranges) if precision == "int8" else ""
+    key = (weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION, ranges)
     cached = CachedFile("openvino", *key, *sorted(capabilities), str(sorted(options.items())))
     blob = cached.read()
     if blob is not None:
@@ -199,14 +212,22 @@ def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bo
             return core.import_model(blob, "CPU", options)
         except RuntimeError as error:
             _LOG.info("the cached model is not taken, compiling anew: %s", error)
-    compiled = core.compile_model(build_model(weights), "CPU", options)
+    model = build_model(weights, in_8_bits=precision == "int8")
+    compiled = core.compile_model(model, "CPU", options)
     cached.write(compiled.export_model().getvalue())
     return compiled
 
 
-def build_model(weights: NetworkWeights) -> Any:
-    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, h w, D) of any length."""
+def build_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:
+    """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, h w, D) of any length.
+
+    In 8 bits every map has a FakeQuantize with its range behind it, and weights are signed bytes
+    with a factor for each output channel, as OpenVINO's transformations for low precision take
+    them.
+    """
     kernels = for_bytes(weights.config, weights.convolutions())
+    ranges = needed_ranges(weights).maps if in_8_bits else {}
+    whole = convolutions_in_8_bits(weights.config) if in_8_bits else frozenset()
     shape = openvino.PartialShape([-1, -1, -1, weights.config.in_channels])
     images = opset8.parameter(shape, np.uint8, "images")
     pixels = opset8.convert(images, np.float32)
@@ -217,17 +238,31 @@ def build_model(weights: NetworkWeights) -> Any:
             x = opset8.max_pool(inputs[0], [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
         elif layer.kind == "sum":
             x = opset8.relu(functools.reduce(opset8.add, inputs))
-        elif layer.name == DESCRIPTOR[1]:
-            x = _product(inputs[0], kernels[layer.name])
         else:
-            x = _convolution(inputs[0], kernels[layer.name])
-        maps[layer.name] = x
+            kernel = kernels[layer.name]
+            weight = _weight(kernel, in_8_bits=layer.name in whole)
+            run = _product if layer.name == DESCRIPTOR[1] else _convolution
+            x = run(inputs[0], weight, kernel)
+        maps[layer.name] = _rounded(x, ranges[layer.name]) if layer.name in ranges else x
     results = [maps[DETECTOR[1]], maps[DESCRIPTOR[1]]]
     return openvino.Model(results, [images], "superpoint")
 
 
-def _convolution(x: Any, layer: Convolution) -> Any:
-    weight = opset8.constant(layer.weight)
+def _weight(layer: Convolution, *, in_8_bits: bool) -> Any:
+    """A convolution's weights, (out, in, k, k)."""
+    if not in_8_bits:
+        return opset8.constant(layer.weight)
+    whole = whole_weights(layer)
+    values = opset8.convert(opset8.constant(whole.values), np.float32)
+    return opset8.multiply(values, opset8.constant(whole.scales[:, None, None, None]))
+
+
+def _rounded(x: Any, to: MapRange) -> Any:
+    ends = [opset8.constant(end) for end in to.ends]
+    return opset8.fake_quantize(x, *ends, *ends, MAP_STEPS + 1)
+
+
+def _convolution(x: Any, weight: Any, layer: Convolution) -> Any:
     stride, side = [layer.stride] * 2, [layer.padding] * 2
     x = opset8.convolution(x, weight, stride, side, side, [1, 1])
     x = opset8.add(x, opset8.constant(layer.bias[None, :, None, None]))
@@ -239,7 +274,7 @@ def _convolution(x: Any, layer: Convolution) -> Any:
     return x
 
 
-def _product(x: Any, layer: Convolution) -> Any:
+def _product(x: Any, weight: Any, layer: Convolution) -> Any:
     """A 1 x 1 convolution (B, C, h, w) -> (B, h w, D), channels last.
 
     A transposition behind a convolution gives the same, but where convolutions keep channels last
@@ -247,8 +282,8 @@ def _product(x: Any, layer: Convolution) -> Any:
     """
     count, channels, *_ = layer.weight.shape
     cells = opset8.reshape(x, opset8.constant([0, channels, -1]), True)
-    weight = opset8.constant(layer.weight.reshape(count, channels))
-    x = opset8.add(opset8.matmul(cells, weight, True, True), opset8.constant(layer.bias))
+    rows = opset8.reshape(weight, opset8.constant([count, channels]), False)
+    x = opset8.add(opset8.matmul(cells, rows, True, True), opset8.constant(layer.bias))
     assert not layer.relu
     if layer.scale is not None and layer.shift is not None:
         x = opset8.add(

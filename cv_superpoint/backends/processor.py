@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import platform
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from cv_superpoint.errors import FeatureError
+
 CPU_BFLOAT16 = "AMX or AVX512-BF16"
 """Instructions for products of bfloat16, on the CPU."""
-_FLAGS = {CPU_BFLOAT16: ("amx_bf16", "avx512_bf16")}
+CPU_INT8 = "VNNI or AMX-INT8"
+"""Instructions for products of bytes whose sums do not saturate, on x86."""
+_FLAGS = {
+    CPU_BFLOAT16: ("amx_bf16", "avx512_bf16"),
+    CPU_INT8: ("amx_int8", "avx512_vnni", "avx_vnni"),
+}
 """Names in Linux's /proc/cpuinfo, of which one is enough."""
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-_BELOW_BFLOAT16 = frozenset(
-    ["sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni"]
-)
+_BELOW_INT8 = frozenset(["sse41", "avx", "avx2", "avx512_core"])
+_BELOW = {
+    CPU_BFLOAT16: _BELOW_INT8 | {"avx2_vnni", "avx2_vnni_2", "avx512_core_vnni"},
+    CPU_INT8: _BELOW_INT8,
+}
 """Values of these variables under which OpenVINO and torch leave the instructions alone."""
 
 
@@ -24,7 +35,8 @@ def instructions() -> frozenset[str]:
     """The constants above whose instructions the CPU has and may use.
 
     ``ONEDNN_MAX_CPU_ISA`` makes OpenVINO and torch run a CPU as a lesser one, and their bfloat16
-    then fails or is emulated, so that they count as missing.
+    then fails or is emulated, so that they count as missing. ONNX Runtime does not mind it, and is
+    judged as if it did: who sets it wants to see the lesser CPU.
     """
     return allowed(found(), os.environ)
 
@@ -38,7 +50,7 @@ def allowed(has: frozenset[str], environment: Mapping[str, str]) -> frozenset[st
     """
     # oneDNN reads its old name only where the new one is not set.
     limit = next((environment[name] for name in _LIMITS if environment.get(name)), "")
-    return has - {CPU_BFLOAT16} if limit.lower() in _BELOW_BFLOAT16 else has
+    return has - {name for name, values in _BELOW.items() if limit.lower() in values}
 
 
 @lru_cache(maxsize=1)
@@ -47,13 +59,43 @@ def found() -> frozenset[str]:
     if sys.platform == "linux":
         flags = linux_flags(Path("/proc/cpuinfo"))
         return frozenset(name for name, any_of in _FLAGS.items() if flags & set(any_of))
+    has = {CPU_INT8} if "AVX512VNNI" in numpy_features() else set()
     if find_spec("openvino") is None:
-        return frozenset()
+        return frozenset(has)
     from cv_superpoint.backends.openvino_core import shared_core
 
     offered = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     # It also names BF16 where AVX2 converts it and multiplies in float32; Winograd needs AVX-512.
-    return frozenset({CPU_BFLOAT16} if {"BF16", "WINOGRAD"} <= set(offered) else ())
+    if {"BF16", "WINOGRAD"} <= set(offered):
+        has.add(CPU_BFLOAT16)
+    return frozenset(has)
+
+
+def numpy_features() -> set[str]:
+    """What numpy found of the processor, such as "AVX512VNNI"; it tells no AVX-VNNI."""
+    try:
+        core = importlib.import_module("numpy._core._multiarray_umath")
+    except ImportError:  # numpy 1
+        core = importlib.import_module("numpy.core._multiarray_umath")
+    found: Mapping[str, bool] = getattr(core, "__cpu_features__", {})
+    return {name for name, there in found.items() if there}
+
+
+def check_8_bits() -> None:
+    """Refuse 8 bits where products of bytes saturate.
+
+    Without VNNI x86 multiplies bytes in pairs, and keeps the sum of two products in 16 bits: at
+    most 32767, where 2 x 255 x 127 is 64770. OpenVINO and ONNX Runtime both do so.
+
+    Raises:
+        FeatureError: On such a CPU.
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+    if x86 and CPU_INT8 not in instructions():
+        raise FeatureError(
+            "this CPU has neither VNNI nor AMX-INT8, or ONEDNN_MAX_CPU_ISA forbids them, and "
+            "without them sums of products of bytes saturate; use precision='float32' or 'auto'"
+        )
 
 
 def linux_flags(path: Path) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from cv_superpoint.cli.calibrate import Calibrate
 from cv_superpoint.cli.command import choose, run_program
 from cv_superpoint.cli.convert import Convert
 from cv_superpoint.cli.detect import Detect
@@ -32,6 +33,7 @@ _COMMANDS = {
     "stitch": Stitch,
     "export": Export,
     "convert": Convert,
+    "calibrate": Calibrate,
     "view": View,
     "doctor": Doctor,
     "evaluate": Evaluate,

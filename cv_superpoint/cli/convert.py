@@ -39,19 +39,13 @@ class Convert:
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
         from cv_superpoint.files.guard import keep_inputs
-        from cv_superpoint.weights import load_weights, save_weights
+        from cv_superpoint.weights import load_weights
+        from cv_superpoint.weights.saving import save_again
 
         loaded = load_weights(self.source)
         keep_inputs([loaded.path], [self.target])
         if self.to == "cv_superpoint":
-            save_weights(
-                loaded.net,
-                self.target,
-                score_threshold=loaded.score_threshold,
-                score_radius=loaded.score_radius,
-                recipe=loaded.recipe,
-                commit=loaded.commit,
-            )
+            save_again(loaded, self.target)
         else:
             write_layout(loaded, self.target, _LAYOUTS[self.to])
             output.say(

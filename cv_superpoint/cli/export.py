@@ -21,6 +21,7 @@ class Export:
             descriptors) or disk (what cv2.DISK of OpenCV 5 reads).
         size: Height and width of the image, for the layouts full and disk.
         batch: Images in one call, for the layout full.
+        precision: float32, or int8: a quarter of the file.
         max_keypoints: Rows of the outputs, for the layouts full and disk.
         threshold: Score that a keypoint must exceed, below 1; by default what the weights
             recommend.
@@ -32,6 +33,7 @@ class Export:
     layout: Literal["heads", "full", "disk"] = "heads"
     size: tuple[int, int] = (480, 640)
     batch: int = 1
+    precision: Literal["float32", "int8"] = "float32"
     max_keypoints: Annotated[int, arg(aliases=["-k"])] = 1024
     threshold: float | None = None
     weights: str | None = None
@@ -51,6 +53,7 @@ class Export:
             self.layout,
             size=self.size,
             batch=self.batch,
+            precision=self.precision,
             max_keypoints=self.max_keypoints,
             score_threshold=self.threshold,
         )

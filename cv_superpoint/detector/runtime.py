@@ -18,7 +18,7 @@ class Runtime:
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
-        precision: "auto", "float32", "bfloat16" or "float16".
+        precision: "auto", "float32", "bfloat16", "float16" or "int8".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch".
         threads: For a network on the CPU; None takes the cores that the process may use.
 

@@ -6,6 +6,7 @@ datasets.py     pairs from folders; warps.py makes them of photographs
 detectors.py    detectors by name; predictions.py runs and remembers them
 measure.py      a pair to its measures; metrics.py has them, on arrays alone
 statistics.py   means, intervals, paired differences
+paired.py       two precisions on the same pairs; calibration.py finds the ranges of one
 results.py      tables, JSON; figures.py draws
 synthetic.py    drawn shapes against their vertices
 limits.py       where a detector stops working

@@ -17,10 +17,13 @@ from cv_superpoint.files import replace_file
 from cv_superpoint.network.architecture import for_bytes
 from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import LoadedWeights, load_weights
+from cv_superpoint.weights.ranges import needed_ranges
 
 __all__ = ["LAYOUTS", "NO_KEYPOINT", "Layout", "export_onnx"]
 
 Layout = Literal["heads", "full", "disk"]
+Precision = Literal["float32", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 LAYOUTS: tuple[Layout, ...] = ("heads", "full", "disk")
 DISK_STRIDE = 16
 """cv2.DISK refuses other sizes."""
@@ -35,6 +38,7 @@ def export_onnx(
     *,
     size: tuple[int, int] = (480, 640),
     batch: int = 1,
+    precision: Precision = "float32",
     decoding: Decoding | None = None,
     **options: Any,
 ) -> Path:
@@ -58,6 +62,9 @@ def export_onnx(
         layout: See above.
         size: (height, width) of the image, multiples of 8 ("disk": of 16).
         batch: Images in one call ("full").
+        precision: "float32", or "int8": the weights as bytes, a quarter of the file, and maps told
+            in bytes ("heads" and "full"). On x86 without VNNI runtimes saturate sums of such
+            products.
         decoding: What is kept; None takes at most 1024 keypoints with the threshold that the
             weights recommend. ``subpixel`` is of "full" alone.
         options: Single fields of :class:`Decoding` instead, such as ``max_keypoints=500``.
@@ -79,9 +86,17 @@ def export_onnx(
         raise FeatureError(f"path must end in .onnx, got {str(target)!r}")
     if layout == "disk" and batch != 1:
         raise FeatureError(f"batch must be 1 for layout 'disk', got {batch}")
+    if precision not in PRECISIONS:
+        raise FeatureError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     loaded = weights if isinstance(weights, LoadedWeights) else load_weights(weights)
+    in_8_bits = precision == "int8"
+    if layout == "disk" and in_8_bits:
+        raise FeatureError(
+            "layout 'disk' is for float32: OpenCV 5.0 takes the maxima of its decoding for maps in "
+            "8 bits and fails; export it in float32, or the layout 'heads' in int8 for cv2.dnn"
+        )
     if layout == "heads":
-        model = heads_model(loaded)
+        model = heads_model(loaded, in_8_bits=in_8_bits)
     else:
         shape = FixedShape(size=size, batch=batch)
         if layout == "disk" and any(side % DISK_STRIDE for side in shape.size):
@@ -92,15 +107,17 @@ def export_onnx(
             decoding = replace(decoding, **options)
         if layout == "disk":
             decoding = replace(decoding, subpixel=False)
-        model = decoded_model(loaded, decoding, shape, for_disk=layout == "disk")
+        for_disk = layout == "disk"
+        model = decoded_model(loaded, decoding, shape, for_disk=for_disk, in_8_bits=in_8_bits)
     replace_file(target, model.SerializeToString())
     return target
 
 
-def heads_model(weights: LoadedWeights) -> Any:
+def heads_model(weights: LoadedWeights, *, in_8_bits: bool = False) -> Any:
     """The ``onnx.ModelProto`` of layout "heads"."""
     graph = Graph()
-    logits, dense = graph.heads("image", weights.config, weights.convolutions())
+    ranges = needed_ranges(weights).maps if in_8_bits else None
+    logits, dense = graph.heads("image", weights.config, weights.convolutions(), ranges)
     h, w = "height/8", "width/8"
     return graph.model(
         {"image": ["batch", weights.config.in_channels, "height", "width"]},
@@ -112,7 +129,7 @@ def heads_model(weights: LoadedWeights) -> Any:
     )
 
 
-def runtime_model(weights: NetworkWeights) -> Any:
+def runtime_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:
     """The ``onnx.ModelProto`` that :mod:`cv_superpoint.backends.onnxruntime` runs.
 
     ``images`` (B, H, W, C) uint8 -> ``logits`` (B, 65, h, w) and ``descriptors`` (B, h, w, D) of
@@ -122,7 +139,8 @@ def runtime_model(weights: NetworkWeights) -> Any:
     graph = Graph()
     pixels = graph.add("Cast", "images", to=FLOAT)
     image = graph.add("Transpose", pixels, perm=[0, 3, 1, 2])
-    logits, raw = graph.maps(image, config, for_bytes(config, weights.convolutions()))
+    ranges = needed_ranges(weights).maps if in_8_bits else None
+    logits, raw = graph.maps(image, config, for_bytes(config, weights.convolutions()), ranges)
     # ONNX Runtime unpacks its channels into this order at once.
     cells = graph.add("Transpose", raw, perm=[0, 2, 3, 1])
     h, w = "height/8", "width/8"
@@ -138,7 +156,12 @@ def runtime_model(weights: NetworkWeights) -> Any:
 
 
 def decoded_model(
-    weights: LoadedWeights, decoding: Decoding, shape: FixedShape, *, for_disk: bool
+    weights: LoadedWeights,
+    decoding: Decoding,
+    shape: FixedShape,
+    *,
+    for_disk: bool,
+    in_8_bits: bool = False,
 ) -> Any:
     """The ``onnx.ModelProto`` of the layouts "full" and "disk"."""
     shape.check(decoding)
@@ -147,7 +170,8 @@ def decoded_model(
     if for_disk and channels == 1:
         grey = np.array(GREY, np.float32).reshape(1, 3, 1, 1)
         image = graph.add("Conv", image, graph.constant(grey), kernel_shape=[1, 1])
-    logits, dense = graph.heads(image, weights.config, weights.convolutions())
+    ranges = needed_ranges(weights).maps if in_8_bits else None
+    logits, dense = graph.heads(image, weights.config, weights.convolutions(), ranges)
     x, y, scores, described = decode(graph, logits, dense, dim, decoding, shape)
     last = graph.constant([2])
     points = graph.add("Concat", *(graph.add("Unsqueeze", one, last) for one in (x, y)), axis=2)

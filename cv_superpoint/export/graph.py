@@ -17,6 +17,7 @@ from cv_superpoint.network.architecture import (
     NetworkConfig,
     layers,
 )
+from cv_superpoint.network.quantisation import MapRange, whole_weights
 
 OPSET = 17
 """Old enough for OpenCV 4.8 and TensorRT 8.6, new enough for all that the graphs use."""
@@ -35,9 +36,7 @@ class Graph:
         """An initialiser: floats become float32, integers int64."""
         array = np.asarray(value)
         wide = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64
-        name = name or f"constant_{len(self._constants)}"
-        self._constants[name] = self.onnx.numpy_helper.from_array(array.astype(wide), name)
-        return name
+        return self.typed(array.astype(wide), name)
 
     def add(self, kind: str, *inputs: str, name: str = "", outputs: int = 1, **options: Any) -> Any:
         """A node of the ONNX operator ``kind``; a list of names where it has several outputs."""
@@ -48,14 +47,30 @@ class Graph:
         self._nodes.append(node)
         return names[0] if outputs == 1 else names
 
-    def convolution(self, x: str, layer: Convolution) -> str:
-        """A convolution with all that follows it."""
+    def typed(self, value: NDArray[Any], name: str = "") -> str:
+        """An initialiser of the array's own type."""
+        name = name or f"constant_{len(self._constants)}"
+        self._constants[name] = self.onnx.numpy_helper.from_array(value, name)
+        return name
+
+    def rounded(self, x: str, to: MapRange) -> str:
+        """A map in 8 bits: told as unsigned bytes, and read again."""
+        numbers = [self.typed(np.asarray(to.scale)), self.typed(np.asarray(to.zero, np.uint8))]
+        return str(self.add("DequantizeLinear", self.add("QuantizeLinear", x, *numbers), *numbers))
+
+    def convolution(self, x: str, layer: Convolution, source: MapRange | None = None) -> str:
+        """A convolution with all that follows it.
+
+        Args:
+            x: The map that it takes.
+            layer: The convolution.
+            source: How ``x`` is told in 8 bits; the weights then are, too.
+        """
         size = layer.weight.shape[2]
         x = self.add(
             "Conv",
             x,
-            self.constant(layer.weight, f"{layer.name}.weight"),
-            self.constant(layer.bias, f"{layer.name}.bias"),
+            *(self._floats(layer) if source is None else self._bytes(layer, source)),
             name=f"{layer.name}.conv",
             kernel_shape=[size, size],
             strides=[layer.stride] * 2,
@@ -68,30 +83,63 @@ class Graph:
                 x = self.add(kind, x, self.constant(values[None, :, None, None]))
         return x
 
+    def _floats(self, layer: Convolution) -> tuple[str, str]:
+        """Weight and bias."""
+        weight = self.constant(layer.weight, f"{layer.name}.weight")
+        return weight, self.constant(layer.bias, f"{layer.name}.bias")
+
+    def _bytes(self, layer: Convolution, source: MapRange) -> tuple[str, str]:
+        """Weight and bias as whole numbers, and what 1 stands for, as runtimes look for them."""
+        whole = whole_weights(layer)
+        weight = self.add(
+            "DequantizeLinear",
+            self.typed(whole.values, f"{layer.name}.weight"),
+            self.typed(whole.scales, f"{layer.name}.scale"),
+            axis=0,
+        )
+        scales = whole.scales * source.scale  # of the sums of products
+        steps = np.rint(layer.bias / scales.astype(np.float64))
+        name = f"{layer.name}.bias"
+        if np.abs(steps).max() > np.iinfo(np.int32).max:  # beside weights of almost nothing
+            return weight, self.constant(layer.bias, name)
+        bias = self.typed(steps.astype(np.int32), name)
+        return weight, self.add("DequantizeLinear", bias, self.typed(scales), axis=0)
+
     def heads(
-        self, image: str, config: NetworkConfig, kernels: Mapping[str, Convolution]
+        self,
+        image: str,
+        config: NetworkConfig,
+        kernels: Mapping[str, Convolution],
+        ranges: Mapping[str, MapRange] | None = None,
     ) -> tuple[str, str]:
         """(B, C, H, W) in [0, 1] -> logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
-        logits, raw = self.maps(image, config, kernels)
+        logits, raw = self.maps(image, config, kernels, ranges)
         return logits, self.normalise(raw, axis=1)
 
     def maps(
-        self, image: str, config: NetworkConfig, kernels: Mapping[str, Convolution]
+        self,
+        image: str,
+        config: NetworkConfig,
+        kernels: Mapping[str, Convolution],
+        ranges: Mapping[str, MapRange] | None = None,
     ) -> tuple[str, str]:
-        """As :meth:`heads`, with descriptors of any length."""
-        maps = {IMAGE: image}
+        """As :meth:`heads`, with descriptors of any length; in 8 bits where ranges are given."""
+        maps, told = {IMAGE: image}, dict(ranges or {})
         for layer in layers(config):
             inputs = [maps[name] for name in layer.inputs]
+            source = told.get(layer.inputs[0])
             if layer.kind == "pool":
                 x = self.add("MaxPool", *inputs, kernel_shape=[2, 2], strides=[2, 2])
+                if source is not None:  # runtimes look for maps in 8 bits on both sides
+                    told[layer.name] = source
             elif layer.kind == "sum":
                 x = inputs[0]
                 for other in inputs[1:]:
                     x = self.add("Add", x, other)
                 x = self.add("Relu", x)
             else:
-                x = self.convolution(inputs[0], kernels[layer.name])
-            maps[layer.name] = x
+                x = self.convolution(inputs[0], kernels[layer.name], source)
+            maps[layer.name] = self.rounded(x, told[layer.name]) if layer.name in told else x
         return maps[DETECTOR[1]], maps[DESCRIPTOR[1]]
 
     def normalise(self, x: str, axis: int) -> str:

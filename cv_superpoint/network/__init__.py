@@ -1,6 +1,8 @@
 """The network, as data and in torch.
 
 architecture.py   its layers and folded convolutions, without torch; every backend is built of them
+arrays.py         the same in numpy, layer by layer
+quantisation.py   what of it is in 8 bits
 torch_network.py  the same as a torch module
 weights.py        its tensors
 

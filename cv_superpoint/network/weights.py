@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import require
 from cv_superpoint.network.architecture import Convolution, NetworkConfig, convolutions
+from cv_superpoint.network.quantisation import Ranges
 
 if TYPE_CHECKING:
     from cv_superpoint.network.torch_network import SuperPointNet
@@ -24,10 +25,12 @@ class NetworkWeights:
     Attributes:
         config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
         tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
+        ranges: Of the maps, for 8 bits; None where nobody has found them.
     """
 
     config: NetworkConfig
     tensors: Mapping[str, NDArray[np.float32]]
+    ranges: Ranges | None = None
 
     @classmethod
     def of(cls, net: SuperPointNet) -> NetworkWeights:
@@ -42,6 +45,16 @@ class NetworkWeights:
         for name in sorted(self.tensors):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(self.tensors[name]).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def tensor_digest(self) -> str:
+        """SHA-256 of the tensors alone, hexadecimal: the same whatever file they come from."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            values = np.ascontiguousarray(self.tensors[name], "<f4")
+            digest.update(f"{name} {values.shape}".encode())
+            digest.update(values.tobytes())
         return digest.hexdigest()
 
     @property

@@ -61,7 +61,7 @@ class SuperPointFeature2D(Parameters, Portable):
         weights: Bundled name or path of a checkpoint (ours, or in the layout of Magic Leap,
             rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
-        precision: "auto", "float32", "bfloat16" or "float16".
+        precision: "auto", "float32", "bfloat16", "float16" or "int8".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
         scales: Pyramid levels relative to the image, or one, merged into one set; see
             docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` its position among these.

@@ -24,7 +24,7 @@ class DetectorOptions:
         weights: Bundled name or file; by default the bundled set.
         device: auto, cpu, cuda, cuda:1 or mps.
         backend: Program that runs the network; auto takes the fastest that is installed.
-        precision: auto, float32, bfloat16 or float16.
+        precision: auto, float32, bfloat16, float16 or int8.
         threads: For a network on the CPU; by default the cores that the process may use.
     """
 

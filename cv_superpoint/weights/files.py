@@ -89,7 +89,9 @@ def parse_file(data: bytes, path: Path) -> tuple[Mapping[str, object], dict[str,
 
 
 def write_file(
-    path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, NDArray[np.float32]],
+    metadata: Mapping[str, Any],
 ) -> bytes:
     """Write a safetensors file with our metadata; a reader never sees half a file.
 
@@ -97,7 +99,7 @@ def write_file(
 
     Args:
         path: Target, ending in ``.safetensors``.
-        tensors: Tensors by name.
+        tensors: Arrays by name.
         metadata: JSON-serialisable fields.
 
     Returns:
@@ -106,13 +108,14 @@ def write_file(
     Raises:
         ValueError: If ``path`` does not end in ``.safetensors``.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
     target = Path(path)
     if target.suffix != SAFETENSORS_SUFFIX:
         raise FeatureError(f"path must end in {SAFETENSORS_SUFFIX}, got {str(target)!r}")
     # One metadata entry: the format does not keep the order of several, and the bytes would vary.
-    data = save(dict(tensors), {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+    arrays = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    data = save(arrays, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
     replace_file(target, data)
     return data
 

@@ -15,23 +15,21 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cv_superpoint.decoding.options import DEFAULT, Decoding
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.network.architecture import NetworkConfig
 from cv_superpoint.network.weights import NetworkWeights
-from cv_superpoint.weights.files import WeightsError, parse_file, read_file, write_file
+from cv_superpoint.weights import ranges as map_ranges
+from cv_superpoint.weights.files import WeightsError, parse_file, read_file
 from cv_superpoint.weights.tensors import read_network
 
-if TYPE_CHECKING:
-    from cv_superpoint.network.torch_network import SuperPointNet
+__all__ = ["LoadedWeights", "WeightsError", "available_weights", "load_weights"]
 
-__all__ = ["LoadedWeights", "WeightsError", "available_weights", "load_weights", "save_weights"]
-
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 FALLBACK_SCORE_THRESHOLD = 0.005
 """Used where neither the file nor its layout recommends a threshold."""
 
@@ -155,60 +153,6 @@ def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights
     return _load_file(path)
 
 
-def save_weights(
-    net: SuperPointNet,
-    path: str | os.PathLike[str],
-    *,
-    score_threshold: float | None = None,
-    score_radius: int = 0,
-    recipe: str | None = None,
-    commit: str | None = None,
-) -> str:
-    """Write a network for inference as safetensors; :func:`load_weights` reads it by its path.
-
-    Normalisations before the ReLU are folded. Architecture and the fields below go into the file.
-
-    Args:
-        net: A trained network.
-        path: Target, ending in ``.safetensors``; replaced in one step if it exists.
-        score_threshold: Recommended threshold of a keypoint's score.
-        score_radius: Of the window that the score is the sum of, in pixels.
-        recipe: Training recipe.
-        commit: Commit of the training code.
-
-    Returns:
-        The file's sha256, hexadecimal.
-
-    Raises:
-        ValueError: If ``path`` has another ending, ``score_threshold`` is not in [0, 1] or
-            ``score_radius`` is negative.
-    """
-    import torch
-
-    from cv_superpoint.network.torch_network import fold_batchnorm
-
-    # The same checks as on loading, so that no file is written that cannot be read.
-    fields = _clean_fields(
-        {
-            "score_threshold": score_threshold,
-            "score_radius": score_radius,
-            "recipe": recipe,
-            "commit": commit,
-        },
-        str(path),
-    )
-    if net.config.norm == "before_relu":
-        with torch.random.fork_rng(devices=[]):  # construction draws initial weights
-            net = fold_batchnorm(net)
-    tensors = {
-        key: value.detach().cpu().float().contiguous()
-        for key, value in net.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    data = write_file(path, tensors, {"architecture": asdict(net.config), **fields})
-    return hashlib.sha256(data).hexdigest()
-
-
 def weights_folder() -> Path:
     """Where the bundled sets lie: inside an installed wheel, or in the checkout around us.
 
@@ -294,13 +238,13 @@ def _build(
 ) -> LoadedWeights:
     entries, metadata = parse_file(data, path)
     record = metadata if entry is None else entry
-    fields = _clean_fields(record, str(path))
+    fields = clean_fields(record, str(path))
     config = _read_config(record["architecture"], path) if "architecture" in record else None
     tensors, config, layout = read_network(entries, str(path), config)
     threshold = fields.pop("score_threshold", None)
     if threshold is None:
         threshold = layout.score_threshold or FALLBACK_SCORE_THRESHOLD
-    return LoadedWeights(
+    loaded = LoadedWeights(
         config=config,
         tensors=tensors,
         name=name,
@@ -311,10 +255,22 @@ def _build(
         licence=None if entry is None else entry.get("licence"),
         **fields,
     )
+    if map_ranges.KEY in record:
+        found = map_ranges.read_ranges(record[map_ranges.KEY], loaded, str(path))
+        return replace(loaded, ranges=found)
+    if "int8" in loaded.precisions:
+        raise WeightsError(
+            f"{path}: listed for precision 'int8' without ranges; {map_ranges.REMEDY}"
+        )
+    return loaded
 
 
-def _clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The provenance fields of a manifest entry or of a file's metadata, checked."""
+def clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The provenance fields of a manifest entry or of a file's metadata, checked.
+
+    Raises:
+        WeightsError: If one is out of range; the message begins with ``source``.
+    """
     threshold = record.get("score_threshold")
     if threshold is not None and not (
         isinstance(threshold, (int, float)) and 0 <= threshold <= 1  # NaN fails this too

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import BACKENDS, cache, processor
 from cv_superpoint.backends.choosing import CUDA_BFLOAT16, ORDER, Machine, decide
-from cv_superpoint.backends.processor import CPU_BFLOAT16
+from cv_superpoint.backends.processor import CPU_BFLOAT16, CPU_INT8
 from cv_superpoint.backends.torch import choose_device
+from cv_superpoint.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -29,6 +30,7 @@ PLAIN = Machine(installed=ALL)
 WITH_BFLOAT16 = Machine(installed=ALL, has=frozenset({CPU_BFLOAT16}))
 AUTO = {"backend": "auto", "device": "cpu", "precision": "auto"}
 BOTH = ("float32", "bfloat16")
+EVERY = ("float32", "bfloat16", "int8")
 FOUND_BFLOAT16 = pytest.mark.skipif(
     CPU_BFLOAT16 not in processor.instructions(), reason=f"needs a CPU with {CPU_BFLOAT16}"
 )
@@ -69,6 +71,32 @@ def test_auto_takes_bfloat16_where_it_is_measured_and_multiplied() -> None:
         assert "pip install" not in chosen.reason
     exact = decide(**{**AUTO, "precision": "float32"}, measured=BOTH, machine=WITH_BFLOAT16)
     assert (exact.backend, exact.precision) == ("ncnn", "float32")
+
+
+def test_auto_takes_8_bits_where_they_are_measured_and_multiplied() -> None:
+    vnni = replace(PLAIN, has=frozenset({CPU_INT8}))
+    both = replace(PLAIN, has=frozenset({CPU_INT8, CPU_BFLOAT16}))
+    for machine in (vnni, both):
+        chosen = decide(**AUTO, measured=EVERY, machine=machine)
+        assert (chosen.backend, chosen.precision) == ("openvino", "int8")
+        assert "openvino because this CPU multiplies bytes" in chosen.reason
+        assert "int8 because these weights keep their accuracy in it" in chosen.reason
+        assert decide(**AUTO, measured=BOTH, machine=machine).precision in BOTH
+    without = replace(both, installed=ALL - {"openvino"})
+    chosen = decide(**AUTO, measured=EVERY, machine=without)
+    assert (chosen.backend, chosen.precision) == ("onnxruntime", "int8")
+    assert 'pip install "cv-superpoint[cpu]"' in chosen.reason
+    # On a CPU without such instructions float32 comes first, whatever is installed.
+    for installed in subsets(BACKENDS)[1:]:
+        machine = Machine(installed=installed)
+        assert decide(**AUTO, measured=EVERY, machine=machine).precision == "float32"
+        for name in ("openvino", "onnxruntime"):
+            named = {**AUTO, "backend": name}
+            assert decide(**named, measured=EVERY, machine=machine).precision == "float32"
+    asked = {**AUTO, "precision": "int8"}
+    assert decide(**asked, measured=BOTH, machine=PLAIN).backend == "openvino"
+    with pytest.raises(ImportError, match=r'pip install "cv-superpoint\[cpu\]"'):
+        decide(**asked, measured=BOTH, machine=Machine(installed=frozenset({"ncnn", "torch"})))
 
 
 def test_a_named_backend_takes_its_best_precision() -> None:
@@ -119,10 +147,10 @@ def test_a_gpu_is_taken_or_the_missing_package_named() -> None:
 
 @given(
     installed=st.sampled_from(subsets(BACKENDS)),
-    has=st.sampled_from(subsets({CPU_BFLOAT16, CUDA_BFLOAT16})),
+    has=st.sampled_from(subsets({CPU_BFLOAT16, CPU_INT8, CUDA_BFLOAT16})),
     accelerator=st.sampled_from([None, "cuda", "mps"]),
     usable=st.booleans(),
-    measured=st.sampled_from(subsets({"float32", "bfloat16", "float16"})),
+    measured=st.sampled_from(subsets({"float32", "bfloat16", "float16", "int8"})),
     device=st.sampled_from(["auto", "cpu"]),
 )
 def test_auto_is_the_first_of_the_order_that_everything_allows(
@@ -179,8 +207,13 @@ def test_a_precision_that_needs_a_package_names_its_extra(
         ({"backend": "ncnn", "device": "cuda"}, "runs on 'cpu' only"),
         ({"backend": "ncnn", "precision": "bfloat16"}, "use 'float32'"),
         ({"backend": "torch", "precision": "float16"}, "use 'float32' or 'bfloat16'"),
-        ({"backend": "onnxruntime", "precision": "bfloat16", "device": "auto"}, "use 'float32'"),
-        ({"precision": "float16"}, "use 'float32' or 'bfloat16'"),
+        (
+            {"backend": "onnxruntime", "precision": "bfloat16", "device": "auto"},
+            "use 'int8' or 'float32'",
+        ),
+        ({"precision": "float16"}, "use 'int8' or 'float32' or 'bfloat16'"),
+        ({"backend": "ncnn", "precision": "int8"}, "use 'float32'"),
+        ({"backend": "torch", "precision": "int8"}, "use 'float32' or 'bfloat16'"),
         ({"backend": "onnxruntime", "device": "fpga"}, "device must be 'auto', 'cpu'"),
         ({"backend": "torch", "device": "toaster"}, "device must be 'auto' or a torch device"),
         ({"device": "cuda:x"}, "device must be 'auto' or a torch device"),
@@ -210,21 +243,21 @@ def test_describe_says_what_runs_and_why() -> None:
 @pytest.mark.parametrize(
     ("environment", "kept"),
     [
-        ({}, True),
-        ({"ONEDNN_MAX_CPU_ISA": "ALL"}, True),
-        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, True),
-        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, True),
-        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
-        ({"ONEDNN_MAX_CPU_ISA": "avx512_core_vnni"}, False),
-        ({"DNNL_MAX_CPU_ISA": "AVX512_CORE"}, False),
-        ({"ONEDNN_MAX_CPU_ISA": "ALL", "DNNL_MAX_CPU_ISA": "AVX2"}, True),
+        ({}, {CPU_BFLOAT16, CPU_INT8}),
+        ({"ONEDNN_MAX_CPU_ISA": "ALL"}, {CPU_BFLOAT16, CPU_INT8}),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, {CPU_BFLOAT16, CPU_INT8}),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, {CPU_BFLOAT16, CPU_INT8}),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, set()),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"}, {CPU_INT8}),
+        ({"ONEDNN_MAX_CPU_ISA": "avx512_core_vnni"}, {CPU_INT8}),
+        ({"DNNL_MAX_CPU_ISA": "AVX512_CORE"}, set()),
+        ({"ONEDNN_MAX_CPU_ISA": "ALL", "DNNL_MAX_CPU_ISA": "AVX2"}, {CPU_BFLOAT16, CPU_INT8}),
     ],
 )
 def test_instructions_that_onednn_is_denied_do_not_count(
-    environment: dict[str, str], kept: bool
+    environment: dict[str, str], kept: set[str]
 ) -> None:
-    found = processor.allowed(frozenset({CPU_BFLOAT16}), environment)
-    assert (CPU_BFLOAT16 in found) == kept
+    assert processor.allowed(frozenset({CPU_BFLOAT16, CPU_INT8}), environment) == kept
 
 
 def test_flags_are_read_as_linux_writes_them(tmp_path: Path) -> None:
@@ -241,13 +274,17 @@ def test_the_instructions_are_those_that_openvino_finds() -> None:
     offered = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found = processor.found()
     assert (CPU_BFLOAT16 in found) == ({"BF16", "WINOGRAD"} <= set(offered))
+    # numpy does not tell AVX-VNNI, nor AMX without AVX512-VNNI.
+    assert CPU_INT8 in found or "AVX512VNNI" not in processor.numpy_features()
 
 
 @FOUND_BFLOAT16
-def test_auto_runs_in_bfloat16_here(own_cache: Path) -> None:
+def test_auto_runs_in_bfloat16_or_8_bits_here(own_cache: Path) -> None:
     detector = SuperPointFeature2D.create(device="cpu")
     assert "openvino" in detector.info()
-    assert "on cpu, bfloat16" in detector.info()
+    has, listed = processor.instructions(), load_weights().precisions
+    best = "int8" if CPU_INT8 in has and "int8" in listed else "bfloat16"
+    assert f"on cpu, {best}" in detector.info()
     assert len(detector.extract(skimage.data.coins()[:120, :160])) > 10
 
 
@@ -264,10 +301,11 @@ print(detector.info())
 assert len(detector.extract(image)) > 10
 inherited = SuperPointFeature2D.create(backend="openvino")
 assert "float32" in inherited.info() and len(inherited.extract(image)) > 10
-try:
-    SuperPointFeature2D.create(backend="openvino", precision="bfloat16")
-except ValueError as error:
-    print(error)
+for backend, precision in [("openvino", "bfloat16"), ("openvino", "int8"), ("onnxruntime", "int8")]:
+    try:
+        SuperPointFeature2D.create(backend=backend, precision=precision)
+    except ValueError as error:
+        print(error)
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
@@ -278,4 +316,4 @@ except ValueError as error:
     )
     assert done.returncode == 0, done.stderr
     assert "ncnn" in done.stdout.splitlines()[0]
-    assert "ONEDNN_MAX_CPU_ISA forbids them" in done.stdout
+    assert done.stdout.count("ONEDNN_MAX_CPU_ISA forbids them") == 3

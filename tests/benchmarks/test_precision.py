@@ -16,21 +16,22 @@ from pinned import FLOAT32
 
 from benchmarks import publish
 from benchmarks.measure import photographs
-from benchmarks.paired import (
+from benchmarks.precision import backends, precision
+from benchmarks.trial_backends import RoundedBackend
+from cv_superpoint.backends import Backend, choose, make_backend, processor
+from cv_superpoint.backends.processor import CPU_BFLOAT16
+from cv_superpoint.backends.torch import TorchBackend
+from cv_superpoint.evaluation.paired import (
     FEWEST_PAIRS,
     MARGINS,
     RATES,
     Comparison,
     agreement,
     compare,
+    comparison_table,
     finder,
     pooled,
 )
-from benchmarks.precision import backends, precision, precision_markdown
-from benchmarks.trial_backends import RoundedBackend
-from cv_superpoint.backends import Backend, choose, make_backend, processor
-from cv_superpoint.backends.processor import CPU_BFLOAT16
-from cv_superpoint.backends.torch import TorchBackend
 from cv_superpoint.evaluation.predictions import Detections
 from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.statistics import Changes, Estimate
@@ -101,7 +102,7 @@ def test_a_loss_beyond_the_margin_must_be_ruled_out_for_every_measure() -> None:
         assert comparison(**{key: -margin - 1e-6}).keeps is False
         assert comparison(**{key: math.nan}).keeps is False
     assert replace(comparison(), pairs=499).keeps is False
-    text = precision_markdown({"float32": comparison(), "a": comparison(repeatability=-0.02)})
+    text = comparison_table({"float32": comparison(), "a": comparison(repeatability=-0.02)})
     assert text.splitlines()[-1] == "| keeps the accuracy |  | not shown |"
 
 

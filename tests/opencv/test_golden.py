@@ -18,6 +18,7 @@ from pinned import FLOAT32
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
+from cv_superpoint.backends.processor import CPU_INT8, instructions
 from cv_superpoint.weights import available_weights, load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,6 +27,8 @@ PHOTOGRAPHS = {
     "coins": lambda: skimage.data.coins()[:, :380],  # no multiple of 8
 }
 STRONGEST = 120
+EXPECTED = {False: (0.99, 0.5, 0.1, 0.998), True: (0.95, 1.0, 0.2, 0.99)}
+"""In 8 bits or more: share of keypoints within so many pixels, their scores within, least cosine."""
 CUDA = pytest.param(
     "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 )
@@ -78,18 +81,40 @@ def test_release_gives_what_was_recorded(backend: str, name: str, photograph: st
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
 @pytest.mark.parametrize("name", available_weights())
 def test_what_auto_takes_finds_what_was_recorded(name: str, photograph: str) -> None:
-    """In whichever precision: the strongest, whose order may change, within half a pixel."""
+    """In whichever precision: the strongest, whose order may change."""
+    chosen = SuperPointFeature2D.create(weights=name, device="cpu", threads=2).info()
+    check_nearly(name, photograph, *EXPECTED["int8" in chosen], precision="auto")
+
+
+@pytest.mark.skipif(CPU_INT8 not in instructions(), reason=f"needs a CPU with {CPU_INT8}")
+@pytest.mark.parametrize("photograph", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", available_weights())
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_8_bits_find_what_was_recorded(backend: str, name: str, photograph: str) -> None:
+    check_nearly(name, photograph, *EXPECTED[True], precision="int8", backend=backend)
+
+
+def check_nearly(
+    name: str,
+    photograph: str,
+    share: float,
+    within: float,
+    change: float,
+    least: float,
+    **options: Any,
+) -> None:
+    """Almost all of the strongest are there, and look alike."""
     golden = recorded(name, photograph)
-    found = strongest(name, photograph, 150, device="cpu", precision="auto", threads=2)
+    found = strongest(name, photograph, 150, device="cpu", threads=2, **options)
     distance = np.linalg.norm(golden["keypoints"][:, None] - found["keypoints"], axis=2)
     nearest = distance.argmin(axis=1)
-    near = distance[np.arange(STRONGEST), nearest] <= 0.5
-    assert near.mean() >= 0.99
-    assert np.abs(golden["scores"] - found["scores"][nearest])[near].max() < 0.1
+    near = distance[np.arange(STRONGEST), nearest] <= within
+    assert near.mean() >= share
+    assert np.abs(golden["scores"] - found["scores"][nearest])[near].max() < change
     cosine = np.einsum(
         "nd,nd->n", golden["descriptors"], found["descriptors"][nearest], dtype=np.float64
     )
-    assert cosine[near].min() > 0.998
+    assert cosine[near].min() > least
 
 
 def record() -> None:

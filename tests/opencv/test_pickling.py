@@ -19,7 +19,7 @@ from pinned import PINNED
 from cv_superpoint import Features, SuperPointFeature2D, WeightsError
 from cv_superpoint.network.torch_network import NetworkConfig, SuperPointNet
 from cv_superpoint.opencv import pickling
-from cv_superpoint.weights.store import save_weights
+from cv_superpoint.weights import save_weights
 
 PHOTOGRAPH = skimage.data.camera()[100:220, 150:310]
 ROOT = Path(__file__).parents[2]

@@ -22,6 +22,7 @@ from cv_superpoint.evaluation.datasets import ImagePair
 from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import Protocol
+from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.statistics import (
     Changes,
     Estimate,
@@ -207,3 +208,47 @@ def _compare(
         cosine=finite_mean(near),
         low_cosine=float(np.percentile(near, 1)) if len(near) else math.nan,
     )
+
+
+def comparison_table(comparisons: Mapping[str, Comparison]) -> str:
+    """One column for each precision, float32 first, one row for each measure."""
+    first = comparisons[REFERENCE]
+    others = {name: one for name, one in comparisons.items() if name != REFERENCE}
+    rows = [["computed by", first.backend, *(one.backend for one in others.values())]]
+    rows += [
+        [
+            f"same keypoints within {distance:g} px",
+            "",
+            *(f"{one.shared[distance]:.4f}" for one in others.values()),
+        ]
+        for distance in DISTANCES
+    ]
+    rows.append(
+        [
+            "cosine of their descriptors: mean, 1 % lowest",
+            "",
+            *(f"{one.cosine:.5f}, {one.low_cosine:.4f}" for one in others.values()),
+        ]
+    )
+    for key, margin in MARGINS.items():
+        cells = [f"{first.values[key]:.{4 if key in RATES else 3}f}"]
+        cells += [_cell(one, key) for one in others.values()]
+        rows.append([f"{key.replace('_', ' ')} (above -{margin:g})", *cells])
+    failed = "not shown" if first.pairs >= FEWEST_PAIRS else "too few pairs to decide"
+    verdicts = ["yes" if one.keeps else failed for one in others.values()]
+    rows.append(["keeps the accuracy", "", *verdicts])
+    return "\n".join(table(["", *comparisons], rows))
+
+
+def _cell(one: Comparison, key: str) -> str:
+    """Value, paired difference with its interval, and gained and lost pairs of a homography."""
+    digits = 4 if key in RATES else 3
+    difference = one.differences[key]
+    text = (
+        f"{one.values[key]:.{digits}f}: {difference.value:+.{digits}f} "
+        f"({difference.low:+.{digits}f} to {difference.high:+.{digits}f})"
+    )
+    if key in one.changes:
+        gained, lost, probability = one.changes[key]
+        text += f"; +{gained} -{lost} pairs, p {probability:.2f}"
+    return text
