@@ -226,7 +226,18 @@ def test_a_video_without_features(run: Runner) -> None:
     assert figure(r"longest track (\d+) frames", output) == 0
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+def test_render_scenes(run: Runner) -> None:
+    run.save("texture.png", photograph("coffee"))
+    (run.folder / "photographs").mkdir()
+    (run.folder / "texture.png").rename(run.folder / "photographs/texture.png")
+    arguments = ("scenes", "--photographs", "photographs", "--pairs", 1, "--size", 120, 160)
+    assert "wrote 2 pairs" in run("render_scenes", *arguments, "--stereo")
+    run.picture("scenes/scene0000/0.png")
+    lines = (run.folder / "scenes/pairs.txt").read_text().splitlines()
+    assert [len(line.split()) for line in lines] == [38, 38]
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "render_scenes"])
 def test_help(run: Runner, name: str) -> None:
     assert "--weights" in run(name, "--help")
 

@@ -19,6 +19,7 @@ from cv_superpoint.opencv.options import DetectorOptions
 
 if TYPE_CHECKING:
     from cv_superpoint.matching import MatchResult
+    from cv_superpoint.matching.matchers import Matcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,11 @@ class Match:
         rotations: Turns of picture 1 to try, of 0 90 180 270, where it may lie sideways.
         max_ratio: Ratio test, such as 0.95; none by default.
         max_distance: Distance test, such as 0.8; none by default.
-        refine: Place the inliers by the pixels around them, for a homography.
+        matcher: mutual (nearest neighbours), ratio (the same with a ratio test), guided (again
+            along the first homography), flann, or module:factory of one of yours.
+        estimator: How homography or fundamental matrix are found: least-squares (a homography
+            only), magsac, ransac; the best one measured by default.
+        refine: Place the matches by the pixels around them.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
@@ -54,6 +59,8 @@ class Match:
     rotations: tuple[int, ...] = (0,)
     max_ratio: float | None = None
     max_distance: float | None = None
+    matcher: str = "mutual"
+    estimator: Literal["least-squares", "magsac", "ransac"] | None = None
     refine: bool = False
     upright: bool = True
     json: bool = False
@@ -79,6 +86,8 @@ class Match:
             threshold=self.pixels,
             max_ratio=self.max_ratio,
             max_distance=self.max_distance,
+            matcher=self._matcher(),
+            estimator=self.estimator,
             refine=self.refine,
         )
         inliers, geometry = result.inliers, self._geometry(result)
@@ -100,6 +109,12 @@ class Match:
             )
             return FAILED
         return DONE
+
+    def _matcher(self) -> Matcher | None:
+        """None for nearest neighbours, which the tests of ratio and distance are for."""
+        from cv_superpoint.matching.matchers import build_matcher
+
+        return None if self.matcher == "mutual" else build_matcher(self.matcher)
 
     def _write(
         self, images: tuple[Any, Any], result: MatchResult, inliers: NDArray[np.bool_]
@@ -166,7 +181,7 @@ def essential(
         pixels: By which an inlier may miss its epipolar line.
         tries: Sets of matches that these are the best of.
     """
-    from cv_superpoint.matching.pairs import CONFIDENCE, robust_model
+    from cv_superpoint.matching.estimators import CONFIDENCE, robust_model
     from cv_superpoint.matching.verdict import log_false_alarms
 
     none: tuple[Any, dict[str, Any], float] = (np.zeros(len(result), np.bool_), {}, math.inf)

@@ -17,7 +17,8 @@ from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
 from cv_superpoint.geometry import corner_error, warp_points
-from cv_superpoint.matching.refining import PLACED_WITHIN, refine_homography
+from cv_superpoint.matching.estimators import misses
+from cv_superpoint.matching.refining import PLACED, refine_homography
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,17 +208,10 @@ def _measure_matches(
     errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
     estimate, agree = estimate_homography(points0, points1, ransac)
     if images is not None and estimate is not None:
-        exactly = dataclasses.replace(ransac, threshold=PLACED_WITHIN)
-        exact, again, placed = refine_homography(
-            *images,
-            points0,
-            points1,
-            estimate,
-            agree,
-            lambda first, second: estimate_homography(first, second, exactly),
-        )
-        if again is not None:
-            points1, estimate, agree = exact, again, placed
+        exact = refine_homography(*images, points0, points1, estimate, threshold=ransac.threshold)
+        if exact.accepted:
+            points1, estimate = exact.points1, exact.homography
+            agree = exact.moved & (misses(estimate, points0, points1) <= PLACED)
     missed = np.linalg.norm(points1[agree] - warp_points(h_0to1, points0[agree]), axis=1)
     return {
         "matches": float(len(errors)),

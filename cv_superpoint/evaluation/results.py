@@ -44,6 +44,8 @@ HEADERS = {
     "inlier_error": "inlier err",
     **{f"accuracy_{t}": f"e={t}" for t in (*EXACT, *CORNER_THRESHOLDS)},
     **{f"auc_{t}": f"AUC@{t}" for t in CORNER_THRESHOLDS},
+    **{f"pose_auc_{angle}": f"AUC@{angle}°" for angle in (5, 10, 20)},
+    "pose_error": "pose err",
 }
 
 _MEANS = (
@@ -66,6 +68,7 @@ _PER_PAIR = (
     "matching_score",
     "inliers",
     "corner_error",
+    "pose_error",
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import cv2
 
 from cv_superpoint.errors import SuperPointError
-from cv_superpoint.evaluation import figures, synthetic
+from cv_superpoint.evaluation import figures, pose, synthetic
 from cv_superpoint.evaluation.datasets import HPatches, PairSource
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.limits import LimitsConfig, limits
@@ -39,7 +39,8 @@ class EvaluateConfig:
 
     Attributes:
         data: paper, auc, plain: a folder in HPatches layout; warp, limits: any folder of
-            photographs; verdict: photographs that show different things; synthetic: not needed.
+            photographs; verdict: photographs that show different things; pose: the folder that
+            the paths of pairs.txt start from; synthetic: not needed.
         protocol: What is measured, and how. Figures of two protocols are not comparable.
         detectors: Names separated by commas: superpoint, sift, orb, akaze, harris, or
             module:factory for any object with detectAndCompute; options in brackets, as in
@@ -60,7 +61,8 @@ class EvaluateConfig:
         pairs_per_image: Pairs that warp and verdict make of each photograph.
         images: Drawings of each kind for synthetic.
         photographs: Of limits, at most.
-        pairs: Folder in HPatches layout, for more right pairs of verdict.
+        pairs: Of verdict, a folder in HPatches layout for more right pairs; of pose, the list of
+            pairs in SuperGlue's layout, pairs.txt of the folder if left out.
         model: What verdict is about. Right pairs are those whose homography is right.
         unrelated: Pairs of different photographs for verdict.
         seed: Of warp, synthetic and verdict.
@@ -68,7 +70,9 @@ class EvaluateConfig:
     """
 
     data: Path | None = None
-    protocol: Literal["paper", "auc", "plain", "warp", "synthetic", "limits", "verdict"] = "paper"
+    protocol: Literal["paper", "auc", "plain", "warp", "pose", "synthetic", "limits", "verdict"] = (
+        "paper"
+    )
     detectors: tuple[str, ...] = ()
     weights: str | None = None
     out: Path | None = None
@@ -115,8 +119,9 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None =
             f"{config.protocol} has tables instead of a report: call "
             f"evaluation.{module}.{config.protocol}"
         )
-    protocol = None if config.protocol == "synthetic" else _protocol(config)
+    protocol = None if config.protocol in ("synthetic", "pose") else _protocol(config)
     quota = protocol.quota if protocol else _SYNTHETIC_QUOTA
+    poses = _pose_pairs(config) if config.protocol == "pose" else None
     if detectors is None:
         # All before the first is run: a misspelt name should not cost an hour.
         detectors = {
@@ -131,9 +136,11 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None =
             finders[label] = PredictionCache(
                 folder=config.cache, detector=detector, name=label, quota=quota
             )
-    if protocol is None:
+    results: dict[str, list[PairResult]] = {}
+    if poses is not None:
+        report = _evaluate_poses(config, finders, poses)
+    elif protocol is None:
         report = _evaluate_synthetic(config, finders)
-        results = {}
     else:
         source = _source(config, protocol)
         results = _run_pairs(source, finders, protocol, config)
@@ -152,6 +159,7 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None =
 
 def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "synthetic"
+    assert config.protocol != "pose"
     assert config.protocol != "limits"
     assert config.protocol != "verdict"
     protocol = PROTOCOLS[config.protocol]
@@ -239,6 +247,47 @@ def _evaluate_synthetic(config: EvaluateConfig, finders: Mapping[str, Finder]) -
             for label, found in results.items()
         },
         results={label: [result.record() for result in found] for label, found in results.items()},
+    )
+
+
+def _pose_pairs(config: EvaluateConfig) -> pose.PosePairs:
+    assert config.data is not None
+    if config.rotations != (0,) or config.only:
+        raise SuperPointError("protocol pose takes neither --rotations nor --only")
+    return pose.PosePairs(root=config.data, list_of_pairs=config.pairs)
+
+
+def _evaluate_poses(
+    config: EvaluateConfig, finders: Mapping[str, Finder], source: pose.PosePairs
+) -> Report:
+    threshold = config.ransac_threshold or pose.THRESHOLD
+    results = {
+        label: pose.evaluate_poses(source, find, threshold=threshold, refine=config.refine)
+        for label, find in finders.items()
+    }
+    if not all(results.values()):
+        raise SuperPointError(f"{config.data}: no pair of the list can be read")
+    return Report(
+        protocol="pose",
+        settings={
+            "fit": dataclasses.asdict(pose.FIT),
+            "quota": pose.QUOTA,
+            "ransac": {"threshold": threshold, "confidence": pose.CONFIDENCE},
+            "refine": config.refine,
+            "weights": config.weights,
+            "opencv": cv2.__version__,
+        },
+        columns=pose.COLUMNS,
+        summaries={
+            label: pose.summarise_poses(found, resamples=config.resamples)
+            for label, found in results.items()
+        },
+        results={
+            label: [dataclasses.asdict(result) for result in found]
+            for label, found in results.items()
+        },
+        skipped=source.skipped,
+        left_out=source.left_out,
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
+from cv_superpoint.matching.nearest import Pairs
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,46 @@ def match_with_opencv(
     found: list[cv2.DMatch] = list(matcher.match(features0.descriptors, features1.descriptors))
     rows = np.array([(match.queryIdx, match.trainIdx) for match in found], np.intp)
     return rows.reshape(-1, 2), np.array([match.distance for match in found], np.float32)
+
+
+class OpenCVLightGlue:
+    """A ``cv2.LightGlueMatcher`` (OpenCV 5) as a :class:`~cv_superpoint.matching.matchers.Matcher`.
+
+    Args:
+        matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
+    """
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def __call__(self, features0: Features, features1: Features, /) -> Pairs:
+        """Match; a score is 1 less OpenCV's distance, which is LightGlue's score again."""
+        rows, distances = match_with_opencv(self._matcher, features0, features1)
+        return rows, np.asarray(1 - distances, np.float32)
+
+
+class TorchLightGlue:
+    """cvg's or kornia's ``LightGlue`` as a :class:`~cv_superpoint.matching.matchers.Matcher`.
+
+    Args:
+        network: ``kornia.feature.LightGlue("superpoint")``, on the device that it is to run on.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network.eval()
+
+    def __call__(self, features0: Features, features1: Features, /) -> Pairs:
+        """Match; scores are LightGlue's."""
+        if len(features0) == 0 or len(features1) == 0:
+            return np.empty((0, 2), np.intp), np.empty(0, np.float32)
+        torch = require("torch", "torch")
+        device = str(next(self._network.parameters()).device)
+        given = {
+            f"image{index}": to_lightglue(each, device=device)
+            for index, each in enumerate((features0, features1))
+        }
+        with torch.inference_mode():
+            return from_lightglue(self._network(given))
 
 
 def normalised(features: Features) -> NDArray[np.float32]:

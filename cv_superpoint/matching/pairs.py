@@ -8,10 +8,10 @@ Convention:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -20,19 +20,20 @@ from numpy.typing import NDArray
 from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.matching.drawing import draw_matches
-from cv_superpoint.matching.nearest import mutual_nearest
-from cv_superpoint.matching.refining import PLACED_WITHIN, refine_homography
+from cv_superpoint.matching.epipolar import refine_epipolar
+from cv_superpoint.matching.estimators import (
+    MINIMUM,
+    Estimator,
+    Model,
+    check_estimator,
+    find_model,
+)
+from cv_superpoint.matching.matchers import Matcher, NearestNeighbours, check_matches
+from cv_superpoint.matching.refining import refine_homography
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 from cv_superpoint.pictures.arrays import ByteArray, check_image, check_mask
 
-Model = Literal["homography", "fundamental"]
-
-MAX_ITERATIONS = 10_000
-CONFIDENCE = 0.9999
-
 _ROTATIONS = (0, 90, 180, 270)
-_MINIMUM = {"homography": 4, "fundamental": 8}
-"""Matches below which a model is not determined."""
 
 
 class Extractor(Protocol):
@@ -52,6 +53,8 @@ class MatchResult:
             descriptors are those of the turned image.
         matches: (M, 2) rows of ``features0`` and ``features1``.
         similarity: (M,) float32, cosines of the matched descriptors.
+        scores: (M,) float32 of the matcher, the higher the surer; the cosines again of nearest
+            neighbours.
         inliers: (M,) bool, the matches that agree with the model.
         homography: (3, 3) float64, or None: too few matches, no agreement, or another model.
         fundamental: (3, 3) float64 with ``x1' F x0 = 0``, or None likewise.
@@ -71,6 +74,7 @@ class MatchResult:
     homography: NDArray[np.float64] | None
     fundamental: NDArray[np.float64] | None
     rotation: int
+    scores: NDArray[np.float32]
     log_false_alarms: float = math.inf
     refined1: NDArray[np.float32] | None = None
 
@@ -144,6 +148,8 @@ def match_pair(
     threshold: float = 3.0,
     max_ratio: float | None = None,
     max_distance: float | None = None,
+    matcher: Matcher | None = None,
+    estimator: Estimator | None = None,
     refine: bool = False,
 ) -> MatchResult:
     """Match two images and verify the matches by a common geometry.
@@ -163,8 +169,11 @@ def match_pair(
         threshold: Pixels by which an inlier may miss its place, or its epipolar line.
         max_ratio: Ratio test, see :func:`~cv_superpoint.mutual_nearest`.
         max_distance: Distance test, likewise.
-        refine: Move the inliers' second points to where the pixels agree, and take the homography
-            from those that could be placed (see docs/matching.md).
+        matcher: Instead of mutual nearest neighbours, see :mod:`cv_superpoint.matching.matchers`.
+        estimator: How the model is found: "least-squares", "magsac" or "ransac"; None takes the
+            best one measured (see :func:`~cv_superpoint.matching.estimators.find_model`).
+        refine: Move the second points of matches that agree with the model to where the pixels
+            agree, and find the model again (see docs/matching.md).
 
     Returns:
         Matches and inliers in the coordinates of the images as passed. The same input gives the
@@ -174,23 +183,22 @@ def match_pair(
         FeatureError: If an image, a mask or an option is not as above.
     """
     rotations = tuple(rotations)
-    _check_options(rotations, model, threshold)
-    if refine and model != "homography":
-        raise FeatureError(f"refine needs model='homography', got {model!r}")
+    options = _Options(model, threshold, estimator, matcher, max_ratio, max_distance)
+    _check_rotations(rotations)
     image1 = check_image(image1)
     mask1 = check_mask(mask1, image1.shape[:2])
     features0 = detector.extract(image0, mask0)
     best: MatchResult | None = None
     for rotation in rotations:
         features1 = _extract_turned(detector, image1, mask1, rotation // 90)
-        result = _unverified(features0, features1, rotation, max_ratio, max_distance)
+        result = _unverified(features0, features1, rotation, options.matcher)
         if best is not None and len(result) <= best.inliers.sum():
             continue  # not even all of them could beat it
-        result = _verify(result, model, threshold, tries=len(rotations))
+        result = _verify(result, options, tries=len(rotations))
         if best is None or result.inliers.sum() > best.inliers.sum():
             best = result
     assert best is not None  # there is at least one rotation
-    return _refine(best, image0, image1) if refine else best
+    return _refine(best, image0, image1, options) if refine else best
 
 
 def match_features(
@@ -201,6 +209,8 @@ def match_features(
     threshold: float = 3.0,
     max_ratio: float | None = None,
     max_distance: float | None = None,
+    matcher: Matcher | None = None,
+    estimator: Estimator | None = None,
 ) -> MatchResult:
     """:func:`match_pair` of features that are there, such as those of a feature file.
 
@@ -211,23 +221,53 @@ def match_features(
         threshold: Likewise.
         max_ratio: Likewise.
         max_distance: Likewise.
+        matcher: Likewise.
+        estimator: Likewise.
 
     Raises:
         FeatureError: If an option is not as there.
     """
-    _check_options((0,), model, threshold)
-    result = _unverified(features0, features1, 0, max_ratio, max_distance)
-    return _verify(result, model, threshold, tries=1)
+    options = _Options(model, threshold, estimator, matcher, max_ratio, max_distance)
+    return _verify(_unverified(features0, features1, 0, options.matcher), options, tries=1)
 
 
-def _check_options(rotations: tuple[int, ...], model: str, threshold: float) -> None:
+class _Options:
+    """What is the same for every turn, checked."""
+
+    def __init__(
+        self,
+        model: Model,
+        threshold: float,
+        estimator: Estimator | None,
+        matcher: Matcher | None,
+        max_ratio: float | None,
+        max_distance: float | None,
+    ) -> None:
+        if model not in MINIMUM:
+            raise FeatureError(f"model must be one of {', '.join(MINIMUM)}, got {model!r}")
+        if not threshold > 0:
+            raise FeatureError(f"threshold must be a positive number of pixels, got {threshold}")
+        if matcher is not None and (max_ratio is not None or max_distance is not None):
+            raise FeatureError(
+                "max_ratio and max_distance are tests of nearest neighbours; give them to the "
+                "matcher, or leave the matcher out"
+            )
+        if matcher is not None and not callable(matcher):
+            raise FeatureError(
+                f"matcher must take two Features, got {type(matcher).__name__}; wrap a "
+                "cv2.DescriptorMatcher in cv_superpoint.matching.matchers.OpenCVMatcher"
+            )
+        self.model, self.threshold = model, threshold
+        self.estimator = check_estimator(estimator, model)
+        self.matcher: Matcher = matcher or NearestNeighbours(
+            max_ratio=max_ratio, max_distance=max_distance
+        )
+
+
+def _check_rotations(rotations: tuple[int, ...]) -> None:
     unique = len(set(rotations)) == len(rotations)
     if not rotations or not unique or not set(rotations) <= set(_ROTATIONS):
         raise FeatureError(f"rotations must be some of {_ROTATIONS}, each once, got {rotations}")
-    if model not in _MINIMUM:
-        raise FeatureError(f"model must be one of {', '.join(_MINIMUM)}, got {model!r}")
-    if not threshold > 0:
-        raise FeatureError(f"threshold must be a positive number of pixels, got {threshold}")
 
 
 def _extract_turned(
@@ -248,23 +288,20 @@ def _extract_turned(
 
 
 def _unverified(
-    features0: Features,
-    features1: Features,
-    rotation: int,
-    max_ratio: float | None,
-    max_distance: float | None,
+    features0: Features, features1: Features, rotation: int, matcher: Matcher
 ) -> MatchResult:
-    matches, similarity = mutual_nearest(
-        features0.descriptors,
-        features1.descriptors,
-        max_ratio=max_ratio,
-        max_distance=max_distance,
-    )
+    found = matcher(features0, features1)
+    matches, scores = check_matches(found, features0, features1)
+    similarity = scores
+    if not isinstance(matcher, NearestNeighbours):
+        rows0, rows1 = features0.descriptors[matches[:, 0]], features1.descriptors[matches[:, 1]]
+        similarity = np.einsum("md,md->m", rows0, rows1)
     return MatchResult(
         features0=features0,
         features1=features1,
         matches=matches,
         similarity=similarity,
+        scores=scores,
         inliers=np.zeros(len(matches), np.bool_),
         homography=None,
         fundamental=None,
@@ -272,20 +309,16 @@ def _unverified(
     )
 
 
-def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) -> MatchResult:
+def _verify(result: MatchResult, options: _Options, *, tries: int) -> MatchResult:
     """The result with the model that most of its matches agree with, if there is one."""
-    if len(result) < _MINIMUM[model]:
-        return result
-    points0, points1 = result.points0, result.points1
-
-    def find(method: int) -> Any:
-        if model == "homography":
-            return _find_homography(points0, points1, threshold, method)
-        return cv2.findFundamentalMat(
-            points0, points1, method, threshold, CONFIDENCE, MAX_ITERATIONS
-        )
-
-    matrix, inliers = robust_model(find)
+    model = options.model
+    matrix, inliers = find_model(
+        result.points0,
+        result.points1,
+        model=model,
+        threshold=options.threshold,
+        estimator=options.estimator,
+    )
     if matrix is None:
         return result
     alarms = log_false_alarms(
@@ -297,47 +330,29 @@ def _verify(result: MatchResult, model: Model, threshold: float, *, tries: int) 
     return replace(result, fundamental=matrix)
 
 
-def _refine(result: MatchResult, image0: Any, image1: Any) -> MatchResult:
-    """The result with the positions that the pixels say, and their homography."""
-    if result.homography is None:
+def _refine(result: MatchResult, image0: Any, image1: Any, options: _Options) -> MatchResult:
+    """The result with the positions that the pixels say, and the model of these."""
+    points = result.points0, result.points1
+    if result.homography is not None:
+        exact = refine_homography(
+            image0, image1, *points, result.homography, threshold=options.threshold
+        )
+        return replace(result, refined1=exact.points1, homography=exact.homography)
+    if result.fundamental is None:
         return result
-    points1, matrix, _ = refine_homography(
+    solve = partial(
+        find_model,
+        model="fundamental",
+        threshold=options.threshold,
+        estimator=options.estimator,
+    )
+    points1, matrix, inliers = refine_epipolar(
         image0,
         image1,
-        result.points0,
-        result.points1,
-        result.homography,
+        *points,
+        result.fundamental,
         result.inliers,
-        lambda first, second: robust_model(partial(_find_homography, first, second, PLACED_WITHIN)),
+        solve,
+        threshold=options.threshold,
     )
-    result = replace(result, refined1=points1)
-    return result if matrix is None else replace(result, homography=matrix)
-
-
-def _find_homography(
-    points0: NDArray[np.float32], points1: NDArray[np.float32], threshold: float, method: int
-) -> Any:
-    return cv2.findHomography(
-        points0, points1, method, threshold, maxIters=MAX_ITERATIONS, confidence=CONFIDENCE
-    )
-
-
-def robust_model(
-    find: Callable[[int], Any],
-) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """A (3, 3) model and its inliers by MAGSAC; by plain RANSAC where OpenCV's MAGSAC fails.
-
-    Args:
-        find: OpenCV's estimator, with the method left open. MAGSAC draws from a generator of its
-            own with a fixed seed.
-
-    Returns:
-        None and no inliers where there is no single model.
-    """
-    try:
-        matrix, mask = find(cv2.USAC_MAGSAC)
-    except cv2.error:  # its local optimisation asserts on some sets of few matches
-        matrix, mask = find(cv2.RANSAC)
-    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        return None, np.zeros(0, np.bool_)
-    return matrix.astype(np.float64), mask.reshape(-1) > 0
+    return replace(result, refined1=points1, fundamental=matrix, inliers=inliers)

@@ -9,7 +9,7 @@ application to stereo vision", section 3), patch by patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,25 +19,51 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.geometry import warp_points
+from cv_superpoint.matching.estimators import (
+    KEYPOINT_DEVIATION,
+    REACH,
+    fit_homography,
+    misses,
+    support,
+)
+from cv_superpoint.matching.local_warps import local_affines
+from cv_superpoint.matching.patches import (
+    Picture,
+    Placed,
+    Points,
+    Sheets,
+    cut_sheets,
+    even,
+    place,
+    smooth,
+)
 from cv_superpoint.pictures.arrays import to_channels
 
-LEAST_PLACED, PLACED_WITHIN = 8, 1.0
-"""Placed points that a homography is taken from at least, and how far they may miss it, in px."""
+LEAST_PLACED = 8
+"""Placed points that a homography is fitted to at least."""
+PLACED = 1.0
+"""Pixels by which a placed point may miss the others' homography more than its keypoint does."""
+NOT_FLAT = 0.3
+"""Pixels by which half of the placed points miss the homography of a scene that is not flat."""
+KEPT_SUPPORT = 0.9
+"""Share of the keypoints' agreement with the first homography that the next must keep."""
 WINDOW = 21
 """Side of the patches that are compared, in pixels of image 0."""
 FARTHEST = 3.0
 """Pixels of image 0 that a point moves at most: farther ones are another structure."""
-_AROUND = 25
-"""Side of the square that local mean and contrast are taken of, in pixels."""
-_SMOOTH = 0.7
-"""Of the Gaussian before, in pixels: bilinear samples of sharper pictures pull to whole pixels."""
-_FLAT = 4.0
-"""Grey levels of contrast that are added to every one, so that noise is not blown up."""
-_LEVELS = 36.0
-"""Grey levels of one standard deviation after it."""
-_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.005)
-_WORST = 0.6
+WORST = 0.6
 """Correlation of two patches below which they do not show the same."""
+MOST_AREA = 9.0
+"""Change of area by a match's own map, either way, beyond which its patch is not compared."""
+CONTRADICTION, LEAST_CONTRADICTION = 2.0, 0.15
+"""Deviations, and pixels, by which a smaller window must differ from a larger one to be taken."""
+_PARTS = (2, 3)
+"""Of the window's side, the smaller ones."""
+_SMALLEST = 5
+_LOCAL_ROUNDS = 2
+"""Of warps from neighbouring matches: those of placed ones are right to a hundredth."""
+_TOGETHER = 4096
+"""Patches on one sheet."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +81,23 @@ class Refined:
     points1: NDArray[np.float32]
     moved: NDArray[np.bool_]
     deviation: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RefinedHomography:
+    """What :func:`refine_homography` found.
+
+    Attributes:
+        points1: (M, 2), of the type that they came in; as they were where ``moved`` is False.
+        moved: (M,) bool, which ones the pixels could place.
+        homography: (3, 3); the first one where ``accepted`` is False.
+        accepted: Whether the pixels say more than the keypoints.
+    """
+
+    points1: NDArray[Any]
+    moved: NDArray[np.bool_]
+    homography: NDArray[np.float64]
+    accepted: bool
 
 
 def refine_matches(
@@ -75,7 +118,9 @@ def refine_matches(
         points0: (M, 2) as (x, y) in image 0.
         points1: (M, 2) in image 1, matched row by row.
         homography: (3, 3) from image 0 to image 1, right to a few pixels around the points that
-            are to move; None takes the images as shifted alone, by the median of the matches.
+            are to move. None is for scenes with depth: each patch is warped by the affine map that
+            the matches around it agree with (see :mod:`cv_superpoint.matching.local_warps`), so
+            most of the matches should be right.
         window: Side of the compared patches, odd, in pixels of image 0.
         farthest: Pixels of image 0 that a point moves at most.
 
@@ -96,39 +141,115 @@ def refine_matches(
     if not farthest > 0:
         raise FeatureError(f"farthest must be a positive number of pixels, got {farthest}")
     grey0, grey1 = to_channels(image0, 1), to_channels(image1, 1)
-    matrix = _as_homography(homography, first, second)
-    nothing = np.zeros(len(first), np.bool_)
-    kept = Refined(points1=second, moved=nothing, deviation=np.full(len(first), np.inf, np.float32))
-    if len(first) == 0:
-        return kept
+    if homography is None:
+        return _refine_locally(grey0, grey1, first, second, window, farthest)
+    matrix = _as_homography(homography)
+    return _refine_by(matrix, grey0, grey1, first, second, window, farthest)
+
+
+def _refine_by(
+    matrix: NDArray[np.float64],
+    grey0: Picture,
+    grey1: Picture,
+    first: Points,
+    second: Points,
+    window: int,
+    farthest: float,
+) -> Refined:
+    """All patches warped by one homography."""
     start = _through(np.asarray(np.linalg.inv(matrix), np.float64), second)
     height, width = grey0.shape[:2]
-    warped = _warp(grey1, matrix, (width, height))
     usable = _usable(first, start, _whole(grey1.shape[:2], matrix, (width, height), window), window)
     usable &= np.hypot(*(start - first).T) <= farthest
     rows = np.flatnonzero(usable)
     if len(rows) == 0:
-        return kept
-    pictures = _even(grey0), _even(warped)
-    placed, status, _ = cv2.calcOpticalFlowPyrLK(
-        *pictures,
-        first[rows, None],
-        start[rows, None].copy(),
-        winSize=(window, window),
-        maxLevel=0,
-        criteria=_STEPS,
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
-    )
-    found = np.asarray(placed, np.float32).reshape(-1, 2)
-    good = np.asarray(status).reshape(-1) > 0
-    good &= np.hypot(*(found - first[rows]).T) <= farthest
-    correlation, deviation = _compare(*pictures, first[rows], found, window)
-    good &= correlation >= _WORST
-    rows, found, deviation = rows[good], found[good], deviation[good]
-    points, deviations, moved = second.copy(), kept.deviation.copy(), nothing.copy()
-    points[rows] = _through(matrix, found)
-    deviations[rows], moved[rows] = deviation, True
-    return Refined(points1=points, moved=moved, deviation=deviations)
+        return _moved(second, rows, second[rows], np.empty(0, np.float32))
+    pictures = even(grey0), even(_warp(grey1, matrix, (width, height)))
+    found = place(*pictures, first[rows], start[rows], window)
+    good = found.correlation >= WORST
+    good &= np.hypot(*(found.points - first[rows]).T) <= farthest
+    return _moved(second, rows[good], _through(matrix, found.points[good]), found.deviation[good])
+
+
+def _refine_locally(
+    grey0: Picture,
+    grey1: Picture,
+    first: Points,
+    second: Points,
+    window: int,
+    farthest: float,
+) -> Refined:
+    """Each patch warped as the matches around it move; again when these are placed themselves."""
+    found = _moved(second, np.empty(0, np.intp), second[:0], np.empty(0, np.float32))
+    rows = np.flatnonzero(np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1))
+    pictures = smooth(grey0), smooth(grey1)
+    radius = window // 2 + 2 + min(math.ceil(farthest), window)
+    for _ in range(_LOCAL_ROUNDS):
+        affines = local_affines(first[rows], found.points1[rows])
+        seen = _seen(grey0, first[rows], np.eye(2)[None], window)
+        seen &= _seen(grey1, found.points1[rows], affines, window)
+        # Not mirrored, nor squeezed to where an affine map says little.
+        area = np.linalg.det(affines)
+        seen &= (area > 1 / MOST_AREA) & (area < MOST_AREA)
+        rows, affines = rows[seen], affines[seen]
+        kept = []
+        for k in range(0, len(rows), _TOGETHER):
+            part, maps = rows[k : k + _TOGETHER], affines[k : k + _TOGETHER]
+            start = found.points1[part]
+            sheets = cut_sheets(*pictures, first[part], start, maps, radius)
+            there = _place_by_windows(sheets, window)
+            steps = there.points - sheets.points
+            points = start + np.einsum("mij,mj->mi", maps, steps)
+            back = np.linalg.solve(maps, (points - second[part])[:, :, None])[:, :, 0]
+            good = (there.correlation >= WORST) & (np.hypot(*steps.T) <= farthest)
+            good &= np.hypot(*back.T) <= farthest
+            kept.append(part[good])
+            found.points1[part[good]] = points[good]
+            found.deviation[part[good]] = there.deviation[good]
+            found.moved[part[good]] = True
+        rows = np.concatenate(kept) if kept else rows[:0]
+    return found
+
+
+def _place_by_windows(sheets: Sheets, window: int) -> Placed:
+    """The patch's place by the largest window that smaller ones do not contradict.
+
+    A window that reaches over an edge of depth shows two surfaces, which move apart; one that is
+    too small knows little. So a smaller window's answer is taken where it differs by more than its
+    own uncertainty explains (Lepski's method; Katkovnik, "A new method for varying adaptive
+    bandwidth selection", IEEE Transactions on Signal Processing 47(9), 1999).
+    """
+    pictures = sheets.first, sheets.second, sheets.points
+    found = place(*pictures, sheets.points, window)
+    for part in _PARTS:
+        again = place(*pictures, sheets.points, max(_SMALLEST, window // part | 1))
+        apart = np.hypot(*(again.points - found.points).T)
+        better = (found.correlation >= WORST) & (again.correlation >= WORST)
+        better &= apart > np.maximum(CONTRADICTION * again.deviation, LEAST_CONTRADICTION)
+        for old, new in zip(found, again, strict=True):
+            old[better] = new[better]
+    return found
+
+
+def _moved(
+    second: Points, rows: NDArray[np.intp], points: Points, deviation: NDArray[np.float32]
+) -> Refined:
+    """The result, of those rows that could be placed."""
+    points1, moved = second.copy(), np.zeros(len(second), np.bool_)
+    deviations = np.full(len(second), np.inf, np.float32)
+    points1[rows], deviations[rows], moved[rows] = points, deviation, True
+    return Refined(points1=points1, moved=moved, deviation=deviations)
+
+
+def _seen(
+    picture: Picture, points: Points, affines: NDArray[np.float64], window: int
+) -> NDArray[np.bool_]:
+    """(M,): points around which a whole window, as their maps warp it, lies in a picture."""
+    margin = window // 2 + 1
+    reach = margin * np.abs(affines).sum(axis=2)
+    last = np.array((picture.shape[1] - 1, picture.shape[0] - 1))
+    inside = (points - reach >= 0) & (points + reach <= last)
+    return np.asarray(inside.all(axis=1))
 
 
 def refine_homography(
@@ -137,39 +258,72 @@ def refine_homography(
     points0: NDArray[Any],
     points1: NDArray[Any],
     homography: NDArray[np.float64],
-    inliers: NDArray[np.bool_],
-    estimate: Callable[
-        [NDArray[Any], NDArray[Any]], tuple[NDArray[np.float64] | None, NDArray[np.bool_]]
-    ],
-) -> tuple[NDArray[Any], NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """Place the inliers of a homography, and take it again from those that could be placed.
+    threshold: float = 3.0,
+) -> RefinedHomography:
+    """Place matches by their pixels, and fit the homography to them again.
+
+    Placed points count by how exactly they could be placed, others as keypoints do. Where the scene
+    is not flat, or the first homography was wrong, the pixels of some part may agree among
+    themselves and not with the rest: the new homography is taken if nearly as many keypoints agree
+    with it as with the first one.
 
     Args:
         image0: As of :func:`refine_matches`.
         image1: Likewise.
-        points0: (M, 2).
+        points0: (M, 2), also of wrong matches.
         points1: (M, 2), matched row by row.
-        homography: (3, 3), which the inliers agree with.
-        inliers: (M,) bool.
-        estimate: Homography and inliers of matched points, which may miss it by
-            :data:`PLACED_WITHIN`.
-
-    Returns:
-        The points of image 1, of the type that they came in; the homography, or None where too few
-        could be placed or the pixels do not agree with one another, so that the keypoints know
-        better; and its inliers (M,).
+        homography: (3, 3), which most of them agree with.
+        threshold: Pixels by which an inlier may miss it.
     """
-    rows, placed = np.flatnonzero(inliers), np.zeros_like(inliers)
-    found = refine_matches(image0, image1, points0[rows], points1[rows], homography)
-    points1, moved = points1.copy(), rows[found.moved]
-    points1[moved] = found.points1[found.moved]
-    if len(moved) < LEAST_PLACED:
-        return points1, None, placed
-    again, agree = estimate(points0[moved], points1[moved])
-    if again is None or agree.sum() < max(LEAST_PLACED, len(moved) / 2):
-        return points1, None, placed
-    placed[moved[agree]] = True
-    return points1, again, placed
+    missed = misses(homography, points0, points1)
+    unchanged = RefinedHomography(
+        points1=points1,
+        moved=np.zeros(len(points1), np.bool_),
+        homography=homography,
+        accepted=False,
+    )
+    near = np.flatnonzero(missed <= REACH * threshold)
+    for warp in (homography, None):
+        found = refine_matches(image0, image1, points0[near], points1[near], warp)
+        if found.moved.sum() < LEAST_PLACED:
+            return unchanged
+        again, refined, moved = _fit_placed(points0, points1, homography, near, found, threshold)
+        if np.median(misses(again, points0, refined)[moved]) <= NOT_FLAT:
+            break  # else the scene is not flat, and its patches move as their neighbours do
+    kept = support(misses(again, points0, points1), threshold)
+    if kept < KEPT_SUPPORT * support(missed, threshold):
+        return unchanged
+    # Where a patch was placed elsewhere than all the others say, the keypoint knows better.
+    astray = moved & (misses(again, points0, refined) > misses(again, points0, points1) + PLACED)
+    refined[astray], moved[astray] = points1[astray], False
+    return RefinedHomography(points1=refined, moved=moved, homography=again, accepted=True)
+
+
+def _fit_placed(
+    points0: NDArray[Any],
+    points1: NDArray[Any],
+    start: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    found: Refined,
+    threshold: float,
+) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.bool_]]:
+    """The homography of all matches, the points of image 1, and which were moved.
+
+    Args:
+        points0: (M, 2).
+        points1: (M, 2).
+        start: About the homography.
+        rows: Those of the matches that were tried.
+        found: What became of these.
+        threshold: Pixels by which an inlier may miss.
+    """
+    refined, moved = points1.copy(), np.zeros(len(points1), np.bool_)
+    refined[rows], moved[rows] = found.points1, found.moved
+    deviation = np.full(len(points1), KEYPOINT_DEVIATION)
+    deviation[rows] = np.minimum(found.deviation, KEYPOINT_DEVIATION)
+    reach = REACH * threshold
+    fitted = fit_homography(points0, refined, start, reach=reach, deviation=deviation)
+    return fitted, refined, moved
 
 
 def _as_points(name: str, points: Any) -> NDArray[np.float32]:
@@ -181,14 +335,7 @@ def _as_points(name: str, points: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(array)
 
 
-def _as_homography(
-    homography: Any, first: NDArray[np.float32], second: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    if homography is None:
-        matrix = np.eye(3)
-        if len(first):
-            matrix[:2, 2] = np.median(second - first, axis=0)
-        return matrix
+def _as_homography(homography: Any) -> NDArray[np.float64]:
     matrix = np.asarray(homography, np.float64)
     if (
         matrix.shape != (3, 3)
@@ -242,56 +389,3 @@ def _usable(
     columns, rows = np.rint(first[usable]).astype(np.intp).T
     usable[usable] = whole[rows, columns]
     return usable
-
-
-def _even(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    """A picture with the same local mean and contrast everywhere."""
-    values = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), _SMOOTH)
-    mean = cv2.boxFilter(values, -1, (_AROUND, _AROUND))
-    square = cv2.sqrBoxFilter(values, -1, (_AROUND, _AROUND))
-    contrast = np.sqrt(np.maximum(square - mean * mean, 0)) + _FLAT
-    even = np.clip(128 + _LEVELS * (values - mean) / contrast, 0, 255)
-    return np.asarray(even.round(), np.uint8)
-
-
-def _compare(
-    picture0: NDArray[np.uint8],
-    picture1: NDArray[np.uint8],
-    points0: NDArray[np.float32],
-    points1: NDArray[np.float32],
-    window: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Correlation of the patches around matched points, and the deviation of a least-squares shift.
-
-    The shift's covariance is the inverse of the gradients' matrix times the variance of what
-    remains between the patches.
-    """
-    patches = [
-        _patches(picture, points, window)
-        for picture, points in ((picture0, points0), (picture1, points1))
-    ]
-    centred = [each - each.mean(axis=1, keepdims=True) for each in patches]
-    power = [np.einsum("mk,mk->m", each, each) for each in centred]
-    product = np.einsum("mk,mk->m", *centred)
-    correlation = product / np.sqrt(np.maximum(power[0] * power[1], 1e-6))
-    rest = np.maximum(power[0] + power[1] - 2 * product, 0) / patches[0].shape[1]
-    # The smaller eigenvalue of the matrix; OpenCV takes twice the gradients, over 255 and the side.
-    eigenvalues = cv2.cornerMinEigenVal(picture0, window, ksize=3)
-    columns, rows = np.rint(points0).astype(np.intp).T
-    smallest = eigenvalues[rows, columns] * np.float32((255 * window / 2) ** 2)
-    return correlation, np.sqrt(rest / np.maximum(smallest, 1e-6))
-
-
-def _patches(
-    picture: NDArray[np.uint8], points: NDArray[np.float32], window: int
-) -> NDArray[np.float32]:
-    """(M, K) float32, bilinear: every second pixel of a window, in both directions."""
-    offsets = np.arange(-(window // 2), window // 2 + 1, 2, dtype=np.float32)
-    x, y = np.meshgrid(offsets, offsets)
-    columns, rows = points[:, :1] + x.reshape(-1), points[:, 1:] + y.reshape(-1)
-    # OpenCV's maps have at most 32767 rows.
-    parts = [
-        cv2.remap(picture, columns[k : k + 32767], rows[k : k + 32767], cv2.INTER_LINEAR)
-        for k in range(0, len(points), 32767)
-    ]
-    return np.concatenate(parts).astype(np.float32)

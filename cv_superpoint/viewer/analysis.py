@@ -6,8 +6,8 @@ import io
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,13 +20,14 @@ from cv_superpoint.detector.features import Features
 from cv_superpoint.detector.runtime import Runtime
 from cv_superpoint.geometry import corner_error
 from cv_superpoint.matching.drawing import draw_keypoints, draw_matches, draw_overlay
-from cv_superpoint.matching.guided import guided_matches
-from cv_superpoint.matching.nearest import RATIO, mutual_nearest
-from cv_superpoint.matching.pairs import CONFIDENCE, MAX_ITERATIONS
+from cv_superpoint.matching.estimators import find_model
+from cv_superpoint.matching.matchers import Matcher, NearestNeighbours, check_matches
+from cv_superpoint.matching.refining import refine_homography
 from cv_superpoint.pictures.arrays import ByteArray, pad, to_channels
 from cv_superpoint.weights import load_weights
 
-Matcher = Literal["mutual", "ratio", "guided"]
+REFINED = ", refined"
+"""Behind a detector's name in the table, of its matches placed by the pixels around them."""
 PIXELS = 3.0
 """Error up to which a match is an inlier."""
 
@@ -38,12 +39,15 @@ class Settings:
     Attributes:
         decoding: What is kept; ``max_keypoints`` counts for SIFT and ORB, too.
         pyramid: Detect at half the size as well.
-        matcher: Mutual nearest neighbours, with a ratio test, or guided by the first homography.
+        matcher: Of our features.
+        refine: Also place the matches of every detector by the pixels around them; pictures of
+            matches and the overlay then show these, the table both.
     """
 
     decoding: Decoding
     pyramid: bool = False
-    matcher: Matcher = "mutual"
+    matcher: Matcher = field(default_factory=NearestNeighbours)
+    refine: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +61,7 @@ class Found:
         points1: (M, 2) in picture 1.
         inliers: (M,) bool.
         homography: From picture 0 to picture 1, or None.
-        milliseconds: For both pictures, without the matching.
+        milliseconds: For both pictures, without the matching; with the refinement.
     """
 
     name: str
@@ -165,7 +169,7 @@ def analyse(
     start = time.perf_counter()
     features = detector.extract(image0), detector.extract(image1)
     seconds = time.perf_counter() - start
-    pairs = _match(*features, settings.matcher)
+    pairs, _ = check_matches(settings.matcher(*features), *features)
     ours = _verified(
         "SuperPoint", features[0].keypoints, features[1].keypoints, pairs, 1e3 * seconds
     )
@@ -175,33 +179,46 @@ def analyse(
         _classic("ORB", lambda: cv2.ORB.create(count), cv2.NORM_HAMMING, image0, image1),
     ]
     size = image0.shape[0], image0.shape[1]
+    listed = shown = [ours, *others]
+    if settings.refine:
+        shown = [_refined(each, image0, image1) for each in listed]
+        listed = [each for both in zip(listed, shown, strict=True) for each in both]
+    ours = shown[0]
     return Analysis(
         keypoints0=draw_keypoints(image0, features[0]),
         keypoints1=draw_keypoints(image1, features[1]),
         heatmap=network.heatmap(image0),
         matches={
-            each.name: draw_matches(
+            each.name.removesuffix(REFINED): draw_matches(
                 image0, image1, each.points0, each.points1, inliers=each.inliers, outliers=True
             )
-            for each in (ours, *others)
+            for each in shown
         },
         overlay=(
             image1 if ours.homography is None else draw_overlay(image0, image1, ours.homography)
         ),
-        rows=[each.row(size, truth) for each in (ours, *others)],
+        rows=[each.row(size, truth) for each in listed],
         download=_archive(features, pairs, ours),
     )
 
 
-def _match(features0: Features, features1: Features, matcher: Matcher) -> NDArray[np.intp]:
-    ratio = RATIO if matcher == "ratio" else None
-    rows = features0.descriptors, features1.descriptors
-    pairs = mutual_nearest(*rows, max_ratio=ratio)[0]
-    if matcher == "guided":
-        first = _verified("", features0.keypoints, features1.keypoints, pairs, 0)
-        if first.homography is not None:
-            return guided_matches(features0, features1, homography=first.homography)[0]
-    return pairs
+def _refined(found: Found, image0: ByteArray, image1: ByteArray) -> Found:
+    """What was found, with its matches placed by their pixels; the time includes that."""
+    name = found.name + REFINED
+    if found.homography is None:
+        return replace(found, name=name)
+    start = time.perf_counter()
+    exact = refine_homography(
+        image0, image1, found.points0, found.points1, found.homography, threshold=PIXELS
+    )
+    milliseconds = found.milliseconds + 1e3 * (time.perf_counter() - start)
+    return replace(
+        found,
+        name=name,
+        points1=exact.points1,
+        homography=exact.homography,
+        milliseconds=milliseconds,
+    )
 
 
 def _classic(
@@ -229,17 +246,7 @@ def _verified(
     milliseconds: float,
 ) -> Found:
     matched = points0[pairs[:, 0]], points1[pairs[:, 1]]
-    inliers, homography = np.zeros(len(pairs), np.bool_), None
-    if len(pairs) >= 4:
-        matrix, mask = cv2.findHomography(
-            *matched,
-            cv2.USAC_MAGSAC,
-            PIXELS,
-            maxIters=MAX_ITERATIONS,
-            confidence=CONFIDENCE,
-        )
-        if matrix is not None:
-            inliers, homography = mask.reshape(-1) > 0, np.asarray(matrix, np.float64)
+    homography, inliers = find_model(*matched, threshold=PIXELS)
     return Found(
         name=name,
         counts=(len(points0), len(points1)),

@@ -12,6 +12,7 @@ import numpy as np
 
 from cv_superpoint.errors import PictureError, require
 from cv_superpoint.files import replace_file
+from cv_superpoint.matching.matchers import MATCHERS, build_matcher
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.pictures.reading import load_picture
 from cv_superpoint.viewer.analysis import COLUMNS, LoadedNetwork, Settings, analyse
@@ -49,7 +50,8 @@ def make_app(
         count: float,
         subpixel: bool,
         pyramid: bool,
-        matcher: Any,
+        matcher: str,
+        refine: bool,
     ) -> list[Any]:
         if first is None:
             raise gr.Error("choose a first picture")
@@ -66,7 +68,9 @@ def make_app(
             max_keypoints=int(count),
             subpixel=subpixel,
         )
-        settings = Settings(decoding=decoding, pyramid=pyramid, matcher=matcher)
+        settings = Settings(
+            decoding=decoding, pyramid=pyramid, matcher=build_matcher(matcher), refine=refine
+        )
         result = analyse(one, other, settings, network, truth)
         archive = Path(folder) / "matches.zip"
         replace_file(archive, result.download)
@@ -95,8 +99,9 @@ def make_app(
         with gr.Row():
             subpixel = gr.Checkbox(True, label="Sub-pixel positions", elem_id="subpixel")
             pyramid = gr.Checkbox(False, label="Two scales (1 and 0.5)", elem_id="pyramid")
-            names = ["mutual", "ratio", "guided"]
-            matcher = gr.Radio(names, value="mutual", label="Matcher", elem_id="matcher")
+            names = list(MATCHERS)
+            matcher = gr.Radio(names, value=names[0], label="Matcher", elem_id="matcher")
+            refine = gr.Checkbox(False, label="Refine from pixels, too", elem_id="refine")
             button = gr.Button("Compare", variant="primary", elem_id="compare")
         table = gr.Dataframe(headers=list(COLUMNS), label="Figures", elem_id="figures")
         download = gr.DownloadButton("Download keypoints and matches", elem_id="download")
@@ -110,12 +115,12 @@ def make_app(
             shown.append(_picture(gr, "Heatmap of picture 1", "heatmap"))
         with gr.Row():
             shown += [_picture(gr, f"Matches of {name}", name.lower()) for name in ("SIFT", "ORB")]
-        inputs = [first, second, threshold, radius, count, subpixel, pyramid, matcher]
+        inputs = [first, second, threshold, radius, count, subpixel, pyramid, matcher, refine]
         outputs = [table, download, *shown]
         button.click(compare, inputs, outputs)
         for slider in (threshold, radius, count):
             slider.release(compare, inputs, outputs)
-        for choice in (subpixel, pyramid, matcher):
+        for choice in (subpixel, pyramid, matcher, refine):
             choice.input(compare, inputs, outputs)
     return app
 

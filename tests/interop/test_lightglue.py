@@ -14,9 +14,11 @@ import torch
 from made import made_features
 from onnx import TensorProto, helper
 
-from cv_superpoint import Features, MatchResult
+from cv_superpoint import Features, MatchResult, match_features
 from cv_superpoint.interop import kornia as frames
 from cv_superpoint.interop.lightglue import (
+    OpenCVLightGlue,
+    TorchLightGlue,
     from_lightglue,
     match_with_opencv,
     normalised,
@@ -49,6 +51,21 @@ def test_kornias_lightglue_runs(lightglue: Any, pair: MatchResult) -> None:
     right = matches[:, 0] + matches[:, 1] == len(pair.features0) - 1
     assert right.mean() > 0.9
     assert scores.shape == (len(matches),)
+
+
+def test_lightglue_is_a_matcher(lightglue: Any, pair: MatchResult, empty: Features) -> None:
+    matcher = TorchLightGlue(lightglue)
+    one, other = pair.features0, pair.features0[::-1]
+    found = match_features(one, other, matcher=matcher)
+    given = {"image0": to_lightglue(one), "image1": to_lightglue(other)}
+    with torch.inference_mode():
+        rows, scores = from_lightglue(lightglue(given))
+    np.testing.assert_array_equal(found.matches, rows)
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+    # The descriptors' cosines, not LightGlue's scores.
+    right = rows[:, 0] + rows[:, 1] == len(one) - 1
+    np.testing.assert_allclose(found.similarity[right], 1, atol=1e-5)
+    assert len(match_features(one, empty, matcher=matcher)) == 0
 
 
 def test_it_normalises_our_positions_as_we_do(pair: MatchResult) -> None:
@@ -147,6 +164,9 @@ def test_opencvs_lightglue_gets_normalised_positions(empty: Features, tmp_path: 
     rows, distances = match_with_opencv(matcher, one, other)
     np.testing.assert_array_equal(order[rows[:, 1]], rows[:, 0])
     assert len(rows) == 40
+    again, scores = OpenCVLightGlue(matcher)(one, other)
+    np.testing.assert_array_equal(again, rows)
+    np.testing.assert_allclose(scores, 1 - distances, atol=1e-6)
     # The score that the model gives is its x, so we see what reached it: (x - 320) / 320.
     seen = (1 - distances - 0.5) * 4
     np.testing.assert_allclose(seen, (one.keypoints[rows[:, 0], 0] - 320) / 320, atol=1e-5)

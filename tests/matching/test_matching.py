@@ -340,6 +340,7 @@ def test_draw_joins_inliers_only() -> None:
         features1=found,
         matches=np.stack([np.arange(5)] * 2, axis=1),
         similarity=np.ones(5, np.float32),
+        scores=np.ones(5, np.float32),
         inliers=np.array([True, True, True, True, False]),
         homography=np.eye(3),
         fundamental=None,

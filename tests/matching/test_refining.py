@@ -18,7 +18,7 @@ from pinned import PINNED
 from cv_superpoint import FeatureError, SuperPointFeature2D, match_pair
 from cv_superpoint.cli import main
 from cv_superpoint.geometry import corner_error, warp_points
-from cv_superpoint.matching.refining import FARTHEST, refine_matches
+from cv_superpoint.matching.refining import FARTHEST, refine_homography, refine_matches
 
 PHOTOGRAPH = np.ascontiguousarray(skimage.data.astronaut()[:360, 40:500, ::-1])
 GREY = cv2.cvtColor(PHOTOGRAPH, cv2.COLOR_BGR2GRAY)
@@ -171,8 +171,95 @@ def test_a_pair_is_placed_better_and_turns_with_its_image() -> None:
     back = np.array([[0, 1, 0], [-1, 0, other.shape[1] - 1], [0, 0, 1.0]])
     assert turned.rotation == 270
     assert corner_error(turned.homography, back @ WARP, size) < 0.3
-    with pytest.raises(FeatureError, match="refine needs model='homography'"):
-        match_pair(PHOTOGRAPH, other, detector, model="fundamental", refine=True)
+
+
+def test_a_wrong_homography_is_kept_rather_than_made_worse() -> None:
+    """Pixels of the floor agree among themselves; the keypoints of the wall must not lose."""
+    points = corners(200)
+    part = points[:, 1] > 260  # a part that moved by itself
+    truth = points + np.where(part[:, None], (6.0, 0.0), (0.0, 0.0)).astype(np.float32)
+    other = GREY.copy()
+    other[260:] = np.roll(GREY[260:], 6, axis=1)
+    rng = np.random.default_rng(2)
+    seen = truth + rng.normal(0, 0.5, truth.shape).astype(np.float32)
+    found = refine_homography(GREY, other, points, seen, np.eye(3))
+    size = GREY.shape[0], GREY.shape[1]
+    assert found.accepted
+    assert corner_error(found.homography, np.eye(3), size) < 0.3
+    assert found.moved[~part].mean() > 0.7
+    # Pictures that have nothing to do with each other say nothing about the matches.
+    foreign = refine_homography(GREY, skimage.data.camera(), points, seen, np.eye(3))
+    assert not foreign.accepted
+    np.testing.assert_array_equal(foreign.points1, seen)
+    np.testing.assert_array_equal(foreign.homography, np.eye(3))
+    # A homography that the pixels of one corner alone suggest is refused.
+    few = corners(200)[:30]
+    bent = np.array([[1, 0.3, 0], [0.3, 1, 0], [1e-3, 1e-3, 1]])
+    nothing = refine_homography(GREY, GREY, few, few, bent)
+    assert not nothing.accepted
+
+
+def test_beyond_one_plane_patches_move_as_their_neighbours_do() -> None:
+    """Two halves, each moved and stretched by itself, in one picture."""
+    points = corners(250)
+    other = np.zeros_like(GREY)
+    middle = GREY.shape[1] // 2
+    truth = np.empty(points.shape)
+    for half, scale, move in ((np.s_[:, :middle], 1.0, 2.4), (np.s_[:, middle:], 1.15, -30.7)):
+        matrix = np.array([[scale, 0.05, move], [0, 1, 1.3], [0, 0, 1]])
+        flags = cv2.INTER_LANCZOS4
+        moved = cv2.warpPerspective(GREY, matrix, GREY.shape[::-1], flags=flags)
+        other[half] = moved[half]
+        mine = (points[:, 0] < middle) == (half == np.s_[:, :middle])
+        truth[mine] = warp_points(matrix, points[mine].astype(np.float64))
+    seen = (np.abs(points[:, 0] - middle) > 30) & (np.abs(truth[:, 0] - middle) > 20)
+    seen &= (
+        (truth[:, 0] > 12)
+        & (truth[:, 0] < 447)
+        & ((points[:, 0] < middle) == (truth[:, 0] < middle))
+    )
+    points, truth = points[seen], truth[seen]
+    start = truth + np.random.default_rng(3).normal(0, 0.6, truth.shape)
+    local = refine_matches(GREY, other, points, start)
+    missed = np.linalg.norm(local.points1 - truth, axis=1)
+    assert local.moved.mean() > 0.7
+    assert np.median(missed[local.moved]) < 0.06
+    one, _ = cv2.findHomography(points, start.astype(np.float32), cv2.RANSAC, 3.0)
+    plane = refine_matches(GREY, other, points, start, one)
+    assert plane.moved.mean() < local.moved.mean()
+
+
+def test_wrong_matches_among_the_neighbours_do_little_harm() -> None:
+    points = corners(200)
+    start = points + np.random.default_rng(4).normal(0, 0.5, points.shape).astype(np.float32)
+    wrong = np.arange(len(points)) % 4 == 0
+    start[wrong] = np.random.default_rng(5).permutation(points[wrong])
+    found = refine_matches(GREY, shifted(0.4, -0.7), points, start)
+    right = found.moved & ~wrong
+    missed = np.linalg.norm(found.points1 - points - (0.4, -0.7), axis=1)
+    assert right.sum() > 0.7 * (~wrong).sum()
+    assert np.median(missed[right]) < 0.05
+    assert found.moved[wrong].mean() < 0.1
+
+
+@pytest.mark.parametrize("model", ["homography", "fundamental"])
+def test_a_stereo_pair_gets_no_worse(model: Any) -> None:
+    """Rectified: the truth is the row, and the disparity that scikit-image has with the pair."""
+    left, right, disparity = skimage.data.stereo_motorcycle()
+    detector = SuperPointFeature2D.create(700, **PINNED)
+    images = left[..., ::-1].copy(), right[..., ::-1].copy()
+    plain = match_pair(*images, detector, model=model)
+    exact = match_pair(*images, detector, model=model, refine=True)
+    kept = plain.inliers & exact.inliers
+    columns, rows = np.rint(plain.points0).astype(int).T
+    truth = plain.points0 - np.c_[disparity[rows, columns], np.zeros(len(rows))]
+    known = kept & np.isfinite(truth).all(axis=1)
+    missed = [np.linalg.norm(one.points1 - truth, axis=1)[known] for one in (plain, exact)]
+    known_right = missed[0] < 3
+    if model == "fundamental":
+        assert np.median(missed[1][known_right]) < 0.95 * np.median(missed[0][known_right])
+    else:
+        assert np.median(missed[1][known_right]) <= np.median(missed[0][known_right]) + 0.02
 
 
 def test_the_command_refines(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pinned import FLOAT32
 from cv_superpoint import Features, SuperPointFeature2D, match_features, match_pair
 from cv_superpoint.cli import main
 from cv_superpoint.matching import verdict
-from cv_superpoint.matching.pairs import robust_model
+from cv_superpoint.matching.estimators import robust_model
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 
 SIZE = (480, 640)

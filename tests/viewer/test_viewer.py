@@ -22,6 +22,7 @@ import skimage.data
 from PIL import Image
 
 from cv_superpoint.decoding import Decoding
+from cv_superpoint.matching.matchers import build_matcher
 from cv_superpoint.viewer.analysis import COLUMNS, LoadedNetwork, Settings, analyse
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
@@ -69,18 +70,33 @@ def test_options_have_an_effect(network: LoadedNetwork, coffee: Any) -> None:
     base = Settings(decoding=Decoding(score_threshold=0.005, max_keypoints=100))
     plain = row(analyse(small, other, base, network, truth), "SuperPoint")
     for changed in (
-        {"matcher": "ratio"},
+        {"matcher": build_matcher("ratio")},
         {"decoding": replace(base.decoding, nms_radius=12)},
         {"decoding": replace(base.decoding, max_keypoints=20)},
         {"decoding": replace(base.decoding, score_threshold=0.6)},
         {"decoding": replace(base.decoding, subpixel=False)},
         {"pyramid": True},
-        {"matcher": "guided"},
+        {"matcher": build_matcher("guided")},
     ):
         settings = replace(base, **changed)
         figures = row(analyse(small, other, settings, network, truth), "SuperPoint")
         figures["ms"] = plain["ms"]
         assert figures != plain, changed
+
+
+def test_refined_beside_plain(network: LoadedNetwork, coffee: Any) -> None:
+    other, truth = second_view(coffee)
+    settings = Settings(decoding=Decoding(score_threshold=0.01, max_keypoints=300), refine=True)
+    result = analyse(coffee, other, settings, network, truth)
+    names = [each[0] for each in result.rows]
+    assert names == [
+        f"{name}{more}" for name in ("SuperPoint", "SIFT", "ORB") for more in ("", ", refined")
+    ]
+    for name in ("SuperPoint", "SIFT"):
+        plain, exact = row(result, name), row(result, f"{name}, refined")
+        assert float(exact["corner error, px"]) < min(0.3, float(plain["corner error, px"]))
+        assert exact["matches"] == plain["matches"]
+    assert set(result.matches) == {"SuperPoint", "SIFT", "ORB"}
 
 
 def test_flat_pictures_are_no_error(network: LoadedNetwork) -> None:
