@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cv_superpoint.errors import SuperPointError
+from cv_superpoint.extract.precision import INT8
 from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, as_stored, differences, read_record
 from cv_superpoint.opencv.options import DetectorOptions
@@ -23,7 +24,10 @@ RECORD = "run.json"
 VERSION = 3
 """Of the features: another number where the same options give others."""
 ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
-"""Options that may change between runs: where the network runs, and how the work is cut."""
+"""Options that may change between runs: where the network runs, and how the work is cut.
+
+But for 8 bits, see :mod:`cv_superpoint.extract.precision`.
+"""
 
 
 class ExtractError(SuperPointError):
@@ -215,6 +219,8 @@ def settings_of(config: ExtractConfig, format: Format) -> dict[str, Any]:
     options = {key: value for key, value in asdict(config).items() if key not in ELSEWHERE}
     # Not how the network's name is written, but which one it is.
     options["weights"] = load_weights(config.weights).sha256
+    if config.precision == INT8:
+        options["precision"] = INT8
     stored: dict[str, Any] = as_stored({"version": VERSION, "format": format, "options": options})
     return stored
 
