@@ -111,6 +111,20 @@ def as_scales(value: Any) -> tuple[float, ...]:
     return (as_number("scales", scales, wanted),)
 
 
+def check_scales(value: Any) -> tuple[float, ...]:
+    """The levels of a pyramid that a detector can have, see :func:`as_scales`.
+
+    Raises:
+        FeatureError: If there is none, one is out of range, or two are the same.
+    """
+    scales = as_scales(value)
+    if not scales or not all(0.01 <= scale <= 8 for scale in scales):
+        raise FeatureError(f"scales must be one or more in [0.01, 8], got {scales}")
+    if len(set(scales)) != len(scales):
+        raise FeatureError(f"scales must differ from each other, got {scales}")
+    return scales
+
+
 def as_device(value: Any) -> str:
     """The name of a device.
 

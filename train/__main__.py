@@ -32,13 +32,15 @@ from train.reporting.summary import SummaryConfig, write_report
 from train.run import Run
 from train.runtime import distributed
 from train.runtime.process import restart_with_settings, start_logging
+from train.stages.compact import CompactConfig, manifest_lines
+from train.stages.compact import fit as fit_compaction
 
 PROGRAM = "python -m train"
 DESCRIPTION = (
     "Train a detector and its descriptors: python -m train --images DIR --run-dir DIR runs all "
     "stages. Those take the same options (python -m train all --help); further ones override "
     "single fields of the recipe, for example --joint.loop.minutes 90, and --help-fields lists "
-    "them. matcher, evaluate, preview and summary have options of their own."
+    "them. matcher, evaluate, compact, preview and summary have options of their own."
 )
 ACTIONABLE = (ValueError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError)
 """Of torch's other RuntimeErrors nearly all are faults of the program."""
@@ -149,11 +151,22 @@ class Summary(SummaryConfig):
         return DONE
 
 
+class Compact(CompactConfig):
+    """Fit what makes descriptors shorter to finished weights: components, and planes for bits."""
+
+    def run(self, output: Output) -> int:
+        """Write the file, and say where and with which checksum."""
+        path, entry = fit_compaction(self)
+        output.say(f"wrote {path}; for weights/manifest.json: {manifest_lines(entry)}")
+        return DONE
+
+
 STAGES = {kind.stage: kind for kind in (All, MagicPoint, Adapt, Joint, Refine, Export)}
 COMMANDS: dict[str, type] = {
     **STAGES,
     "matcher": TrainMatcher,
     "evaluate": Evaluate,
+    "compact": Compact,
     "preview": Preview,
     "summary": Summary,
 }

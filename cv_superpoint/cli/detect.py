@@ -126,5 +126,6 @@ def as_npz(features: Features) -> bytes:
         sizes=features.sizes,
         octaves=features.octaves,
         image_size=np.array(features.image_size),
+        descriptor_kind=np.array(features.descriptor_kind),
     )
     return data.getvalue()

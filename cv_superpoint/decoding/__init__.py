@@ -6,6 +6,8 @@ arrays.py   numpy, which the CPU runs, and to which the tests hold the others; s
 tensors.py  torch: with gradients for training and ``SuperPoint``, in batches for CUDA graphs
 graph.py    ONNX nodes
 
+descriptors.py  DescriptorFormat and what makes of descriptors bytes, bits or fewer numbers
+
 The detector, the backends, the exporters and training enter.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -11,10 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.backends import Backend
-from cv_superpoint.checks import as_count, as_scales
+from cv_superpoint.checks import as_count, check_scales
 from cv_superpoint.decoding import Decoding
 from cv_superpoint.decoding import arrays as decode
 from cv_superpoint.decoding.arrays import Steps
+from cv_superpoint.decoding.descriptors import (
+    FLOATS,
+    NOT_FITTED,
+    Bytes,
+    Compaction,
+    DescriptorFormat,
+    Encoder,
+    NotFitted,
+)
 from cv_superpoint.detector.features import CELL_DIAMETER, Features
 from cv_superpoint.detector.levels import Level, rescale
 from cv_superpoint.detector.on_device import Decoded, DecodingBackend, Stack, decode_on_device
@@ -45,6 +54,7 @@ class DetectorConfig:
         scales: Sizes of the pyramid's levels relative to the image; one set comes back.
         tile_size: Levels with more than ``tile_size ** 2`` pixels run in overlapping tiles of
             about this side, in pixels, a multiple of 8; it bounds the memory in use.
+        descriptors: What descriptors are handed out as.
 
     Raises:
         FeatureError: If a value is out of range.
@@ -53,15 +63,12 @@ class DetectorConfig:
     decoding: Decoding = field(default_factory=Decoding)
     scales: tuple[float, ...] = (1.0,)
     tile_size: int = 1024
+    descriptors: DescriptorFormat = FLOATS
 
     def __post_init__(self) -> None:
         # It is frozen.
-        object.__setattr__(self, "scales", as_scales(self.scales))
+        object.__setattr__(self, "scales", check_scales(self.scales))
         object.__setattr__(self, "tile_size", as_count("tile_size", self.tile_size))
-        if not self.scales or not all(0.01 <= scale <= 8 for scale in self.scales):
-            raise FeatureError(f"scales must be one or more in [0.01, 8], got {self.scales}")
-        if len(set(self.scales)) != len(self.scales):
-            raise FeatureError(f"scales must differ from each other, got {self.scales}")
         if self.tile_size < 8 * CELL_SIZE or self.tile_size % CELL_SIZE:
             raise FeatureError(
                 f"tile_size must be a multiple of {CELL_SIZE}, at least {8 * CELL_SIZE}, "
@@ -76,26 +83,38 @@ class Detector:
         backend: Runs the network.
         network: What it runs.
         config: How images become keypoints.
+        compaction: Of the network's weights, for descriptors with fewer numbers and for bits.
+
+    Raises:
+        FeatureError: If the compaction does not give the descriptors that the configuration asks
+            for.
     """
 
-    def __init__(self, backend: Backend, network: NetworkConfig, config: DetectorConfig) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        network: NetworkConfig,
+        config: DetectorConfig,
+        compaction: Compaction | NotFitted = NOT_FITTED,
+    ) -> None:
         self.backend = backend
         self.network = network
         self.config = config
+        self.compaction = compaction
+        self.encoder = Encoder.of(config.descriptors, network.descriptor_dim, compaction)
 
     def configured(self, config: DetectorConfig) -> Detector:
         """A detector of the same network with another configuration."""
-        return Detector(self.backend, self.network, config)
+        return Detector(self.backend, self.network, config, self.compaction)
+
+    def on(self, backend: Backend) -> Detector:
+        """The same detector with its network run by something else."""
+        return Detector(backend, self.network, self.config, self.compaction)
 
     @property
     def channels(self) -> int:
         """Channels of the network's input, 1 or 3."""
         return self.network.in_channels
-
-    @property
-    def descriptor_dim(self) -> int:
-        """Length of a descriptor."""
-        return self.network.descriptor_dim
 
     def extract(self, image: Any, mask: Any = None) -> Features:
         """Keypoints and descriptors of one image.
@@ -134,12 +153,13 @@ class Detector:
         for level, features in self._decoded(self._levels(pixels), kept):
             parts[level.image].append(features)
         return [
-            self._merge(part, image.shape[:2]) for part, image in zip(parts, pixels, strict=True)
+            self._encoded(self._merge(part, image.shape[:2]))
+            for part, image in zip(parts, pixels, strict=True)
         ]
 
     def describe(
         self, image: Any, points: NDArray[np.float32], sizes: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32] | Bytes:
         """Descriptors at given positions.
 
         Args:
@@ -149,12 +169,12 @@ class Detector:
                 keypoints are closest to that size. None takes the first level.
 
         Returns:
-            (N, D) float32 unit rows, in the order of the points.
+            One row for each point, in their order, in the format of the configuration.
         """
         pixels = to_channels(image, self.channels)
         points = np.asarray(points, np.float32).reshape(-1, 2)
         octaves = self._octaves(sizes, len(points))
-        descriptors = np.empty((len(points), self.descriptor_dim), np.float32)
+        descriptors = np.empty((len(points), self.network.descriptor_dim), np.float32)
         levels = [level for level in self._levels([pixels]) if np.any(octaves == level.octave)]
         for level, tile, _, dense in self._run(levels):
             positions = level.from_image(points)
@@ -162,7 +182,14 @@ class Detector:
             inside = np.clip(positions, 0, np.array(level.size[::-1], np.float32) - 1)
             rows = np.flatnonzero((octaves == level.octave) & tile.owns(inside))
             descriptors[rows] = decode.sample_descriptors(dense, positions[rows] - tile.origin)
-        return descriptors
+        return self.encoder(descriptors)
+
+    def _encoded(self, features: Features) -> Features:
+        """The features with their descriptors as the configuration asks for."""
+        if self.config.descriptors == FLOATS:
+            return features
+        rows = self.encoder(features.descriptors)
+        return replace(features, descriptors=rows, descriptor_kind=self.config.descriptors.kind)
 
     def _decoded(
         self, levels: Sequence[Level], masks: Sequence[NDArray[np.bool_] | None]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.decoding.descriptors import Bytes, Kind, from_bytes
+from cv_superpoint.errors import FeatureError
+
 CELL_DIAMETER = 8.0
 """``KeyPoint.size`` of a keypoint found at full resolution: one cell of the network, in pixels."""
+
+_ROWS = ("keypoints", "scores", "descriptors", "sizes", "octaves")
+"""The arrays that have a row for each keypoint."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,19 +29,22 @@ class Features:
             (0, 0) is the centre of its top-left pixel.
         scores: (N,) float32, descending: the probability of a keypoint, as ``scoreRadius`` of
             ``SuperPointFeature2D`` defines it.
-        descriptors: (N, D) float32, rows of unit length.
+        descriptors: One row for each keypoint: (N, D) float32 of unit length, (N, D) uint8 of
+            :func:`cv_superpoint.decoding.descriptors.to_bytes`, or (N, B / 8) uint8 of B bits.
         sizes: (N,) float32, diameters in pixels of the image: 8 divided by the scale of the
             pyramid level that a keypoint was found at.
         octaves: (N,) int32, the index of that level in ``scales``.
         image_size: (height, width) of the image.
+        descriptor_kind: "float32", "uint8" or "binary", which of them the descriptors are.
     """
 
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
+    descriptors: NDArray[np.float32] | Bytes
     sizes: NDArray[np.float32]
     octaves: NDArray[np.int32]
     image_size: tuple[int, int]
+    descriptor_kind: Kind = "float32"
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -44,22 +53,13 @@ class Features:
         """The features that a slice, a boolean mask or an index array selects."""
         if isinstance(index, (int, np.integer)):
             index = [index]
-        rows = {
-            field.name: getattr(self, field.name)[index]
-            for field in fields(self)
-            if field.name != "image_size"
-        }
-        return Features(**rows, image_size=self.image_size)
+        return replace(self, **{name: getattr(self, name)[index] for name in _ROWS})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Features], image_size: tuple[int, int]) -> Features:
         """Rows of several sets over the same image, in the order given."""
-        rows = {
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(cls)
-            if field.name != "image_size"
-        }
-        return cls(**rows, image_size=image_size)
+        rows = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS}
+        return cls(**rows, image_size=image_size, descriptor_kind=parts[0].descriptor_kind)
 
     def to_keypoints(self) -> tuple[cv2.KeyPoint, ...]:
         """``cv2.KeyPoint`` objects: response = score, angle = -1, class_id = -1."""
@@ -92,3 +92,23 @@ def keypoints_to_array(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]
     if len(keypoints) == 0:
         return np.empty((0, 2), np.float32)
     return np.asarray(cv2.KeyPoint.convert(tuple(keypoints)), np.float32).reshape(-1, 2)
+
+
+def float_rows(features: Features, reader: str) -> NDArray[np.float32]:
+    """Descriptors as (N, D) float32 rows of unit length; of bytes the numbers that they stand for.
+
+    Args:
+        features: Of one image.
+        reader: The program that takes them.
+
+    Raises:
+        FeatureError: If they are bits.
+    """
+    if features.descriptor_kind == "binary":
+        raise FeatureError(
+            f"{reader} takes float32 descriptors, got binary ones; extract with "
+            "descriptorFormat='float32' or 'uint8'"
+        )
+    if features.descriptor_kind == "uint8":
+        return from_bytes(np.asarray(features.descriptors, np.uint8))
+    return np.asarray(features.descriptors, np.float32)

@@ -65,4 +65,4 @@ class Runtime:
             measured=weights.precisions,
         )
         backend = make(weights, choice, threads=self.threads)
-        return Detector(backend, weights.config, config), choice
+        return Detector(backend, weights.config, config, weights.compaction), choice

@@ -40,8 +40,7 @@ def stream(
     ahead: int,
 ) -> Iterator[tuple[Image, Features]]:
     """See :meth:`cv_superpoint.SuperPointFeature2D.extractStream`."""
-    backend = cast(Backend, _InTurn(detector.backend))
-    in_turn = Detector(backend, detector.network, detector.config)
+    in_turn = detector.on(cast(Backend, _InTurn(detector.backend)))
     return _in_order(lambda image: in_turn.extract(to_array(image)), images, ahead)
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cv_superpoint.decoding.descriptors import DescriptorFormat, Encoder
 from cv_superpoint.errors import SuperPointError
-from cv_superpoint.extract.precision import INT8
 from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, as_stored, differences, read_record
 from cv_superpoint.opencv.options import DetectorOptions
@@ -24,10 +24,7 @@ RECORD = "run.json"
 VERSION = 3
 """Of the features: another number where the same options give others."""
 ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
-"""Options that may change between runs: where the network runs, and how the work is cut.
-
-But for 8 bits, see :mod:`cv_superpoint.extract.precision`.
-"""
+"""Options that may change between runs: where the network runs, and how the work is cut."""
 
 
 class ExtractError(SuperPointError):
@@ -41,7 +38,8 @@ class ExtractConfig(DetectorOptions):
     Attributes:
         longest_side: Larger images are shrunk to this, in pixels; keypoints are those of the
             whole image all the same. -1 shrinks none.
-        half: Descriptors as float16, half the size; their cosines change by less than 0.001.
+        half: Descriptors as float16, half the size; their cosines change by less than 0.001. Bytes
+            and bits stay as they are.
         upright: Turn images as their files say, as the other commands do; --no-upright takes the
             pixels as they are stored.
         stored_points: Points in pixels as they are stored all the same, as COLMAP and hloc take
@@ -216,11 +214,18 @@ def settings_of(config: ExtractConfig, format: Format) -> dict[str, Any]:
     """All that the features depend on besides the images, as it is stored."""
     from cv_superpoint.weights import load_weights
 
+    weights = load_weights(config.weights)
     options = {key: value for key, value in asdict(config).items() if key not in ELSEWHERE}
-    # Not how the network's name is written, but which one it is.
-    options["weights"] = load_weights(config.weights).sha256
-    if config.precision == INT8:
-        options["precision"] = INT8
+    # Not how the network's name is written, but which one it is; and what it recommends.
+    options["weights"] = weights.sha256
+    if config.scales is None:
+        options["scales"] = weights.scales
+    descriptors = DescriptorFormat(kind=config.descriptor_format, dim=config.descriptor_dim)
+    encoder = Encoder.of(descriptors, weights.config.descriptor_dim, weights.compaction)
+    # None says as much as no entry, which is what runs of earlier releases have.
+    options["descriptor_format"] = None if encoder.plain else encoder.format.kind
+    options["descriptor_dim"] = None if encoder.plain else encoder.numbers
+    options["compaction"] = encoder.compaction or None
     stored: dict[str, Any] = as_stored({"version": VERSION, "format": format, "options": options})
     return stored
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
 from cv_superpoint.extract.plan import (
-    RECORD,
     Done,
     ExtractError,
     Format,
@@ -61,7 +60,7 @@ def write_shard(
         format: Of the file.
         rows: Of the images that can be read.
         broken: By the name of each other image, why not.
-        half: Descriptors as float16.
+        half: Descriptors as float16, unless they are bytes or bits.
 
     Raises:
         ExtractError: If it cannot be written.
@@ -71,7 +70,9 @@ def write_shard(
         "broken": dict(broken),
         "notes": {row.name: row.notes for row in rows if row.notes},
     }
-    kind = np.float16 if half else np.float32
+    kinds = {each.features.descriptor_kind for each in rows}
+    kind: Any = np.float16 if half else np.float32
+    kind = kind if kinds <= {"float32"} else np.uint8
     with _room(shard.path, "the shards written so far are kept"):
         write_file(shard.notes, json.dumps(notes).encode())
         with replacing(shard.path) as part:
@@ -107,22 +108,6 @@ def notes_in_shards(folder: Path, format: Format) -> dict[str, tuple[str, ...]]:
         for path in shard_files(folder, format)
         for name, notes in _read_notes(path)["notes"].items()
     }
-
-
-def settings_before(folder: Path, file: Path | None) -> dict[str, Any] | None:
-    """What a run that goes on was begun with; None where there is none, or it cannot be read.
-
-    Args:
-        folder: Of its shards.
-        file: Its finished HDF5 file.
-    """
-    with suppress(Exception):  # of h5py too, for bytes that are anything; the reader tells them
-        if file is not None and file.exists():
-            with opened(file) as source:
-                found = json.loads(source.attrs[ATTRIBUTE])
-                return found if isinstance(found, dict) else None
-        return read_record(folder / RECORD)
-    return None
 
 
 def done_in_file(path: Path, settings: Mapping[str, Any]) -> dict[str, Done]:
@@ -282,7 +267,7 @@ def _write_parquet(path: Path, rows: Sequence[Row], kind: Any) -> None:
     """One row for each image: name, width, height, and flat lists of the arrays' values."""
     pa = require("pyarrow", "ray")
     pq = require("pyarrow.parquet", "ray")
-    descriptor = pa.float16() if kind == np.float16 else pa.float32()
+    descriptor = {np.float16: pa.float16, np.float32: pa.float32, np.uint8: pa.uint8}[kind]()
     found = [row.features for row in rows]
     columns: dict[str, Any] = {
         "name": pa.array([row.name for row in rows], pa.string()),

@@ -177,7 +177,8 @@ def _write_image(pycolmap: Any, database: Any, name: str, features: Features, ca
                 f"them with pycolmap's Database.clear_{kind}"
             )
     database.write_keypoints(number, features.keypoints + ORIGIN)
-    rows = np.ascontiguousarray(features.descriptors, np.float32).view(np.uint8)
+    # Of a kind that COLMAP does not know, so it takes them as bytes, whatever they are.
+    rows = np.ascontiguousarray(features.descriptors).view(np.uint8)
     undefined = pycolmap.FeatureExtractorType.UNDEFINED
     database.write_descriptors(number, pycolmap.FeatureDescriptors(undefined, rows))
     return number

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cv_superpoint.detector.features import CELL_DIAMETER, Features
+from cv_superpoint.decoding.descriptors import KINDS, Kind
+from cv_superpoint.detector.features import CELL_DIAMETER, Features, float_rows
 from cv_superpoint.errors import require
 from cv_superpoint.files import WriteError, replacing
 from cv_superpoint.files.sink import Sink
@@ -33,6 +34,8 @@ from cv_superpoint.interop.checks import (
 from cv_superpoint.interop.checks import StoreError as StoreError
 
 _FEATURES = {"keypoints", "descriptors", "scores", "image_size"}
+_KIND = "descriptor_kind"
+"""Attribute of descriptors that are bytes: "uint8" or "binary"; hloc passes over it."""
 _MATCHES = {"matches0", "matching_scores0"}
 
 
@@ -47,9 +50,11 @@ def write_features(
     Args:
         path: Such as ``features.h5``.
         features: By image name; pairs of name and features, for more than fit into memory.
-        descriptor_dtype: float16 halves the file; hloc reads both.
+        descriptor_dtype: float16 halves the file; hloc reads both. uint8 keeps bytes and bits as
+            they are, which :func:`read_features` reads and hloc does not.
 
     Raises:
+        FeatureError: If descriptors are bits and are not to be kept as they are.
         StoreError: If the file cannot be written, a name is given twice or cannot stand beside
             another, or features are not finite.
     """
@@ -71,10 +76,24 @@ def put_features(
     group = _new_group(file, name, _FEATURES, f"image {name!r}")
     height, width = features.image_size
     group.create_dataset("keypoints", data=features.keypoints.astype(np.float32, copy=False))
-    descriptors = features.descriptors.T.astype(descriptor_dtype, order="C")
-    group.create_dataset("descriptors", data=descriptors)
+    descriptors = _rows_as(name, features, np.dtype(descriptor_dtype))
+    stored = group.create_dataset("descriptors", data=np.ascontiguousarray(descriptors.T))
+    if descriptors.dtype == np.uint8:
+        stored.attrs[_KIND] = np.bytes_(features.descriptor_kind)
     group.create_dataset("scores", data=features.scores.astype(np.float32, copy=False))
     group.create_dataset("image_size", data=np.array((width, height), np.int64))
+
+
+def _rows_as(name: str, features: Features, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Descriptors as they are written: bytes as they are, or as floats."""
+    if dtype != np.uint8:
+        return float_rows(features, "hloc").astype(dtype, copy=False)
+    if features.descriptor_kind == "float32":
+        raise StoreError(
+            f"{name!r}: descriptors are float32; write them as float16 or float32, or make bytes "
+            "of them with descriptorFormat='uint8'"
+        )
+    return features.descriptors
 
 
 def read_features(path: str | os.PathLike[str], name: str) -> Features:
@@ -92,14 +111,28 @@ def read_features(path: str | os.PathLike[str], name: str) -> Features:
             raise StoreError(f"{path}: {name!r} lacks {', '.join(sorted(missing))}")
         keypoints = group["keypoints"][()].astype(np.float32)
         width, height = group["image_size"][()].tolist()
+        stored = group["descriptors"]
+        # Bytes without a kind are those of another program, and numbers.
+        kind = _kind_of(stored, f"{path}: {name!r}")
+        dtype = np.float32 if kind == "float32" else np.uint8
+        rows = np.ascontiguousarray(stored[()].T.astype(dtype))
         return Features(
             keypoints=keypoints,
             scores=group["scores"][()].astype(np.float32),
-            descriptors=np.ascontiguousarray(group["descriptors"][()].T.astype(np.float32)),
+            descriptors=rows,
             sizes=np.full(len(keypoints), CELL_DIAMETER, np.float32),
             octaves=np.zeros(len(keypoints), np.int32),
             image_size=(int(height), int(width)),
+            descriptor_kind=kind,
         )
+
+
+def _kind_of(stored: Any, where: str) -> Kind:
+    kind = stored.attrs.get(_KIND, b"float32").decode()
+    if kind not in KINDS:
+        raise StoreError(f"{where} has descriptors of an unknown kind, {kind!r}; make it again")
+    found: Kind = kind
+    return found
 
 
 def image_names(path: str | os.PathLike[str]) -> list[str]:

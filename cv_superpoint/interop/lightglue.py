@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.detector.features import Features
+from cv_superpoint.detector.features import Features, float_rows
 from cv_superpoint.errors import require
 from cv_superpoint.matching.nearest import Pairs
 
@@ -32,6 +32,9 @@ def to_lightglue(features: Features, *, device: str = "cpu") -> dict[str, torch.
     Returns:
         ``keypoints`` (1, N, 2), ``descriptors`` (1, N, D), ``keypoint_scores`` (1, N) and
         ``image_size`` (1, 2) as (width, height), all float32.
+
+    Raises:
+        FeatureError: If the descriptors are bits.
     """
     torch = require("torch", "torch")
 
@@ -42,7 +45,7 @@ def to_lightglue(features: Features, *, device: str = "cpu") -> dict[str, torch.
     height, width = features.image_size
     return {
         "keypoints": batch_of_one(features.keypoints),
-        "descriptors": batch_of_one(features.descriptors),
+        "descriptors": batch_of_one(float_rows(features, "LightGlue")),
         "keypoint_scores": batch_of_one(features.scores),
         "image_size": torch.tensor([[width, height]], dtype=torch.float32, device=device),
     }
@@ -70,11 +73,15 @@ def match_with_opencv(
 
     Returns:
         (M, 2) row numbers and (M,) ``cv2.DMatch`` distances, small for sure matches.
+
+    Raises:
+        FeatureError: If the descriptors are bits.
     """
     if len(features0) == 0 or len(features1) == 0:
         return np.empty((0, 2), np.intp), np.empty(0, np.float32)
+    rows0, rows1 = (float_rows(each, "LightGlue") for each in (features0, features1))
     matcher.setPairInfo(normalised(features0), normalised(features1))
-    found: list[cv2.DMatch] = list(matcher.match(features0.descriptors, features1.descriptors))
+    found: list[cv2.DMatch] = list(matcher.match(rows0, rows1))
     rows = np.array([(match.queryIdx, match.trainIdx) for match in found], np.intp)
     return rows.reshape(-1, 2), np.array([match.distance for match in found], np.float32)
 

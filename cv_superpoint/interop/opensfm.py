@@ -2,7 +2,8 @@
 
 Convention:
     OpenSfM's positions have their origin in the middle of the image and the longer side as unit:
-    ``(x + 0.5 - width / 2) / max(width, height)``. Sizes are in that unit, too.
+    ``(x + 0.5 - width / 2) / max(width, height)``. Sizes are in that unit, too. Descriptors are
+    floats, or bits, which OpenSfM takes uint8 rows for and matches by their Hamming distance.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cv_superpoint.detector.features import Features
+from cv_superpoint.detector.features import Features, float_rows
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.files import replace_file
 from cv_superpoint.interop.checks import check_features
@@ -56,11 +57,13 @@ def write_features(path: str | os.PathLike[str], features: Features, image: Any)
     x, y = np.rint(features.keypoints).astype(np.intp).T
     colours = image.reshape(height, width, -1)[y, x]
     rgb = np.repeat(colours, 3, axis=1) if colours.shape[1] == 1 else colours[:, 2::-1]
+    binary = features.descriptor_kind == "binary"
+    rows = features.descriptors if binary else float_rows(features, "OpenSfM")
     content = io.BytesIO()
     np.savez_compressed(
         content,
         points=points,
-        descriptors=features.descriptors,
+        descriptors=rows,
         colors=rgb,
         OPENSFM_FEATURES_VERSION=VERSION,
     )

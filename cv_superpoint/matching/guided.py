@@ -68,11 +68,8 @@ def guided_matches(
         )
         return close
 
-    pairs, similarity = nearest_allowed(
-        features0.descriptors,
-        features1.descriptors,
-        near_line if homography is None else near_place,
-    )
+    allowed = near_line if homography is None else near_place
+    pairs, similarity = nearest_allowed(features0, features1, allowed)
     keep = similarity >= min_similarity
     return pairs[keep], similarity[keep]
 

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.detector.features import Features
+from cv_superpoint.detector.features import Features, float_rows
 from cv_superpoint.errors import FeatureError, SuperPointError
 from cv_superpoint.matching.estimators import find_model
 from cv_superpoint.matching.guided import guided_matches
-from cv_superpoint.matching.nearest import RATIO, Pairs, mutual_nearest
+from cv_superpoint.matching.nearest import RATIO, Pairs, are_binary, nearest_features
 
 
 class Matcher(Protocol):
@@ -53,11 +53,8 @@ class NearestNeighbours:
 
     def __call__(self, features0: Features, features1: Features, /) -> Pairs:
         """Match."""
-        return mutual_nearest(
-            features0.descriptors,
-            features1.descriptors,
-            max_ratio=self.max_ratio,
-            max_distance=self.max_distance,
+        return nearest_features(
+            features0, features1, max_ratio=self.max_ratio, max_distance=self.max_distance
         )
 
 
@@ -104,11 +101,25 @@ class OpenCVMatcher:
         self._matcher, self._max_ratio = matcher, max_ratio
 
     def __call__(self, features0: Features, features1: Features, /) -> Pairs:
-        """Match."""
+        """Match.
+
+        Raises:
+            FeatureError: If the matcher does not take bits, and the descriptors are such.
+        """
         if len(features0) == 0 or len(features1) == 0:
             return np.empty((0, 2), np.intp), np.empty(0, np.float32)
-        forward = self._nearest(features0, features1)
-        backward = {(j, i) for j, i in self._nearest(features1, features0, test=False)}
+        binary = are_binary(features0, features1)
+        try:
+            forward = self._nearest(features0, features1)
+            backward = {(j, i) for j, i in self._nearest(features1, features0, test=False)}
+        except cv2.error as error:
+            if not binary:
+                raise
+            raise FeatureError(
+                f"{type(self._matcher).__name__} does not take binary descriptors; use "
+                "cv2.BFMatcher(cv2.NORM_HAMMING), or an LSH index with cv2.FlannBasedMatcher, or "
+                "extract with descriptorFormat='float32' or 'uint8'"
+            ) from error
         kept = {pair: distance for pair, distance in forward.items() if pair[::-1] in backward}
         rows = np.array(list(kept), np.intp).reshape(-1, 2)
         return rows, -np.array(list(kept.values()), np.float32)
@@ -117,7 +128,7 @@ class OpenCVMatcher:
         self, first: Features, second: Features, *, test: bool = True
     ) -> dict[tuple[int, int], float]:
         """Distances by row and nearest row, in the order of the rows."""
-        rows = first.descriptors, second.descriptors
+        rows = _rows(first), _rows(second)
         if self._max_ratio is None or not test or len(second) < 2:
             found = self._matcher.match(*rows)
             return {(each.queryIdx, each.trainIdx): each.distance for each in found}
@@ -127,6 +138,12 @@ class OpenCVMatcher:
             for best, other in pairs
             if best.distance <= self._max_ratio * other.distance
         }
+
+
+def _rows(features: Features) -> NDArray[Any]:
+    """Descriptors as OpenCV's matchers are fast with: FLANN takes no bytes, BFMatcher is slow."""
+    binary = features.descriptor_kind == "binary"
+    return features.descriptors if binary else float_rows(features, "OpenCV")
 
 
 MATCHERS: dict[str, Callable[[], Matcher]] = {

@@ -3,7 +3,9 @@
 Convention:
     Descriptors are rows of unit length, so the Euclidean distance of two is
     ``sqrt(2 - 2 * cosine)``. Results are (M, 2) row numbers, ascending in the first column, and
-    (M,) float32 cosines.
+    (M,) float32 cosines. Bytes count as the rows that they stand for. Of B bits of which h differ
+    the cosine is ``cos(pi h / B)``, which random planes lead one to expect (Charikar, "Similarity
+    estimation techniques from rounding algorithms", STOC 2002), so the tests' limits suit them too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.decoding.descriptors import OFFSET, from_bytes, steps
+from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError, require
 
 if TYPE_CHECKING:
@@ -40,20 +44,24 @@ def mutual_nearest(
     max_ratio: float | None = None,
     max_distance: float | None = None,
     device: str = "cpu",
+    binary: bool = False,
 ) -> Pairs:
     """Pairs of descriptors of which each is the other's nearest.
 
     ``cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)`` finds the same pairs; one matrix product is
-    many times faster. The memory in use does not grow with the number of descriptors.
+    many times faster, also of uint8 rows, for which ``cv2.BFMatcher`` has no fast way with this
+    norm. The memory in use does not grow with the number of descriptors.
 
     Args:
-        descriptors0: (N0, D) rows of unit length; None, as ``cv2`` gives it, is no row.
+        descriptors0: (N0, D) rows, float32 of unit length or uint8 as ``descriptorFormat`` makes
+            them; None, as ``cv2`` gives it, is no row.
         descriptors1: (N1, D) likewise.
         max_ratio: Keep pairs whose distance is at most this share of the distance to the second
             nearest in ``descriptors1`` (Lowe's test); :data:`RATIO` suits these descriptors.
             None makes no such test.
         max_distance: Keep pairs at most this far apart; :data:`DISTANCE`. None makes no such test.
         device: "cpu", or a torch device such as "cuda" for the product.
+        binary: The rows are packed bits, and their distance is Hamming's.
 
     Returns:
         (M, 2) row numbers, ascending in the first column, and (M,) float32 cosines. Every row is
@@ -63,8 +71,8 @@ def mutual_nearest(
         FeatureError: If the shapes do not fit, rows are not of unit length, or a test's limit is
             out of range.
     """
-    first = check_descriptors(descriptors0, "descriptors0")
-    second = check_descriptors(descriptors1, "descriptors1")
+    first = check_descriptors(descriptors0, "descriptors0", binary)
+    second = check_descriptors(descriptors1, "descriptors1", binary)
     if max_ratio is not None and not 0 < max_ratio <= 1:
         raise FeatureError(f"max_ratio must lie in (0, 1], got {max_ratio}")
     if max_distance is not None and not 0 < max_distance <= 2:
@@ -78,6 +86,10 @@ def mutual_nearest(
         )
     find = _nearest if device == "cpu" else _nearest_in_torch(device)
     pairs, similarity, runner_up = find(first, second, max_ratio is not None)
+    if binary:
+        if len(second) == 1:  # there is no second nearest; as far as can be
+            runner_up = np.full_like(runner_up, -first.shape[1])
+        similarity, runner_up = (_cosine(each, first.shape[1]) for each in (similarity, runner_up))
     keep = np.ones(len(pairs), np.bool_)
     if max_distance is not None:
         keep &= _distance(similarity) <= max_distance
@@ -86,15 +98,80 @@ def mutual_nearest(
     return pairs[keep], similarity[keep]
 
 
-def nearest_allowed(
-    first: NDArray[np.float32], second: NDArray[np.float32], allowed: Allowed
+def nearest_features(
+    features0: Features,
+    features1: Features,
+    *,
+    max_ratio: float | None = None,
+    max_distance: float | None = None,
 ) -> Pairs:
-    """As :func:`mutual_nearest` among the pairs that a function allows."""
-    return _nearest(first, second, False, allowed)[:2]
+    """:func:`mutual_nearest` of two images' features, whose descriptors are of one kind.
+
+    Raises:
+        FeatureError: As there, or if they are of different kinds.
+    """
+    return mutual_nearest(
+        features0.descriptors,
+        features1.descriptors,
+        max_ratio=max_ratio,
+        max_distance=max_distance,
+        binary=are_binary(features0, features1),
+    )
 
 
-def check_descriptors(descriptors: Any, name: str) -> NDArray[np.float32]:
-    """(N, D) float32 rows of unit length, (0, 0) for None.
+def nearest_allowed(features0: Features, features1: Features, allowed: Allowed) -> Pairs:
+    """As :func:`nearest_features` among the pairs that a function allows."""
+    binary = are_binary(features0, features1)
+    first = check_descriptors(features0.descriptors, "descriptors0", binary)
+    second = check_descriptors(features1.descriptors, "descriptors1", binary)
+    pairs, similarity, _ = _nearest(first, second, False, allowed)
+    return pairs, _cosine(similarity, first.shape[1]) if binary else similarity
+
+
+def cosines(
+    features0: Features, features1: Features, rows: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """(M,) cosines of the descriptors in (M, 2) matched rows."""
+    binary = are_binary(features0, features1)
+    first = check_descriptors(features0.descriptors[rows[:, 0]], "descriptors0", binary)
+    second = check_descriptors(features1.descriptors[rows[:, 1]], "descriptors1", binary)
+    products: NDArray[np.float32] = np.einsum("md,md->m", first, second)
+    return _cosine(products, first.shape[1]) if binary else products
+
+
+def are_binary(features0: Features, features1: Features) -> bool:
+    """Whether the descriptors of two images are bits.
+
+    Raises:
+        FeatureError: If only those of one are.
+    """
+    kinds = features0.descriptor_kind, features1.descriptor_kind
+    if ("binary" in kinds) and kinds[0] != kinds[1]:
+        raise FeatureError(
+            f"descriptors must be of one kind, got {kinds[0]} and {kinds[1]}; extract both with "
+            "the same descriptorFormat"
+        )
+    return kinds[0] == "binary"
+
+
+def _cosine(agreement: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """The cosine that so many equal bits less so many different ones stand for."""
+    differing = (1 - agreement / np.float32(bits)) / 2
+    cosine: NDArray[np.float32] = np.cos(np.float32(np.pi) * differing).astype(np.float32)
+    return cosine
+
+
+def check_descriptors(descriptors: Any, name: str, binary: bool = False) -> NDArray[np.float32]:
+    """Descriptors as rows whose products order them; (0, 0) for None.
+
+    Args:
+        descriptors: What was given.
+        name: Of it, for errors.
+        binary: They are packed bits.
+
+    Returns:
+        (N, D) float32 rows of unit length, or a row of 1 and -1 for each row of bits: products of
+        these are whole numbers, so equal distances stay equal.
 
     Raises:
         FeatureError: If they are anything else.
@@ -105,6 +182,18 @@ def check_descriptors(descriptors: Any, name: str) -> NDArray[np.float32]:
         raise FeatureError(
             f"{name} must be an (N, D) array, got {getattr(descriptors, 'shape', descriptors)}"
         )
+    if binary:
+        if descriptors.dtype != np.uint8:
+            raise FeatureError(
+                f"{name} must be uint8 rows of bits with binary=True, got {descriptors.dtype}; "
+                "leave it out for numbers"
+            )
+        bits = np.unpackbits(descriptors, axis=1).astype(np.float32)
+        bits *= 2
+        bits -= 1
+        return bits
+    if descriptors.dtype == np.uint8:
+        return _from_bytes(descriptors, name)
     rows = descriptors.astype(np.float32, copy=False)
     squares = np.einsum("nd,nd->n", rows, rows)
     wrong = np.flatnonzero(~(np.abs(squares - 1) <= UNIT_TOLERANCE))  # NaN is wrong, too
@@ -115,6 +204,19 @@ def check_descriptors(descriptors: Any, name: str) -> NDArray[np.float32]:
             "cv2.BFMatcher"
         )
     return rows
+
+
+def _from_bytes(rows: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+    floats = rows.astype(np.float32) - np.float32(OFFSET)
+    lengths = np.sqrt(np.einsum("nd,nd->n", floats, floats))
+    # Clipped numbers make a row shorter; bits, and other programs' bytes, are far longer.
+    wrong = np.flatnonzero(~((lengths > 0) & (lengths <= 1.1 * steps(rows.shape[1]))))
+    if len(wrong):
+        raise FeatureError(
+            f"{name} must be uint8 rows as descriptorFormat='uint8' makes them, row {wrong[0]} is "
+            "none; with binary=True they are bits, and cv2.BFMatcher takes any"
+        )
+    return from_bytes(rows)
 
 
 def _distance(similarity: NDArray[np.float32]) -> NDArray[np.float32]:

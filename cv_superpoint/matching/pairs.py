@@ -29,6 +29,7 @@ from cv_superpoint.matching.estimators import (
     find_model,
 )
 from cv_superpoint.matching.matchers import Matcher, NearestNeighbours, check_matches
+from cv_superpoint.matching.nearest import cosines
 from cv_superpoint.matching.refining import refine_homography
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 from cv_superpoint.pictures.arrays import ByteArray, check_image, check_mask
@@ -294,8 +295,7 @@ def _unverified(
     matches, scores = check_matches(found, features0, features1)
     similarity = scores
     if not isinstance(matcher, NearestNeighbours):
-        rows0, rows1 = features0.descriptors[matches[:, 0]], features1.descriptors[matches[:, 1]]
-        similarity = np.einsum("md,md->m", rows0, rows1)
+        similarity = cosines(features0, features1, matches)
     return MatchResult(
         features0=features0,
         features1=features1,

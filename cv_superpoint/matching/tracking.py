@@ -18,7 +18,7 @@ from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.entries import A_PIPE, look
 from cv_superpoint.files.names import is_text
 from cv_superpoint.files.writing import make_folder, replacing
-from cv_superpoint.matching.nearest import mutual_nearest
+from cv_superpoint.matching.nearest import nearest_features
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.pictures.video_length import length_of
 
@@ -64,7 +64,7 @@ class Tracker:
         if self._previous is None:
             return np.empty((0, 2), np.intp)
         before = self._previous
-        matches, similarity = mutual_nearest(before.descriptors, features.descriptors)
+        matches, similarity = nearest_features(before, features)
         moved = features.keypoints[matches[:, 1]] - before.keypoints[matches[:, 0]]
         near = np.hypot(moved[:, 0], moved[:, 1]) <= self.reach
         kept: NDArray[np.intp] = matches[near & (similarity >= self.similarity)]

@@ -62,7 +62,7 @@ def to_host(image: Any) -> Any:
     return image.get() if isinstance(image, cv2.UMat) else image
 
 
-def give(rows: NDArray[np.float32], preallocated: Any, wants_umat: bool) -> Any:
+def give(rows: NDArray[Any], preallocated: Any, wants_umat: bool) -> Any:
     """Descriptors in the form the caller asked for; None (or an empty UMat) for no rows."""
     if wants_umat:
         array: Any = rows  # cv2's type stubs do not know this constructor

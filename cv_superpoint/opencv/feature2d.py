@@ -23,6 +23,7 @@ from cv_superpoint.checks import (
     check_images,
 )
 from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.descriptors import as_format
 from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.detector.features import Features, keypoints_to_array
 from cv_superpoint.detector.runtime import Runtime
@@ -63,14 +64,19 @@ class SuperPointFeature2D(Parameters, Portable):
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
         precision: "auto", "float32", "bfloat16", "float16" or "int8".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
-        scales: Pyramid levels relative to the image, or one, merged into one set; see
-            docs/options.md. Keypoint ``size`` is 8 / scale, ``octave`` its position among these.
+        scales: Pyramid levels relative to the image, or one, merged into one set; None takes what
+            the weights recommend; see docs/options.md. Keypoint ``size`` is 8 / scale, ``octave``
+            its position among these.
         scoreRadius: A keypoint's score is the sum of the probabilities within this Chebyshev
             distance, in pixels; 0 takes the probability of its pixel, as the paper; None takes
             what the weights recommend. Another one needs a ``scoreThreshold`` of its own.
         tileSize: Levels with more pixels than its square run in overlapping tiles of about this
             side, a multiple of 8, which bounds the memory in use and changes no keypoint.
         threads: For a network on the CPU; None takes the cores that the process may use.
+        descriptorFormat: "float32", rows of unit length; "uint8", a quarter of the bytes; or
+            "binary", bits for ``cv2.NORM_HAMMING``, as ``cv2.ORB``'s; see docs/descriptors.md.
+        descriptorDim: Numbers of a descriptor, the first principal components, or bits, a multiple
+            of 8; None takes all numbers, or 256 bits.
 
     Raises:
         ImportError: If the backend's package is not installed.
@@ -95,10 +101,12 @@ class SuperPointFeature2D(Parameters, Portable):
         precision: Any = "auto",
         backend: str | None = "auto",
         *,
-        scales: float | Sequence[float] | None = (1.0,),
+        scales: float | Sequence[float] | None = None,
         scoreRadius: int | None = None,
         tileSize: int = 1024,
         threads: int | None = None,
+        descriptorFormat: str | None = "float32",
+        descriptorDim: int | None = None,
     ) -> None:
         self._runtime = Runtime(
             device=device, precision=precision, backend=backend, threads=threads
@@ -114,9 +122,14 @@ class SuperPointFeature2D(Parameters, Portable):
         # Checked before the network is loaded; the weights may have to say the rest.
         given = {name: value for name, value in options.items() if value is not None}
         config = DetectorConfig(
-            decoding=Decoding(**given), scales=as_scales(scales), tile_size=tileSize
+            decoding=Decoding(**given),
+            scales=as_scales(scales),
+            tile_size=tileSize,
+            descriptors=as_format(descriptorFormat, descriptorDim),
         )
         loaded = load_weights(weights)
+        if scales is None:
+            config = replace(config, scales=loaded.scales)
         self._start(loaded, replace(config, decoding=loaded.decoding(**options)))
 
     @classmethod
@@ -150,13 +163,13 @@ class SuperPointFeature2D(Parameters, Portable):
         Args:
             image: uint8 grey, BGR or BGRA, ``numpy`` or ``cv2.UMat``, of any size.
             mask: None, or uint8 or bool of the image's size; non-zero keeps.
-            descriptors: Preallocated (N, D) float32, filled in place if it fits.
+            descriptors: Preallocated (N, D) array, filled in place if it fits.
             useProvidedKeypoints: Describe ``keypoints`` instead of detecting.
             keypoints: What to describe then; see :meth:`compute`.
 
         Returns:
-            A tuple of ``cv2.KeyPoint`` and (N, D) float32 descriptors, ``cv2.UMat`` if any input
-            was one; ``((), None)`` if there is no keypoint.
+            A tuple of ``cv2.KeyPoint`` and (N, D) descriptors, float32 or uint8, ``cv2.UMat`` if
+            any input was one; ``((), None)`` if there is no keypoint.
 
         Raises:
             FeatureError: If the image or the mask is of the wrong type or size.
@@ -245,16 +258,18 @@ class SuperPointFeature2D(Parameters, Portable):
         return found, give(rows, descriptors, wants_umat)
 
     def descriptorSize(self) -> int:
-        """Number of elements of a descriptor."""
-        return self._detector.descriptor_dim
+        """Columns of a descriptor: its numbers, or bytes of a binary one."""
+        return self._detector.encoder.size
 
     def descriptorType(self) -> int:
-        """``cv2.CV_32F``."""
-        return int(cv2.CV_32F)
+        """``cv2.CV_32F``; of bytes and of bits ``cv2.CV_8U``."""
+        floats = self._detector.config.descriptors.kind == "float32"
+        return int(cv2.CV_32F if floats else cv2.CV_8U)
 
     def defaultNorm(self) -> int:
-        """``cv2.NORM_L2``; the rows have unit length, so it orders as their dot products do."""
-        return int(cv2.NORM_L2)
+        """``cv2.NORM_L2``, which orders as the rows' dot products do; of bits ``NORM_HAMMING``."""
+        binary = self._detector.config.descriptors.binary
+        return int(cv2.NORM_HAMMING if binary else cv2.NORM_L2)
 
     def empty(self) -> bool:
         """False: there are always weights."""
@@ -328,7 +343,7 @@ class SuperPointFeature2D(Parameters, Portable):
         """One line on what runs where and why, and on which weights."""
         weights = self._weights
         how = f"{self._detector.backend.info()}: {self._choice.reason}"
-        return f"{weights.name} ({weights.sha256[:12]}), {how}"
+        return f"{weights.name} ({weights.sha256[:12]}){self._detector.encoder.info()}, {how}"
 
     def describe(self) -> str:
         """The name of :meth:`info` until release 0.1."""
@@ -339,7 +354,7 @@ class SuperPointFeature2D(Parameters, Portable):
         config = self._detector.config
         return f"SuperPointFeature2D(weights={self._weights.name!r}, {config})"
 
-    def _describe(self, image: Any, keypoints: Any) -> tuple[KeyPoints, NDArray[np.float32]]:
+    def _describe(self, image: Any, keypoints: Any) -> tuple[KeyPoints, NDArray[Any]]:
         image = check_image(image)
         if not isinstance(keypoints, (list, tuple)) or not all(
             isinstance(keypoint, cv2.KeyPoint) for keypoint in keypoints

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from cv_superpoint.decoding.descriptors import Kind
+
 if TYPE_CHECKING:
     from cv_superpoint.opencv.feature2d import SuperPointFeature2D
 
@@ -20,23 +22,29 @@ class DetectorOptions:
         threshold: Score that a keypoint must exceed, below 1; by default what the weights
             recommend.
         nms_radius: No two keypoints lie within this distance, in pixels.
-        scales: Pyramid levels relative to the image, such as 1 0.5.
+        scales: Pyramid levels relative to the image, such as 1 0.5; by default what the weights
+            recommend.
         weights: Bundled name or file; by default the bundled set.
         device: auto, cpu, cuda, cuda:1 or mps.
         backend: Program that runs the network; auto takes the fastest that is installed.
         precision: auto, float32, bfloat16, float16 or int8.
         threads: For a network on the CPU; by default the cores that the process may use.
+        descriptor_format: float32; uint8, a quarter of the bytes; or binary, bits as ORB's.
+        descriptor_dim: Numbers of a descriptor, the first principal components, or bits; by default
+            all numbers, or 256 bits.
     """
 
     max_keypoints: Annotated[int, arg(aliases=["-k"])] = 1000
     threshold: float | None = None
     nms_radius: int = 4
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[float, ...] | None = None
     weights: str | None = None
     device: str = "auto"
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    descriptor_format: Kind = "float32"
+    descriptor_dim: int | None = None
 
     def create(self) -> SuperPointFeature2D:
         """The detector."""
@@ -52,4 +60,6 @@ class DetectorOptions:
             precision=self.precision,
             scales=self.scales,
             threads=self.threads,
+            descriptorFormat=self.descriptor_format,
+            descriptorDim=self.descriptor_dim,
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.descriptors import as_format
 from cv_superpoint.detector import Detector
 from cv_superpoint.weights import LoadedWeights
 
@@ -105,8 +106,35 @@ class Parameters:
         return self._detector.config.scales
 
     def setScales(self, scales: float | Sequence[float] | None) -> None:
-        """Set :meth:`getScales`; None means the image alone."""
-        self._set(scales=scales)
+        """Set :meth:`getScales`; None takes what the weights recommend."""
+        self._set(scales=self._weights.scales if scales is None else scales)
+
+    def getDescriptorFormat(self) -> str:
+        """What descriptors are: "float32", "uint8" or "binary"."""
+        return self._detector.config.descriptors.kind
+
+    def setDescriptorFormat(
+        self, descriptorFormat: str | None, descriptorDim: int | None = None
+    ) -> None:
+        """Set :meth:`getDescriptorFormat`, and the length that goes with it.
+
+        Args:
+            descriptorFormat: None takes "float32".
+            descriptorDim: See :meth:`getDescriptorDim`; None takes all numbers, or 256 bits. The
+                same format as before keeps its length.
+        """
+        now = self._detector.config.descriptors
+        if descriptorDim is None and descriptorFormat == now.kind:
+            return
+        self._set(descriptors=as_format(descriptorFormat, descriptorDim))
+
+    def getDescriptorDim(self) -> int:
+        """Numbers of a descriptor, or bits of a binary one."""
+        return self._detector.encoder.numbers
+
+    def setDescriptorDim(self, descriptorDim: int | None) -> None:
+        """Set :meth:`getDescriptorDim`; None takes all numbers, or 256 bits."""
+        self._set(descriptors=as_format(self.getDescriptorFormat(), descriptorDim))
 
     def getTileSize(self) -> int:
         """Side of the tiles that large levels run in, in pixels."""

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 
 from cv_superpoint.decoding import Decoding
+from cv_superpoint.decoding.descriptors import as_format
 from cv_superpoint.detector import DetectorConfig
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.files import WriteError, replace_file
@@ -85,6 +86,8 @@ def _write_fields(file: cv2.FileStorage, config: DetectorConfig, weights: Loaded
         value = getattr(config.decoding, field.name)
         file.write(_key(field.name), int(value) if isinstance(value, bool) else value)
     file.write("tileSize", config.tile_size)
+    file.write("descriptorFormat", config.descriptors.kind)
+    file.write("descriptorDim", config.descriptors.dim or 0)  # 0: all numbers, or 256 bits
     file.write("weights", weights.name if bundled else _checked(weights.path.resolve()))
     file.write("weightsSha256", weights.sha256)
     file.startWriteStruct("scales", cv2.FILE_NODE_SEQ)
@@ -156,10 +159,14 @@ def _read_fields(node: cv2.FileNode, source: str) -> SavedParameters:
         if not entry.empty():  # files of earlier releases lack what came later
             kind: Any = type(field.default)
             values[field.name] = kind(entry.real())
+    # Files of earlier releases lack these two: 0 and an empty text.
+    kind = node.getNode("descriptorFormat").string()
+    dim = int(node.getNode("descriptorDim").real())
     config = DetectorConfig(
         decoding=Decoding(**values),
         scales=tuple(each.real() for each in numbers),
         tile_size=int(node.getNode("tileSize").real()),
+        descriptors=as_format(kind or None, dim or None),
     )
     return SavedParameters(
         config=config,

@@ -128,13 +128,13 @@ class LoadedNetwork:
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         loaded = load_weights(weights)
-        self.recommended = loaded.decoding()
+        self.recommended, self._scales = loaded.decoding(), loaded.scales
         config = DetectorConfig(decoding=self.recommended)
         self._detector, _ = Runtime(device=device).start(loaded, config)
 
     def detector(self, settings: Settings) -> Detector:
         """A detector with these settings."""
-        scales = (1.0, 0.5) if settings.pyramid else (1.0,)
+        scales = (1.0, 0.5) if settings.pyramid else self._scales
         config = DetectorConfig(decoding=settings.decoding, scales=scales)
         return self._detector.configured(config)
 

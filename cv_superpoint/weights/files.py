@@ -90,7 +90,7 @@ def parse_file(data: bytes, path: Path) -> tuple[Mapping[str, object], dict[str,
 
 def write_file(
     path: str | os.PathLike[str],
-    tensors: Mapping[str, NDArray[np.float32]],
+    tensors: Mapping[str, NDArray[np.floating[Any]]],
     metadata: Mapping[str, Any],
 ) -> bytes:
     """Write a safetensors file with our metadata; a reader never sees half a file.

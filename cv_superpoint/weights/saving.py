@@ -25,6 +25,7 @@ def save_weights(
     *,
     score_threshold: float | None = None,
     score_radius: int = 0,
+    scales: Sequence[float] | None = None,
     recipe: str | None = None,
     commit: str | None = None,
     ranges: Ranges | None = None,
@@ -38,6 +39,7 @@ def save_weights(
         path: Target, ending in ``.safetensors``; replaced in one step if it exists.
         score_threshold: Recommended threshold of a keypoint's score.
         score_radius: Of the window that the score is the sum of, in pixels.
+        scales: Recommended levels of the pyramid; None for the image alone.
         recipe: Training recipe.
         commit: Commit of the training code.
         ranges: Of the folded network's maps, for 8 bits, see
@@ -63,6 +65,7 @@ def save_weights(
         path,
         score_threshold=score_threshold,
         score_radius=score_radius,
+        scales=scales,
         recipe=recipe,
         commit=commit,
     )
@@ -94,6 +97,7 @@ def save_again(
         path,
         score_threshold=loaded.score_threshold,
         score_radius=loaded.score_radius,
+        scales=None if loaded.scales == (1.0,) else loaded.scales,
         recipe=loaded.recipe,
         commit=loaded.commit,
         precisions=list(loaded.precisions if precisions is None else precisions),

@@ -19,11 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cv_superpoint.checks import check_scales
+from cv_superpoint.decoding.descriptors import NOT_FITTED, Compaction, NotFitted
 from cv_superpoint.decoding.options import DEFAULT, Decoding
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.network.architecture import NetworkConfig
 from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import ranges as map_ranges
+from cv_superpoint.weights.compact import beside, parse_compaction
 from cv_superpoint.weights.files import WeightsError, parse_file, read_file
 from cv_superpoint.weights.tensors import read_network
 
@@ -51,6 +54,8 @@ class LoadedWeights(NetworkWeights):
         licence: Of a bundled set; None where the file's own licence applies.
         precisions: In which these weights were measured to keep their accuracy; "auto" takes no
             other.
+        scales: Recommended levels of the pyramid, relative to the image.
+        compaction: What makes descriptors shorter, from the file beside the weights.
     """
 
     name: str
@@ -63,6 +68,8 @@ class LoadedWeights(NetworkWeights):
     commit: str | None = None
     licence: str | None = None
     precisions: tuple[str, ...] = ("float32",)
+    scales: tuple[float, ...] = (1.0,)
+    compaction: Compaction | NotFitted = NOT_FITTED
 
     @property
     def digest(self) -> str:
@@ -212,7 +219,19 @@ def _unknown_name(name: str) -> str:
 
 def _load_bundled(name: str) -> LoadedWeights:
     entry = _read_manifest()["weights"][name]
-    file = entry.get("file")
+    path, data, sha256 = _read_named(name, entry)
+    loaded = _build(data, path, sha256, name, entry)
+    compact = entry.get("compact")
+    if not isinstance(compact, dict):
+        return loaded
+    path, data, _ = _read_named(name, compact)
+    dim = loaded.config.descriptor_dim
+    return replace(loaded, compaction=parse_compaction(data, path, dim, None))
+
+
+def _read_named(name: str, record: Mapping[str, Any]) -> tuple[Path, bytes, str]:
+    """Path, content and sha256 of a file that the manifest names."""
+    file = record.get("file")
     if not isinstance(file, str) or Path(file).name != file:
         raise WeightsError(
             f"manifest entry {name!r}: expected the name of a file, got {file!r}; reinstall"
@@ -220,17 +239,18 @@ def _load_bundled(name: str) -> LoadedWeights:
     path = weights_folder() / file
     data = read_file(path) if _archive(path) is None else _read_installed(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != entry.get("sha256"):
+    if sha256 != record.get("sha256"):
         raise WeightsError(
-            f"{path}: expected sha256 {entry.get('sha256')}, got {sha256}: the file was changed or "
-            "damaged; reinstall cv-superpoint, or restore the file from version control"
+            f"{path}: expected sha256 {record.get('sha256')}, got {sha256}: the file was changed "
+            "or damaged; reinstall cv-superpoint, or restore the file from version control"
         )
-    return _build(data, path, sha256, name, entry)
+    return path, data, sha256
 
 
 def _load_file(path: Path) -> LoadedWeights:
     data = read_file(path)
-    return _build(data, path, hashlib.sha256(data).hexdigest(), path.name, None)
+    loaded = _build(data, path, hashlib.sha256(data).hexdigest(), path.name, None)
+    return replace(loaded, compaction=beside(path, loaded))
 
 
 def _build(
@@ -255,10 +275,9 @@ def _build(
         licence=None if entry is None else entry.get("licence"),
         **fields,
     )
-    for told in (record, metadata):  # a bundled file may bring its own
-        if map_ranges.KEY in told:
-            found = map_ranges.read_ranges(told[map_ranges.KEY], loaded, str(path))
-            return replace(loaded, ranges=found)
+    if map_ranges.KEY in record:
+        found = map_ranges.read_ranges(record[map_ranges.KEY], loaded, str(path))
+        return replace(loaded, ranges=found)
     if "int8" in loaded.precisions:
         raise WeightsError(
             f"{path}: listed for precision 'int8' without ranges; {map_ranges.REMEDY}"
@@ -285,6 +304,11 @@ def clean_fields(record: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key in ("recipe", "commit"):
         if record.get(key) is not None:
             fields[key] = str(record[key])
+    if record.get("scales") is not None:
+        try:
+            fields["scales"] = check_scales(record["scales"])
+        except FeatureError as error:
+            raise WeightsError(f"{source}: {error}") from error
     if record.get("precisions") is not None:
         precisions = record["precisions"]
         if not isinstance(precisions, list) or not {*map(str, precisions)} <= set(PRECISIONS):

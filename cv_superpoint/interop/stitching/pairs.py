@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.detector.features import Features
+from cv_superpoint.detector.features import Features, float_rows
 from cv_superpoint.errors import SuperPointError
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 
@@ -67,7 +67,6 @@ class Link:
         points0: (K, 2) inliers in pixels of the first.
         points1: (K, 2) in pixels of the second, row by row.
         homography: (3, 3) from the first to the second.
-        rows: (K,) each, of the keypoints of both pictures that the inliers are.
     """
 
     first: int
@@ -75,7 +74,6 @@ class Link:
     points0: Points
     points1: Points
     homography: NDArray[np.float64]
-    rows: tuple[NDArray[np.intp], NDArray[np.intp]] = (np.zeros(0, np.intp), np.zeros(0, np.intp))
 
 
 def to_image_features(features: Features, index: int) -> Any:
@@ -92,7 +90,10 @@ def to_image_features(features: Features, index: int) -> Any:
     filled.img_size = features.image_size[1], features.image_size[0]
     filled.keypoints = features.to_keypoints()
     if len(features):
-        filled.descriptors = umat(features.descriptors)
+        # OpenCV's matcher takes uint8 rows for bits.
+        binary = features.descriptor_kind == "binary"
+        rows = features.descriptors if binary else float_rows(features, "cv2.detail")
+        filled.descriptors = umat(rows)
     return filled
 
 
@@ -104,11 +105,6 @@ def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]
             pairs = own.submit(_match_seeded, converted).result()
     except RuntimeError:  # no more threads, as at the end of the interpreter
         pairs = _match_seeded(converted)
-    return converted, pairs, find_links(features, pairs)
-
-
-def find_links(features: Sequence[Features], pairs: Any) -> list[Link]:
-    """The pairs of pictures that belong together; OpenCV's confidence of the others becomes 0."""
     links = []
     for pair in pairs:
         first, second = pair.src_img_idx, pair.dst_img_idx
@@ -119,7 +115,7 @@ def find_links(features: Sequence[Features], pairs: Any) -> list[Link]:
         if link is not None:
             links.append(link)
             pair.confidence = pairs[second * len(features) + first].confidence = NEIGHBOURS
-    return links
+    return converted, pairs, links
 
 
 def _match_seeded(converted: list[Any]) -> Any:
@@ -171,14 +167,7 @@ def _find_link(features: Sequence[Features], pair: Any) -> Link | None:
     alarms = log_false_alarms(features[first], features[second], rows, matrix, "homography")
     if alarms > LIMIT:
         return None
-    return Link(
-        first=first,
-        second=second,
-        points0=points0,
-        points1=points1,
-        homography=matrix,
-        rows=(rows[agree, 0], rows[agree, 1]),
-    )
+    return Link(first=first, second=second, points0=points0, points1=points1, homography=matrix)
 
 
 def components(count: int, links: Iterable[Link]) -> list[list[int]]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.detector.features import Features, keypoints_to_array
+from cv_superpoint.detector.features import Features, float_rows, keypoints_to_array
 from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.matching.lightglue.arrays import assignment_scores, mutual_best
 from cv_superpoint.matching.lightglue.files import LoadedMatcher, load_matcher
@@ -82,7 +82,9 @@ class LightGlueMatcher:
         points = [
             _normalised(each.keypoints, each.image_size[::-1]) for each in (features0, features1)
         ]
-        return self._matched(points, [features0.descriptors, features1.descriptors])
+        return self._matched(
+            points, [float_rows(each, "LightGlue") for each in (features0, features1)]
+        )
 
     def setPairInfo(  # noqa: N802
         self,
