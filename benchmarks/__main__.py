@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.busy import busy
 from benchmarks.growth import growth
 from benchmarks.parts import parts
+from benchmarks.pipeline import pipeline
 from benchmarks.precision import precision
 from benchmarks.soak import soak
 from benchmarks.speed import processes, speed
@@ -23,6 +24,7 @@ from cv_superpoint.cli.output import DONE, Output
 COMMANDS: dict[str, Callable[..., None]] = {
     "speed": speed,
     "processes": processes,
+    "pipeline": pipeline,
     "precision": precision,
     "throughput": throughput,
     "busy": busy,
