@@ -34,10 +34,7 @@ def arrays(dim=DIM, planes=16):
     }
 
 
-FITTED = [name for name, entry in BUNDLED["weights"].items() if "compact" in entry]
-
-
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", BUNDLED["weights"])
 def test_bundled_sets_have_theirs_and_they_belong_together(name):
     entry, loaded = BUNDLED["weights"][name], load_weights(name)
     path = weights_folder() / entry["compact"]["file"]
