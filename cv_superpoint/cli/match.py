@@ -45,6 +45,7 @@ class Match:
         estimator: How homography or fundamental matrix are found: least-squares (a homography
             only), magsac, ransac; the best one measured by default.
         refine: Place the matches by the pixels around them.
+        align: Let the homography make all of the overlap agree, for scenes that are flat all over.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
@@ -62,6 +63,7 @@ class Match:
     matcher: str = "mutual"
     estimator: Literal["least-squares", "magsac", "ransac"] | None = None
     refine: bool = False
+    align: bool = False
     upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=DetectorOptions)
@@ -89,6 +91,7 @@ class Match:
             matcher=self._matcher(),
             estimator=self.estimator,
             refine=self.refine,
+            align=self.align,
         )
         inliers, geometry = result.inliers, self._geometry(result)
         alarms = result.log_false_alarms

@@ -17,6 +17,7 @@ from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
 from cv_superpoint.geometry import corner_error, warp_points
+from cv_superpoint.matching.aligning import align_homography
 from cv_superpoint.matching.estimators import misses
 from cv_superpoint.matching.refining import PLACED, refine_homography
 
@@ -47,6 +48,21 @@ class PairResult:
     rotation: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What the pixels of a pair are used for after matching.
+
+    Attributes:
+        images: Both, (H, W) uint8.
+        refine: Matches are placed by the pixels around them.
+        align: The homography makes all of the overlap agree.
+    """
+
+    images: tuple[Array, Array]
+    refine: bool
+    align: bool
+
+
 def evaluate_pairs(
     pairs: Iterable[ImagePair],
     find: Finder,
@@ -54,6 +70,7 @@ def evaluate_pairs(
     *,
     rotations: Sequence[int] = (0,),
     refine: bool = False,
+    align: bool = False,
 ) -> Iterator[PairResult]:
     """Measure a detector pair by pair.
 
@@ -66,6 +83,7 @@ def evaluate_pairs(
         rotations: Counter-clockwise turns of image 1 in degrees, multiples of 90. With more than
             one, each is tried and the one with the most inliers counts.
         refine: Whether matches are refined from the pixels before the homography is taken.
+        align: Whether the homography then makes all of the overlap agree.
     """
     cache: dict[tuple[int, str], Detections] = {}
     current = None
@@ -85,9 +103,9 @@ def evaluate_pairs(
                     cache[key] = find_turned(find, image1, rotation)
                 found = (cache[number, pair.keys[0]], cache[key])
                 sizes = (image0.shape[:2], image1.shape[:2])
-                images = (image0, image1) if refine else None
+                pixels = Pixels(images=(image0, image1), refine=refine, align=align)
                 measured = measure(
-                    *found, h_0to1, sizes, step, ransac=protocol.ransac, images=images
+                    *found, h_0to1, sizes, step, ransac=protocol.ransac, pixels=pixels
                 )
                 tried.append(measured | {"rotation": rotation})
             best = max(tried, key=lambda measured: measured.get("inliers", 0.0))
@@ -145,7 +163,7 @@ def measure(
     *,
     matches: Array | None = None,
     ransac: Ransac = THOROUGH,
-    images: tuple[Array, Array] | None = None,
+    pixels: Pixels | None = None,
 ) -> dict[str, float]:
     """Measure one pass over one pair.
 
@@ -158,7 +176,7 @@ def measure(
         matches: (M, 2) indices into ``found0`` and ``found1`` of another matcher, for which the
             detections are taken as they are; mutual nearest neighbours of the selected if None.
         ransac: How the homography is estimated.
-        images: From whose pixels matches are refined; None for no refinement.
+        pixels: What the images' pixels are used for; None for nothing.
 
     Returns:
         Fields of :class:`PairResult`; without descriptors only those of the detection.
@@ -189,7 +207,7 @@ def measure(
         counts,
         step,
         ransac,
-        images,
+        pixels,
     )
 
 
@@ -201,17 +219,21 @@ def _measure_matches(
     counts: tuple[int, int],
     step: Pass,
     ransac: Ransac,
-    images: tuple[Array, Array] | None,
+    pixels: Pixels | None,
 ) -> dict[str, float]:
     """Measures of points (M, 2) that are matched row by row; ``counts`` are in the shared view."""
     rows = np.arange(len(points0))
     errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
     estimate, agree = estimate_homography(points0, points1, ransac)
-    if images is not None and estimate is not None:
-        exact = refine_homography(*images, points0, points1, estimate, threshold=ransac.threshold)
+    if pixels is not None and pixels.refine and estimate is not None:
+        exact = refine_homography(
+            *pixels.images, points0, points1, estimate, threshold=ransac.threshold
+        )
         if exact.accepted:
             points1, estimate = exact.points1, exact.homography
             agree = exact.moved & (misses(estimate, points0, points1) <= PLACED)
+    if pixels is not None and pixels.align and estimate is not None:
+        estimate = align_homography(*pixels.images, estimate).homography
     missed = np.linalg.norm(points1[agree] - warp_points(h_0to1, points0[agree]), axis=1)
     return {
         "matches": float(len(errors)),

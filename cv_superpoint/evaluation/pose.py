@@ -38,6 +38,8 @@ FIT = Fit(rule="longer", side=640, enlarge=False)
 QUOTA = 1000
 THRESHOLD = 1.0
 """Pixels by which an inlier may miss its epipolar line, SuperGlue's."""
+PLACED = 0.5
+"""Of the threshold, for matches that were placed by the pixels: they are that much more exact."""
 CONFIDENCE = 0.99999
 CORRECT = 1.5
 """Pixels from its true epipolar line within which a match counts as correct."""
@@ -239,7 +241,7 @@ def _measure(
             points1,
             essential,
             agree,
-            solve,
+            partial(find_essential, intrinsics=intrinsics, threshold=threshold * PLACED),
             fundamental=lambda matrix: to_fundamental(matrix, intrinsics),
             threshold=threshold,
         )

@@ -56,6 +56,7 @@ class EvaluateConfig:
             the most inliers counts.
         refine: Refine matches from the pixels before the homography is taken; accuracies come
             with the one at half a pixel, and the inliers' distance from the truth.
+        align: Let each homography make all of the overlap agree.
         ransac_threshold: Pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp and verdict make of each photograph.
@@ -81,6 +82,7 @@ class EvaluateConfig:
     per_pair: bool = False
     rotations: tuple[Literal[0, 90, 180, 270], ...] = (0,)
     refine: bool = False
+    align: bool = False
     ransac_threshold: float | None = None
     size: tuple[int, int] = (240, 320)
     pairs_per_image: int = 2
@@ -163,7 +165,7 @@ def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "limits"
     assert config.protocol != "verdict"
     protocol = PROTOCOLS[config.protocol]
-    if config.refine:
+    if config.refine or config.align:
         columns = (*protocol.columns, *REFINED_COLUMNS)
         protocol = dataclasses.replace(protocol, columns=columns)
     if config.ransac_threshold is None:
@@ -190,7 +192,14 @@ def _run_pairs(
     for label, find in finders.items():
         started = time.perf_counter()
         results[label] = list(
-            evaluate_pairs(source, find, protocol, rotations=config.rotations, refine=config.refine)
+            evaluate_pairs(
+                source,
+                find,
+                protocol,
+                rotations=config.rotations,
+                refine=config.refine,
+                align=config.align,
+            )
         )
         logger.info(
             "%s: %d pairs in %.1f s", label, len(results[label]), time.perf_counter() - started
@@ -209,6 +218,7 @@ def _report(
         "ransac": dataclasses.asdict(protocol.ransac),
         "rotations": config.rotations,
         "refine": config.refine,
+        "align": config.align,
         "only": config.only,
         "weights": config.weights,
         "opencv": cv2.__version__,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError
+from cv_superpoint.matching.aligning import align_homography
 from cv_superpoint.matching.drawing import draw_matches
 from cv_superpoint.matching.epipolar import refine_epipolar
 from cv_superpoint.matching.estimators import (
@@ -152,6 +153,7 @@ def match_pair(
     matcher: Matcher | None = None,
     estimator: Estimator | None = None,
     refine: bool = False,
+    align: bool = False,
 ) -> MatchResult:
     """Match two images and verify the matches by a common geometry.
 
@@ -175,6 +177,8 @@ def match_pair(
             best one measured (see :func:`~cv_superpoint.matching.estimators.find_model`).
         refine: Move the second points of matches that agree with the model to where the pixels
             agree, and find the model again (see docs/matching.md).
+        align: At last let the homography make all of the overlap agree, for scenes that are flat
+            all over (see :func:`~cv_superpoint.matching.aligning.align_homography`).
 
     Returns:
         Matches and inliers in the coordinates of the images as passed. The same input gives the
@@ -186,6 +190,8 @@ def match_pair(
     rotations = tuple(rotations)
     options = _Options(model, threshold, estimator, matcher, max_ratio, max_distance)
     _check_rotations(rotations)
+    if align and model != "homography":
+        raise FeatureError(f"align needs model='homography', got {model!r}")
     image1 = check_image(image1)
     mask1 = check_mask(mask1, image1.shape[:2])
     features0 = detector.extract(image0, mask0)
@@ -199,7 +205,13 @@ def match_pair(
         if best is None or result.inliers.sum() > best.inliers.sum():
             best = result
     assert best is not None  # there is at least one rotation
-    return _refine(best, image0, image1, options) if refine else best
+    if refine:
+        best = _refine(best, image0, image1, options)
+    if align and best.homography is not None:
+        best = replace(
+            best, homography=align_homography(image0, image1, best.homography).homography
+        )
+    return best
 
 
 def match_features(
