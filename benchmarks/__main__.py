@@ -9,7 +9,9 @@ from functools import partial, wraps
 from typing import Any
 
 from benchmarks.busy import busy
+from benchmarks.gpu import gpu
 from benchmarks.growth import growth
+from benchmarks.kernels import kernels
 from benchmarks.parts import parts
 from benchmarks.pipeline import pipeline
 from benchmarks.precision import precision
@@ -33,6 +35,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "soak": soak,
     "train": train,
     "data": data,
+    "kernels": kernels,
+    "gpu": gpu,
 }
 
 

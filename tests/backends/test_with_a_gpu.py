@@ -73,11 +73,10 @@ def test_arrays_go_up_without_waiting() -> None:
 
 
 def test_float32_is_float32_whatever_the_caller_s_setting() -> None:
-    """By default cuDNN would convolve with TF32, whose logits differ in the third digit."""
+    """By default cuDNN would convolve with TF32, which has 10 bits."""
     weights = load_weights()
     images = PHOTOGRAPH[None, :240, :320, None].copy()
     expected = TorchBackend(weights, device="cpu").run(images)
-    before = torch.backends.cudnn.allow_tf32
     found = TorchBackend(weights, device="cuda").run(images)
     for one, two in zip(expected, found, strict=True):
         np.testing.assert_allclose(one[0], two[0], atol=2e-4)
