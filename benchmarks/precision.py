@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import publish
 from benchmarks.measure import machine
-from benchmarks.trial_backends import RoundedBackend
+from benchmarks.trial_backends import AlternatingBackend, RoundedBackend
 from cv_superpoint.backends import Backend, choose, choosing, make_backend
 from cv_superpoint.backends.processor import CPU_BFLOAT16, CPU_INT8, instructions
 from cv_superpoint.evaluation.datasets import HPatches
@@ -59,6 +59,7 @@ def precision(
     device: str = "cpu",
     precisions: tuple[str, ...] = (),
     rounded: bool = False,
+    across: bool = False,
     pairs_per_image: int = 16,
     seed: int = 7,
     output: Path | None = None,
@@ -74,6 +75,8 @@ def precision(
         device: "cpu" or a CUDA device.
         precisions: Beside float32; all that can be had if left out.
         rounded: Round to 16 bits after every layer where the CPU computes in them, too.
+        across: Also features of float32 from the first image of each pair, of the other precision
+            from the second.
         pairs_per_image: As of the protocol "warp".
         seed: As of the protocol "warp".
         output: Folder for precision_DEVICE.json.
@@ -94,6 +97,13 @@ def precision(
             for name, backend in backends(loaded, device, rounded=rounded).items()
             if name.partition(" ")[0] in (REFERENCE, *precisions) or not precisions
         }
+        if across:
+            exact = candidates[REFERENCE]
+            candidates |= {
+                f"{REFERENCE} with {name}": AlternatingBackend(exact, backend)
+                for name, backend in candidates.items()
+                if name != REFERENCE
+            }
         found = {"warp": compare(warped, PROTOCOLS["warp"], loaded, candidates)}
         if real is not None:
             pairs = HPatches(root=real)

@@ -1,13 +1,15 @@
-"""A backend that is measured and not offered: rounded after every layer."""
+"""Backends that are measured and not offered: rounded after every layer, and two in turn."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.backends import Backend, Outputs
 from cv_superpoint.network.architecture import (
     DESCRIPTOR,
     DETECTOR,
@@ -85,3 +87,32 @@ class RoundedBackend:
     def info(self) -> str:
         """See :meth:`cv_superpoint.backends.Backend.info`."""
         return f"torch in float32, rounded to {self.precision} after every layer"
+
+
+class AlternatingBackend:
+    """One backend for the first image of each pair, another for the second.
+
+    So features that were extracted in one precision meet those of another. Calls are counted, so
+    images must be small enough to be no tiles.
+
+    Args:
+        first: For every other call, from the first on.
+        second: For those between.
+    """
+
+    device = "cpu"
+    batch = 1
+    decodes = False
+
+    def __init__(self, first: Backend, second: Backend) -> None:
+        self.name, self.precision = first.name, f"{first.precision} and {second.precision}"
+        self._turns = itertools.cycle((first, second))
+        self._told = f"{first.info()}; then {second.info()}"
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        return next(self._turns).run(images)
+
+    def info(self) -> str:
+        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        return self._told
