@@ -61,10 +61,14 @@ def even(picture: NDArray[Any]) -> Picture:
     """A picture with the same local mean and contrast everywhere."""
     values = smooth(picture)
     mean = cv2.boxFilter(values, -1, (_AROUND, _AROUND))
-    square = cv2.sqrBoxFilter(values, -1, (_AROUND, _AROUND))
-    contrast = np.sqrt(np.maximum(square - mean * mean, 0)) + _FLAT
-    flat = np.clip(128 + _LEVELS * (values - mean) / contrast, 0, 255)
-    return np.asarray(flat.round(), np.uint8)
+    variance = np.asarray(cv2.sqrBoxFilter(values, cv2.CV_32F, (_AROUND, _AROUND)), np.float32)
+    variance -= np.asarray(cv2.multiply(mean, mean), np.float32)
+    contrast = np.asarray(cv2.sqrt(np.maximum(variance, 0, out=variance)), np.float32)
+    contrast += _FLAT
+    centred = cv2.subtract(values, mean)
+    flat = np.asarray(cv2.divide(centred, contrast, scale=_LEVELS), np.float32)
+    flat += 128.5  # cut off below: rounded
+    return np.asarray(np.clip(flat, 0, 255, out=flat), np.uint8)
 
 
 def smooth(picture: NDArray[Any]) -> NDArray[np.float32]:
