@@ -28,6 +28,7 @@ class Stitch:
         model: rotation for a camera that turned in one place, plane for a flat scene (a wall, a
             page, a map) from anywhere.
         megapixels: Larger pictures are shrunk to this.
+        refine: Place the keypoints by the pixels around them before the cameras are found.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
@@ -37,6 +38,7 @@ class Stitch:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("panorama.png")
     model: Literal["rotation", "plane"] = "rotation"
     megapixels: float = 1.0
+    refine: bool = False
     upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=1500))
@@ -100,6 +102,7 @@ class Stitch:
                 self.detector.create(),
                 megapixels=self.megapixels,
                 model=self.model,
+                refine=self.refine,
             )
         except StitchError as error:
             numbered = [f"{index} is {name}" for index, name in enumerate(pictures, 1)]

@@ -20,6 +20,7 @@ from cv_superpoint.interop.stitching.pairs import (
     require_one_component,
     to_image_features,
 )
+from cv_superpoint.interop.stitching.placing import place_keypoints
 from cv_superpoint.interop.stitching.plane import plane_panorama
 from cv_superpoint.interop.stitching.rotation import rotation_panorama
 from cv_superpoint.matching.drawing import to_bgr
@@ -57,6 +58,7 @@ def stitch(
     *,
     megapixels: float | None = 1.0,
     model: Model = "rotation",
+    refine: bool = False,
 ) -> Panorama:
     """A panorama of overlapping pictures.
 
@@ -67,6 +69,7 @@ def stitch(
         megapixels: Larger pictures are shrunk to this; None keeps them.
         model: "rotation" for a camera that turned in one place, "plane" for a flat scene (a wall,
             a page, a map) from anywhere.
+        refine: Place the keypoints by the pixels around them before the cameras are found.
 
     Raises:
         StitchError: If there are fewer than two, they do not belong together, all show the same
@@ -80,7 +83,7 @@ def stitch(
     pictures = [shrink(to_bgr(image), megapixels) for image in images]
     features = [detector.extract(picture) for picture in pictures]
     try:
-        return _stitch(pictures, features, model)
+        return _stitch(pictures, features, model, refine)
     except (cv2.error, np.linalg.LinAlgError) as error:
         said = " ".join(str(error).split())
         raise StitchError(
@@ -89,14 +92,20 @@ def stitch(
         ) from error
 
 
-def _stitch(pictures: list[ByteArray], features: list[Features], model: Model) -> Panorama:
+def _stitch(
+    pictures: list[ByteArray], features: list[Features], model: Model, refine: bool
+) -> Panorama:
     converted, pairs, links = match_all(features)
     reports = report(pairs)
     require_one_component(len(pictures), links, reports)
     used = different_views([each.image_size for each in features], links)
+    kept = features
     if len(used) < len(pictures):
         pictures, kept = [pictures[index] for index in used], [features[index] for index in used]
         converted, pairs, links = match_all(kept)
+        require_one_component(len(pictures), links, report(pairs))
+    if refine:
+        _, links = place_keypoints(pictures, kept, converted, pairs, links)
         require_one_component(len(pictures), links, report(pairs))
     focal_lengths: list[float] = []
     if model == "plane":

@@ -67,6 +67,7 @@ class Link:
         points0: (K, 2) inliers in pixels of the first.
         points1: (K, 2) in pixels of the second, row by row.
         homography: (3, 3) from the first to the second.
+        rows: (K,) each, of the keypoints of both pictures that the inliers are.
     """
 
     first: int
@@ -74,6 +75,7 @@ class Link:
     points0: Points
     points1: Points
     homography: NDArray[np.float64]
+    rows: tuple[NDArray[np.intp], NDArray[np.intp]] = (np.zeros(0, np.intp), np.zeros(0, np.intp))
 
 
 def to_image_features(features: Features, index: int) -> Any:
@@ -105,6 +107,11 @@ def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]
             pairs = own.submit(_match_seeded, converted).result()
     except RuntimeError:  # no more threads, as at the end of the interpreter
         pairs = _match_seeded(converted)
+    return converted, pairs, find_links(features, pairs)
+
+
+def find_links(features: Sequence[Features], pairs: Any) -> list[Link]:
+    """The pairs of pictures that belong together; OpenCV's confidence of the others becomes 0."""
     links = []
     for pair in pairs:
         first, second = pair.src_img_idx, pair.dst_img_idx
@@ -115,7 +122,7 @@ def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]
         if link is not None:
             links.append(link)
             pair.confidence = pairs[second * len(features) + first].confidence = NEIGHBOURS
-    return converted, pairs, links
+    return links
 
 
 def _match_seeded(converted: list[Any]) -> Any:
@@ -167,7 +174,14 @@ def _find_link(features: Sequence[Features], pair: Any) -> Link | None:
     alarms = log_false_alarms(features[first], features[second], rows, matrix, "homography")
     if alarms > LIMIT:
         return None
-    return Link(first=first, second=second, points0=points0, points1=points1, homography=matrix)
+    return Link(
+        first=first,
+        second=second,
+        points0=points0,
+        points1=points1,
+        homography=matrix,
+        rows=(rows[agree, 0], rows[agree, 1]),
+    )
 
 
 def components(count: int, links: Iterable[Link]) -> list[list[int]]:
