@@ -44,10 +44,10 @@ def backends(
             if name not in found and choosing.is_installed("torch"):
                 found[name] = RoundedBackend(weights, name)
     if device == "cpu" and weights.ranges is not None and CPU_INT8 in instructions():
-        for backend in ("openvino", "onnxruntime"):
-            if choosing.is_installed(backend):
-                choice = choose(backend=backend, device=device, precision="int8")
-                found[f"int8 ({backend})"] = make_backend(weights, choice)
+        for backend in filter(choosing.is_installed, ("openvino", "onnxruntime")):
+            choice = choose(backend=backend, device=device, precision="int8")
+            name = f"int8 ({backend})" if "int8" in found else "int8"
+            found[name] = make_backend(weights, choice)
     return found
 
 
@@ -95,7 +95,7 @@ def precision(
         candidates = {
             name: backend
             for name, backend in backends(loaded, device, rounded=rounded).items()
-            if name.partition(" ")[0] in (REFERENCE, *precisions) or not precisions
+            if name in (REFERENCE, *precisions) or not precisions
         }
         if across:
             exact = candidates[REFERENCE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cv_superpoint.files import replace_file
 from cv_superpoint.network.architecture import fold_state
 from cv_superpoint.network.torch_network import NetworkConfig
 from cv_superpoint.network.weights import NetworkWeights
-from cv_superpoint.weights import save_weights
+from cv_superpoint.weights import find_ranges, save_weights
 from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning import checkpoint
 from train.learning.detect import LOW, SCORE_RADIUS, detect
@@ -63,12 +63,15 @@ def recommended_threshold(
 ) -> float:
     """The score above which the median photograph has ``wanted`` keypoints (NMS 4)."""
     scores = []
-    order = np.random.default_rng(3).permutation(len(images))
-    paths = (images[position] for position in order)
-    for photo in islice(load_readable(paths, sizes), CALIBRATION_IMAGES):
+    for photo in islice(load_readable(_shuffled(images), sizes), CALIBRATION_IMAGES):
         image = to_tensor(photo)[None]
         scores.append(detect(network, image, LOW, describe=False)[0].scores)
     return median_threshold(scores, wanted)
+
+
+def _shuffled(images: list[Path]) -> Iterator[Path]:
+    order = np.random.default_rng(3).permutation(len(images))
+    return (images[position] for position in order)
 
 
 def export(
@@ -84,7 +87,7 @@ def export(
     Args:
         stage: Checkpoint of the stage to export.
         target: Ends in ``.safetensors``.
-        images: Photographs on which the recommended threshold is chosen.
+        images: Photographs on which the recommended threshold and the ranges for 8 bits are found.
         sizes: Their working size.
         recipe: Configuration of the run, for the description.
         left_out: Name of each picture that was not among the photographs, and why.
@@ -108,6 +111,10 @@ def export(
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     # Threshold and radius travel in the file, so that weights="path" finds them.
+    folded = folded_weights(stage)
+    photographs = islice(load_readable(_shuffled(images), sizes), CALIBRATION_IMAGES)
+    arrays = (image.reshape(*image.shape[:2], -1) for image in photographs)
+    ranges = find_ranges(folded, arrays, f"{CALIBRATION_IMAGES} photographs of the training")
     save_weights(
         network.net,
         target,
@@ -115,6 +122,7 @@ def export(
         score_radius=SCORE_RADIUS,
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
+        ranges=ranges,
     )
     text = json.dumps(description, indent=2, default=str) + "\n"
     replace_file(target.with_suffix(".json"), text.encode())

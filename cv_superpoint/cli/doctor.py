@@ -16,6 +16,8 @@ from cv_superpoint.opencv.options import DetectorOptions
 
 PACKAGES = ("numpy", "ncnn", "openvino", "onnxruntime", "torch", "h5py", "pycolmap", "ray")
 SECONDS = 2.0
+BUSY = 0.5
+"""Running programs for each core from which on the speed is told to be that of a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Doctor:
         import cv2
 
         import cv_superpoint
+        from cv_superpoint.backends.processor import instructions
         from cv_superpoint.weights.store import weights_folder
 
         record: dict[str, Any] = {
@@ -43,6 +46,7 @@ class Doctor:
             "opencv": cv2.__version__,
             **{name: _version(name) for name in PACKAGES},
             "cores": os.cpu_count(),
+            "multiplies": sorted(instructions()),
             "cuda": _cuda_devices(),
             "weights": list(cv_superpoint.available_weights()),
             "weights_folder": str(weights_folder()),
@@ -54,14 +58,21 @@ class Doctor:
         detector = self.detector.create()
         record["chosen"] = detector.info()
         output.say(f"{'chosen':16}{record['chosen']}")
+        record["busy"] = busy()
         times = measure(detector)
         record["milliseconds"] = round(1e3 * float(np.median(times)), 2)
         output.say(
             f"{'speed':16}{record['milliseconds']:.1f} ms for 480 x 640 pixels, the whole call "
-            f"(median of {len(times)})"
+            f"(median of {len(times)}{', on a busy machine' if record['busy'] else ''})"
         )
         output.result(record)
         return DONE
+
+
+def busy() -> bool:
+    """Whether other programs took much of the processor in the last minute, where that is told."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return load > BUSY * (os.cpu_count() or 1)
 
 
 def measure(detector: Any) -> list[float]:

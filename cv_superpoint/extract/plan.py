@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cv_superpoint.decoding.descriptors import DescriptorFormat, Encoder
 from cv_superpoint.errors import SuperPointError
+from cv_superpoint.extract.precision import INT8
 from cv_superpoint.files.fingerprint import Fingerprint
 from cv_superpoint.files.record import RecordError, as_stored, differences, read_record
 from cv_superpoint.opencv.options import DetectorOptions
@@ -24,7 +25,10 @@ RECORD = "run.json"
 VERSION = 3
 """Of the features: another number where the same options give others."""
 ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
-"""Options that may change between runs: where the network runs, and how the work is cut."""
+"""Options that may change between runs: where the network runs, and how the work is cut.
+
+But for 8 bits, see :mod:`cv_superpoint.extract.precision`.
+"""
 
 
 class ExtractError(SuperPointError):
@@ -226,6 +230,8 @@ def settings_of(config: ExtractConfig, format: Format) -> dict[str, Any]:
     options["descriptor_format"] = None if encoder.plain else encoder.format.kind
     options["descriptor_dim"] = None if encoder.plain else encoder.numbers
     options["compaction"] = encoder.compaction or None
+    if config.precision == INT8:
+        options["precision"] = INT8
     stored: dict[str, Any] = as_stored({"version": VERSION, "format": format, "options": options})
     return stored
 

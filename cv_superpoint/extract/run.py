@@ -25,6 +25,7 @@ from cv_superpoint.extract.plan import (
     settings_of,
     shard_files,
 )
+from cv_superpoint.extract.precision import settled
 from cv_superpoint.extract.work import Worker
 from cv_superpoint.files import write_file
 from cv_superpoint.files.listing import list_pictures
@@ -107,18 +108,18 @@ def extract_folder(
     if processes is not None:
         warnings.warn("processes is called readers now", DeprecationWarning, stacklevel=2)
         readers = processes
-    run = _Run.prepare(images, output, config)
+    run = _Run.prepare(images, output, config, elsewhere=ray is not None)
     total = len(run.names)
     done = total - len(run.comparison.missing)
     tick(done, total)
-    plan = make_plan(images, run.comparison.missing, run.folder, run.format, config)
+    plan = make_plan(images, run.comparison.missing, run.folder, run.format, run.config)
     if plan.shards and ray is not None:
         finished = run_on_ray(plan, ray.address, actors=ray.actors, gpus=ray.gpus, readers=readers)
         for shard in finished:
             done += len(shard.names)
             tick(done, total)
     elif plan.shards:
-        for _ in Worker(images, run.format, config, readers=readers).run(plan.shards):
+        for _ in Worker(images, run.format, run.config, readers=readers).run(plan.shards):
             done += 1
             tick(done, total)
     return run.conclude()
@@ -132,6 +133,7 @@ class _Run:
         output: The file, or the folder of Parquet shards.
         folder: Of the shards.
         format: Of the shards.
+        config: What is extracted; 8 bits are named.
         settings: That the features are made with.
         names: Of all images in the folder that can be stored.
         left_out: By name, why an image cannot be read or stored.
@@ -142,6 +144,7 @@ class _Run:
     output: Path
     folder: Path
     format: Format
+    config: ExtractConfig
     settings: dict[str, Any]
     names: tuple[str, ...]
     left_out: dict[str, str]
@@ -149,7 +152,7 @@ class _Run:
     comparison: Comparison
 
     @classmethod
-    def prepare(cls, images: Path, output: Path, config: ExtractConfig) -> _Run:
+    def prepare(cls, images: Path, output: Path, config: ExtractConfig, *, elsewhere: bool) -> _Run:
         """Check everything that can be known, and compare the folder with what is done."""
         format: Format = "hdf5" if output.suffix in (".h5", ".hdf5") else "parquet"
         if not images.is_dir():
@@ -161,8 +164,10 @@ class _Run:
         # Asked before the work, not at its first shard.
         require(*(("h5py", "sfm") if format == "hdf5" else ("pyarrow", "ray")))
         names, left_out = _list(images, output)
-        settings = settings_of(config, format)
         folder = output.with_name(f"{output.name}.parts") if format == "hdf5" else output
+        begun = store.settings_before(folder, output if format == "hdf5" else None)
+        config = settled(config, begun, elsewhere=elsewhere)
+        settings = settings_of(config, format)
         before = {}
         if format == "hdf5" and output.exists():
             before = store.done_in_file(output, settings)
@@ -179,6 +184,7 @@ class _Run:
             output=output,
             folder=folder,
             format=format,
+            config=config,
             settings=settings,
             names=names,
             left_out=left_out,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import require
 from cv_superpoint.extract.plan import (
+    RECORD,
     Done,
     ExtractError,
     Format,
@@ -108,6 +109,22 @@ def notes_in_shards(folder: Path, format: Format) -> dict[str, tuple[str, ...]]:
         for path in shard_files(folder, format)
         for name, notes in _read_notes(path)["notes"].items()
     }
+
+
+def settings_before(folder: Path, file: Path | None) -> dict[str, Any] | None:
+    """What a run that goes on was begun with; None where there is none, or it cannot be read.
+
+    Args:
+        folder: Of its shards.
+        file: Its finished HDF5 file.
+    """
+    with suppress(Exception):  # of h5py too, for bytes that are anything; the reader tells them
+        if file is not None and file.exists():
+            with opened(file) as source:
+                found = json.loads(source.attrs[ATTRIBUTE])
+                return found if isinstance(found, dict) else None
+        return read_record(folder / RECORD)
+    return None
 
 
 def done_in_file(path: Path, settings: Mapping[str, Any]) -> dict[str, Done]:

@@ -16,6 +16,7 @@ import numpy as np
 from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import PictureError
 from cv_superpoint.extract.plan import ExtractConfig, Format, Shard
+from cv_superpoint.extract.precision import without_8_bits
 from cv_superpoint.extract.store import TURNED, Row, write_shard
 from cv_superpoint.files.entries import look
 from cv_superpoint.files.fingerprint import Fingerprint, fingerprint
@@ -88,7 +89,7 @@ class Worker:
         self, images: Path, format: Format, config: ExtractConfig, *, readers: int = 2
     ) -> None:
         self.images, self.format, self.config = images, format, config
-        self.detector = config.create()
+        self.detector = without_8_bits(config).create()
         self.grey = load_weights(config.weights).config.in_channels == 1
         self.readers = readers
 

@@ -275,9 +275,10 @@ def _build(
         licence=None if entry is None else entry.get("licence"),
         **fields,
     )
-    if map_ranges.KEY in record:
-        found = map_ranges.read_ranges(record[map_ranges.KEY], loaded, str(path))
-        return replace(loaded, ranges=found)
+    for told in (record, metadata):  # a bundled file may bring its own
+        if map_ranges.KEY in told:
+            found = map_ranges.read_ranges(told[map_ranges.KEY], loaded, str(path))
+            return replace(loaded, ranges=found)
     if "int8" in loaded.precisions:
         raise WeightsError(
             f"{path}: listed for precision 'int8' without ranges; {map_ranges.REMEDY}"

@@ -28,7 +28,7 @@ PHOTOGRAPHS = {
 }
 STRONGEST = 120
 EXPECTED = {False: (0.99, 0.5, 0.1, 0.998), True: (0.95, 1.0, 0.2, 0.99)}
-"""In 8 bits or more: share of keypoints within so many pixels, their scores within, least cosine."""
+"""Not in 8 bits, and in 8 bits: share of keypoints, pixels, change of score, least cosine."""
 CUDA = pytest.param(
     "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 )

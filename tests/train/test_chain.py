@@ -9,7 +9,7 @@ from skimage import data
 
 from cv_superpoint.weights import load_weights
 from train.__main__ import parse, run_stage
-from train.export import _commit, folded_weights
+from train.export import current_commit, folded_weights
 from train.learning import checkpoint
 from train.run import Run
 from train.runtime.process import CPU_ENVIRONMENT, missing_settings
@@ -28,6 +28,7 @@ def test_smoke_recipe_trains_weights_that_load(tmp_path: Path) -> None:
     assert (known.stage, config.seed) == ("all", 7)
     run_stage(known, config)
     loaded = load_weights(tmp_path / "run" / "superpoint.safetensors")
+    assert loaded.ranges is not None
     logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(dense.norm(dim=1), torch.ones(1, 8, 10))
@@ -121,7 +122,7 @@ def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path)
 
 def test_weights_can_be_exported_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert _commit() == "unknown"
+    assert current_commit() == "unknown"
 
 
 def test_time_is_shared_among_the_stages() -> None:
