@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.output import DONE, Output
-from cv_superpoint.errors import SuperPointError
+from cv_superpoint.errors import FeatureError, SuperPointError
 
 if TYPE_CHECKING:
     from cv_superpoint.evaluation.paired import Comparison
@@ -82,12 +82,17 @@ class Calibrate:
         output.result({"out": str(self.target or self.manifest), **record})
         return DONE
 
-    def _compare(self, weights: LoadedWeights, output: Output) -> Comparison:
+    def _compare(self, weights: LoadedWeights, output: Output) -> Comparison | None:
+        """int8 beside float32; None, and a warning, where this machine does not compute in it."""
         from cv_superpoint.evaluation.calibration import compare_int8, spread_photographs
         from cv_superpoint.evaluation.paired import comparison_table
 
         count = len(spread_photographs(self.photographs, self.pairs))
-        found = compare_int8(weights, self.photographs, math.ceil(self.pairs / count))
+        try:
+            found = compare_int8(weights, self.photographs, math.ceil(self.pairs / count))
+        except (FeatureError, ImportError) as error:
+            output.warn(f"int8 is not measured, and so not listed for auto: {error}")
+            return None
         output.say(comparison_table(found))
         return found["int8"]
 

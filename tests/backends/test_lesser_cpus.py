@@ -17,8 +17,8 @@ import torch
 ROOT = Path(__file__).parents[2]
 CHECKS = (
     "tests/backends/test_bfloat16.py",
-    "tests/backends/test_int8.py::test_a_backend_computes_what_the_ranges_say",
-    "tests/opencv/test_golden.py::test_what_auto_takes_finds_what_was_recorded",
+    "tests/backends/test_int8.py::test_a_backend_computes_what_the_ranges_say[openvino-superpoint]",
+    "tests/opencv/test_golden.py::test_what_auto_takes_finds_what_was_recorded[superpoint-coins]",
     "tests/export/test_export.py::test_full[run_openvino]",
     "tests/opencv/test_golden.py::test_release_gives_what_was_recorded[openvino-superpoint-coins]",
     "tests/opencv/test_golden.py::test_release_gives_what_was_recorded[torch-superpoint-coins]",

@@ -15,6 +15,7 @@ from pinned import PINNED
 from tiny import CONFIG
 
 from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.backends.processor import CPU_INT8, instructions
 from cv_superpoint.cli import main
 from cv_superpoint.network.arrays import run_layers
 from cv_superpoint.network.quantisation import MapRange, rounded_maps
@@ -176,6 +177,14 @@ def test_calibrate_writes_a_file_and_tells_what_int8_costs(
     assert loaded.ranges.photographs.startswith("2 of ")
     assert loaded.score_threshold == source.score_threshold
     assert "int8" not in loaded.precisions
+    assert main([*command[:-1], "--pairs", "3"]) == 0
+    told = capsys.readouterr()
+    if CPU_INT8 in instructions():
+        assert "| keeps the accuracy" in told.out
+        assert "too few pairs to decide" in told.out
+    else:
+        assert "int8 is not measured" in told.err
+    assert "int8" not in load_weights(target).precisions
     assert main(["calibrate", "superpoint-lite", str(tmp_path / "none"), "-o", str(target)]) == 1
     assert "is not a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
