@@ -9,8 +9,9 @@ from benchmarks.pipeline import PARTS, SIFT, Pipeline, contenders
 def test_the_table_has_every_contender(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["pipeline", "--weights", "superpoint-lite", "--formats", "float32", "binary"]
     arguments += ["--photographs", "1", "--size", "120", "160", "--rounds", "1", "--threads", "1"]
-    assert main([*arguments, "--threshold", "0.05", "--precision", "float32"]) == 0
+    assert main([*arguments, "--threshold", "0.05", "--precision", "float32", "--processor"]) == 0
     text = capsys.readouterr().out
+    assert "medians of processor time, in ms" in text
     for name in (SIFT, "cv2.ORB", "superpoint-lite, float32", "superpoint-lite, binary"):
         assert f"| {name} |" in text
 
