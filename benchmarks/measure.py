@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 GFLOP_480_640 = 52.0
 """Of the network on a 480 x 640 image, two for each multiplication with its addition."""
+_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PACKAGES = ("ncnn", "openvino", "onnxruntime", "torch", "transformers", "opencv-python", "numpy")
 
 
@@ -110,7 +111,7 @@ def _processor() -> str:
         return platform.processor() or "unknown"
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "").split()
-    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    known = [flag for flag in _FLAGS if flag in flags]
     return f"{names[0] if names else 'unknown'} ({', '.join(known)})"
 
 

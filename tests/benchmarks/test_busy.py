@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.busy import busy, busy_markdown, busy_processes
+from cv_superpoint.backends.processor import CPU_INT8, instructions
 
 
 def test_busy_processes_end_with_the_measurement() -> None:
@@ -30,13 +31,15 @@ def test_every_network_and_backend_is_timed_beside_every_load(tmp_path: Path) ->
         output=tmp_path,
     )
     result = json.loads((tmp_path / "busy.json").read_text())
-    assert [one["backend"] for one in result["rows"]] == ["ncnn float32", "onnxruntime float32"]
+    found = [one["backend"] for one in result["rows"]]
+    in_8_bits = ["onnxruntime int8"] if CPU_INT8 in instructions() else []
+    assert found == ["ncnn float32", "onnxruntime float32", *in_8_bits]
     for one in result["rows"]:
         assert set(one["loads"]) == {"0", "1"}
         assert all(0 < load["median"] <= load["p95"] for load in one["loads"].values())
     text = (tmp_path / "busy.md").read_text()
     assert "| beside 1: median |" in text
-    assert text.count("superpoint-lite") == 2
+    assert text.count("superpoint-lite") == len(found)
     with pytest.raises(ValueError, match="begin with 0"):
         busy(loads=(1,))
 

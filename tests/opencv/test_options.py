@@ -202,7 +202,7 @@ def test_a_torch_type_is_a_precision() -> None:
         ({"backend": 3}, "backend must be a name"),
         ({"precision": "int4"}, "precision must be"),
         ({"precision": 16}, "precision must be a name"),
-        ({"precision": torch.int8}, "precision must be"),
+        ({"precision": torch.int16}, "precision must be"),
         ({"threads": 0}, "threads must be a whole number, at least 1"),
         ({"threads": True}, "threads"),
         ({"threads": "2"}, "threads"),
