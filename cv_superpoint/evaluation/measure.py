@@ -18,7 +18,7 @@ from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
 from cv_superpoint.geometry import corner_error, warp_points
 from cv_superpoint.matching.aligning import align_homography
-from cv_superpoint.matching.estimators import misses
+from cv_superpoint.matching.estimators import find_model, misses
 from cv_superpoint.matching.refining import PLACED, refine_homography
 
 
@@ -270,6 +270,8 @@ def estimate_homography(
         (3, 3), or None where there is none, and which points are its inliers, (N,).
     """
     nothing = None, np.zeros(len(points0), np.bool_)
+    if ransac.estimator is not None:
+        return find_model(points0, points1, threshold=ransac.threshold, estimator=ransac.estimator)
     if len(points0) < 4:
         return nothing
     homography, mask = cv2.findHomography(

@@ -14,6 +14,7 @@ import numpy as np
 
 from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation.metrics import Array, Size
+from cv_superpoint.matching.estimators import Estimator
 
 ProtocolName = Literal["paper", "auc", "plain", "warp"]
 
@@ -28,11 +29,14 @@ class Ransac:
         threshold: Reprojection error of an inlier, pixels.
         iterations: At most.
         confidence: At which it stops early.
+        estimator: Another one, of :func:`~cv_superpoint.matching.estimators.find_model`; the number
+            of draws and the confidence are then its own.
     """
 
     threshold: float = 3.0
     iterations: int = 2000
     confidence: float = 0.995
+    estimator: Estimator | None = None
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:

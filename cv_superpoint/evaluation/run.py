@@ -57,6 +57,8 @@ class EvaluateConfig:
         refine: Refine matches from the pixels before the homography is taken; accuracies come
             with the one at half a pixel, and the inliers' distance from the truth.
         align: Let each homography make all of the overlap agree.
+        estimator: Of homographies, instead of the protocol's RANSAC: least-squares, as match_pair
+            takes, or magsac. Figures are then not the protocol's.
         ransac_threshold: Pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp and verdict make of each photograph.
@@ -83,6 +85,7 @@ class EvaluateConfig:
     rotations: tuple[Literal[0, 90, 180, 270], ...] = (0,)
     refine: bool = False
     align: bool = False
+    estimator: Literal["least-squares", "magsac"] | None = None
     ransac_threshold: float | None = None
     size: tuple[int, int] = (240, 320)
     pairs_per_image: int = 2
@@ -168,9 +171,8 @@ def _protocol(config: EvaluateConfig) -> Protocol:
     if config.refine or config.align:
         columns = (*protocol.columns, *REFINED_COLUMNS)
         protocol = dataclasses.replace(protocol, columns=columns)
-    if config.ransac_threshold is None:
-        return protocol
-    ransac = dataclasses.replace(protocol.ransac, threshold=config.ransac_threshold)
+    threshold = config.ransac_threshold or protocol.ransac.threshold
+    ransac = dataclasses.replace(protocol.ransac, threshold=threshold, estimator=config.estimator)
     return dataclasses.replace(protocol, ransac=ransac)
 
 

@@ -25,7 +25,6 @@ from cv_superpoint.interop.stitching import StitchError, stitch
 from cv_superpoint.interop.stitching.adjustment import chain, refine
 from cv_superpoint.interop.stitching.blending import check_canvas
 from cv_superpoint.interop.stitching.pairs import Link, match_all
-from cv_superpoint.interop.stitching.placing import place_keypoints
 from cv_superpoint.interop.stitching.plane import plane_panorama
 
 
@@ -182,35 +181,6 @@ def test_a_page_scanned_in_pieces(stitcher: Remembering) -> None:
     result = stitch([*PIECES[:3], turned_piece, *PIECES[4:]], stitcher, model="plane")
     # Six pieces in two rows: the errors of a chain would add up.
     np.testing.assert_allclose(sorted(result.image.shape[:2]), (400, 600), atol=2)
-    shows(result.image, stitcher, at_least=0.97)
-
-
-def test_keypoints_are_placed_by_the_pixels_of_all_pictures(stitcher: Remembering) -> None:
-    """Three views of which each two overlap, so that the places must agree all around."""
-    views = [turned(*view) for view in [(-7, 2, 5), (0, -2, -4), (7, 1, 9)]]
-    features = [stitcher.extract(view) for view in views]
-    converted, pairs, links = match_all(features)
-    placed, again = place_keypoints(views, features, converted, pairs, links)
-    assert len(again) == len(links) == 3
-
-    def missed(each: Link) -> float:
-        fitted, _ = cv2.findHomography(each.points0, each.points1, 0)
-        there = cv2.perspectiveTransform(each.points0[None], fitted)[0]
-        return float(np.median(np.linalg.norm(there - each.points1, axis=1)))
-
-    for before, after in zip(links, again, strict=True):
-        assert missed(after) < 0.5 * missed(before)
-        assert missed(after) < 0.25
-    for own, kept in zip(converted, placed, strict=True):
-        np.testing.assert_array_equal(cv2.KeyPoint.convert(own.keypoints), kept.keypoints)
-    plain, exact = (stitch(views, stitcher, refine=refine) for refine in (False, True))
-    errors = [np.abs(np.array(one.focal_lengths) / FOCAL - 1).mean() for one in (plain, exact)]
-    assert errors[1] < max(errors[0], 0.01)
-
-
-def test_pieces_placed_by_their_pixels_fit_as_well(stitcher: Remembering) -> None:
-    result = stitch(PIECES, stitcher, model="plane", refine=True)
-    np.testing.assert_allclose(sorted(result.image.shape[:2]), (400, 600), atol=1)
     shows(result.image, stitcher, at_least=0.97)
 
 
