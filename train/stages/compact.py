@@ -7,7 +7,7 @@ planes, for bits.
 A bit tells on which side of a plane a descriptor lies. The planes' normals are random rotations,
 one after the other, of the space in which noise is the same in all directions, half of the way: the
 covariance of what two views of one point differ by, to the power of -1/4. Before, all directions
-would get as many bits, also those that say little of a point (docs/training_log.md has the trials).
+would get as many bits, also those that say little of a point (docs/descriptors.md has the trials).
 """
 
 from __future__ import annotations
