@@ -209,6 +209,7 @@ def masks(case: Case) -> None:
 NAMES = (
     *("maxKeypoints", "scoreThreshold", "nmsRadius", "scoreRadius", "borderMargin", "subpixel"),
     *("scales", "tileSize", "weights", "device", "backend", "precision", "threads"),
+    *("descriptorFormat", "descriptorDim"),
 )
 SENSIBLE = {
     "maxKeypoints": st.sampled_from([-1, 0, 1, 30, 500.0, None]),
@@ -224,6 +225,8 @@ SENSIBLE = {
     "backend": st.sampled_from([*BACKENDS, "auto"]),
     "precision": st.sampled_from(["float32", "auto", "bfloat16"]),
     "threads": st.integers(1, 3),
+    "descriptorFormat": st.sampled_from(["float32", "uint8", "binary"]),
+    "descriptorDim": st.sampled_from([None, 8, 32, 64]),
 }
 
 
@@ -257,7 +260,10 @@ def options(case: Case) -> None:
         junk=st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=2),
         good=st.fixed_dictionaries({}, optional=SENSIBLE),
         setter=st.sampled_from(
-            ["MaxKeypoints", "ScoreThreshold", "NmsRadius", "BorderMargin", "Scales", "Subpixel"]
+            [
+                *("MaxKeypoints", "ScoreThreshold", "NmsRadius", "BorderMargin", "Scales"),
+                *("Subpixel", "DescriptorFormat", "DescriptorDim"),
+            ]
         ),
         value=JUNK,
     )

@@ -39,6 +39,8 @@ KEYPOINTS = 500
 SIZE = (360, 480)
 NEAR = 3.0
 """Pixels that the two views of a point lie apart at most."""
+PLANES = 2 * BITS
+"""The most bits that can be asked for; half of them are the default."""
 LEAST_NOISE = 0.01
 """Of the noise in its noisiest direction, what each direction is taken to have at least."""
 _CHECKED = 5
@@ -134,10 +136,10 @@ class Moments:
 
 
 def _rotations(dim: int, seed: int) -> Array:
-    """(BITS, dim) rows of random rotations, those of each orthonormal."""
+    """(PLANES, dim) rows of random rotations, those of each orthonormal."""
     rng = np.random.default_rng(seed)
-    squares = [np.linalg.qr(rng.normal(size=(dim, dim)))[0] for _ in range(-(-BITS // dim))]
-    return np.asarray(np.concatenate(squares)[:BITS], np.float64)
+    squares = [np.linalg.qr(rng.normal(size=(dim, dim)))[0] for _ in range(-(-PLANES // dim))]
+    return np.asarray(np.concatenate(squares)[:PLANES], np.float64)
 
 
 def _whitening(noise: Array) -> Array:
@@ -199,9 +201,12 @@ def fit(config: CompactConfig) -> tuple[Path, dict[str, Any]]:
         The file, and its entry for the manifest of bundled weights.
 
     Raises:
-        ValueError: If there are too few photographs or descriptors.
+        ValueError: If there are too few photographs or descriptors, or no folder for the file.
     """
     weights = load_weights(config.weights)
+    path = config.output or compact_path(weights.path)
+    if not path.parent.is_dir():  # before the work, not after it
+        raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")
     detector = SuperPointFeature2D.create(
         KEYPOINTS, weights=config.weights, scales=1, precision="float32", threads=config.threads
     )
@@ -211,7 +216,6 @@ def fit(config: CompactConfig) -> tuple[Path, dict[str, Any]]:
             checked.append(pair)
         else:
             moments.add(pair)
-    path = config.output or compact_path(weights.path)
     recipe = (
         f"python -m train compact --photographs {config.photographs} --views {config.views} "
         f"--seed {config.seed}: {moments.count} descriptors, {moments.matched} pairs"
@@ -227,7 +231,7 @@ def _tell(weights: LoadedWeights, compaction: Compaction, checked: list[Pair]) -
     full = weights.config.descriptor_dim
     formats = [DescriptorFormat(), DescriptorFormat(kind="uint8")]
     formats += [DescriptorFormat(dim=dim) for dim in (128, 64, 48, 32) if dim < full]
-    formats += [DescriptorFormat(kind="binary", dim=dim) for dim in (256, 128)]
+    formats += [DescriptorFormat(kind="binary", dim=dim) for dim in (512, 256, 128)]
     log.info("%d pairs of photographs that were held out:", len(checked))
     for each in formats:
         precision, score = measure(checked, Encoder.of(each, full, compaction))

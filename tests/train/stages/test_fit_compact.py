@@ -79,5 +79,7 @@ def test_too_few_descriptors_are_refused(photographs, capsys):
     arguments = ["compact", "--images", str(photographs), "--photographs", "1", "--views", "1"]
     assert main([*arguments, "--threads", "1"]) != 0
     assert "more photographs" in capsys.readouterr().err
+    assert main([*arguments, "--output", "no/folder/a.safetensors"]) != 0
+    assert "there is no folder no/folder" in capsys.readouterr().err
     with pytest.raises(ValueError, match="photographs"):
         CompactConfig(images=photographs, photographs=0)
