@@ -1,6 +1,7 @@
-"""Draw docs/matches.png, the README's picture: a scene of synthetic shapes seen from two sides.
+"""Draw docs/matches.jpg, the README's picture: two views of a photograph, matched.
 
-Run `python docs/draw_matches.py`. Drawn, not photographed, so that the picture is ours to give.
+Run ``python docs/draw_matches.py``. The photograph is "coffee" of scikit-image, by Rachel Michetti,
+given to the public domain (CC0).
 """
 
 from __future__ import annotations
@@ -9,40 +10,33 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import skimage.data
 
 from cv_superpoint import SuperPointFeature2D, match_pair
-from cv_superpoint.geometry import HomographyConfig
-from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 
-PANEL = (160, 208)
-SHAPES = ("house", "checkerboard", "star", "cube", "polygons", "stripes")
+SIZE = (600, 400)
+"""Width and height of both views."""
 
 
-def scene() -> np.ndarray:
-    """Six drawings side by side in two rows, each with a tint of its own."""
-    upright = HomographyConfig(scale=(0.9, 1.1), rotation=0.3, corner_jitter=0.1)
-    panels = []
-    for index, shape in enumerate(SHAPES):
-        config = SyntheticConfig(size=PANEL, shapes=(shape,), homography=upright, clean=True)
-        drawing = draw_sample(29, index, config).image.astype(np.float32)
-        tint = cv2.cvtColor(np.uint8([[[30 * index, 70, 255]]]), cv2.COLOR_HSV2BGR)[0, 0] / 255
-        panels.append(np.clip(drawing[:, :, None] * tint, 0, 255).astype(np.uint8))
-    return np.vstack([np.hstack(panels[:3]), np.hstack(panels[3:])])
+def views() -> tuple[np.ndarray, np.ndarray]:
+    """The photograph, and the same cup from the side, in less light, with noise."""
+    first = cv2.cvtColor(skimage.data.coffee(), cv2.COLOR_RGB2BGR)
+    width, height = SIZE
+    corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    seen = np.float32([[150, -20], [590, 90], [520, 420], [20, 330]])
+    view = cv2.getPerspectiveTransform(corners, seen)
+    second = cv2.warpPerspective(first, view, SIZE, borderValue=(24, 24, 24))
+    noise = np.random.default_rng(0).normal(0, 6, second.shape)
+    return first, np.clip(0.6 * second + noise, 0, 255).astype(np.uint8)
 
 
 def main() -> None:
     """Write the picture."""
-    first = scene()
-    height, width = first.shape[:2]
-    corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
-    seen = np.float32([[70, 30], [560, 5], [600, 240], [25, 305]])
-    view = cv2.getPerspectiveTransform(corners, seen)
-    second = cv2.warpPerspective(first, view, (width, height), borderValue=(60, 60, 60))
-    noise = np.random.default_rng(0).normal(0, 4, second.shape)
-    second = np.clip(0.75 * second + 20 + noise, 0, 255).astype(np.uint8)
-    result = match_pair(first, second, SuperPointFeature2D.create(400, device="cpu"))
-    picture = result.draw(first, second, limit=90)
-    cv2.imwrite(str(Path(__file__).with_name("matches.png")), picture)
+    first, second = views()
+    result = match_pair(first, second, SuperPointFeature2D.create(500, device="cpu"))
+    picture = result.draw(first, second, limit=60)
+    target = Path(__file__).with_name("matches.jpg")
+    cv2.imwrite(str(target), picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
     print(f"{len(result)} matches, {result.inliers.sum()} inliers")
 
 

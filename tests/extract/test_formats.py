@@ -15,6 +15,7 @@ from cv_superpoint.extract import ExtractConfig, ExtractError, extract_folder
 from cv_superpoint.extract.plan import settings_of
 from cv_superpoint.interop import hloc
 from cv_superpoint.pictures.reading import read_picture
+from cv_superpoint.weights import load_weights
 
 CONFIG = ExtractConfig(max_keypoints=40, threshold=0.05, weights="superpoint-lite", **PINNED)
 FORMATS = [("uint8", None, 64), ("uint8", 32, 32), ("binary", None, 32), ("binary", 64, 8)]
@@ -73,8 +74,9 @@ def test_a_run_goes_on_with_the_same_format_only(folder: Path, tmp_path: Path) -
 
 def test_floats_in_full_length_are_settings_as_of_earlier_releases() -> None:
     now = settings_of(CONFIG, "hdf5")["options"]
-    assert now["scales"] == [1.0]  # the recommended ones, by their values
-    for same in (replace(CONFIG, scales=(1.0,)), replace(CONFIG, descriptor_dim=64)):
+    recommended = load_weights("superpoint-lite").scales
+    assert now["scales"] == list(recommended)  # by their values
+    for same in (replace(CONFIG, scales=recommended), replace(CONFIG, descriptor_dim=64)):
         assert settings_of(same, "hdf5")["options"] == now
     assert all(now[name] is None for name in ("descriptor_format", "descriptor_dim", "compaction"))
     bits = settings_of(replace(CONFIG, descriptor_format="binary"), "hdf5")["options"]
