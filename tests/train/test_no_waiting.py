@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,9 +45,13 @@ def step_on_meta(config: JointConfig, photographs: list[LabelledImage]) -> set[s
     return {name for name, one in task.network.named_parameters() if one.grad is not None}
 
 
-def test_loss_and_gradient(photographs: list[LabelledImage]) -> None:
-    found = step_on_meta(smoke().joint, photographs)
-    assert "log_scale" in found
+TERMS = {"reprojection_weight": 1.0, "spread_weight": 0.05, "agreement_weight": 0.5}
+
+
+@pytest.mark.parametrize("terms", [{}, TERMS, {"descriptor_loss": "dense_hinge"}])
+def test_loss_and_gradient(photographs: list[LabelledImage], terms: dict[str, Any]) -> None:
+    found = step_on_meta(replace(smoke().joint, **terms), photographs)
+    assert ("log_scale" in found) == ("descriptor_loss" not in terms)
     assert any("encoder.0.conv" in name for name in found)
 
 

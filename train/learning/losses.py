@@ -136,9 +136,10 @@ def cell_pairs(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """
     valid0, valid1 = batch["valid0"].flatten(1), batch["valid1"].flatten(1)
     h, w = batch["valid0"].shape[1:]
-    i, j = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    rows, columns = (torch.arange(length, device=valid0.device) for length in (h, w))
+    i, j = torch.meshgrid(rows, columns, indexing="ij")
     centres = torch.stack([j, i], dim=-1).reshape(-1, 2) * CELL_SIZE + (CELL_SIZE - 1) / 2
-    homogeneous = torch.cat([centres, torch.ones(len(centres), 1)], dim=1).to(valid0.device)
+    homogeneous = F.pad(centres, (0, 1), value=1.0)
     warped = homogeneous @ batch["homography"].transpose(1, 2)
     front = warped[..., 2] > 1e-6
     points = warped[..., :2] / warped[..., 2:].clamp(min=1e-6)
@@ -208,14 +209,23 @@ def reprojection_loss(
         both = keypoints0.valid[:, :, None] & keypoints1.valid[:, None, :]
         far = torch.cdist(there, keypoints1.points).masked_fill(~both, torch.inf)
         far = torch.maximum(far, torch.cdist(keypoints0.points, back))
-        nearest = (far == far.amin(dim=2, keepdim=True)) & (far == far.amin(dim=1, keepdim=True))
-        batch, i, j = torch.nonzero(nearest & (far < radius), as_tuple=True)
-    forward = (there[batch, i] - keypoints1.points[batch, j]).norm(dim=1)
-    backward = (back[batch, j] - keypoints0.points[batch, i]).norm(dim=1)
-    spread = keypoints0.spread[batch, i] + keypoints1.spread[batch, j]
-    pairs = mean_over_ranks(torch.tensor(float(len(batch)), device=homography.device))
-    pairs = pairs.clamp(min=1)
-    return (forward + backward).sum() / (2 * pairs), spread.sum() / (2 * pairs)
+        # Each keypoint with its nearest, and which of these are pairs: a list of the pairs alone
+        # would have a GPU wait for its length.
+        least, partner = far.min(dim=2)
+        mutual = far.argmin(dim=1).gather(1, partner) == torch.arange(
+            far.shape[1], device=far.device
+        )
+        paired = mutual & (least < radius)
+    counterpart = [
+        rows.gather(1, partner[..., None].expand(-1, -1, 2)) for rows in (keypoints1.points, back)
+    ]
+    forward = (there - counterpart[0]).norm(dim=2)
+    backward = (counterpart[1] - keypoints0.points).norm(dim=2)
+    spread = keypoints0.spread + keypoints1.spread.gather(1, partner)
+    pairs = mean_over_ranks(paired.sum().float()).clamp(min=1)
+    distance = torch.where(paired, forward + backward, 0.0)
+    spread = torch.where(paired, spread, 0.0)
+    return distance.sum() / (2 * pairs), spread.sum() / (2 * pairs)
 
 
 def agreement_loss(
