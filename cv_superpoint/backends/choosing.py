@@ -57,6 +57,7 @@ ORDER = (
         "this CPU multiplies bytes",
         "multiplies bytes here, faster than anything installed (docs/performance.md)",
     ),
+    Candidate("onnxruntime", "cpu", "int8", CPU_INT8, "this CPU multiplies bytes"),
     Candidate(
         "openvino",
         "cpu",
@@ -65,7 +66,6 @@ ORDER = (
         "this CPU multiplies in bfloat16",
         "multiplies in bfloat16 here, faster than anything installed (docs/performance.md)",
     ),
-    Candidate("onnxruntime", "cpu", "int8", CPU_INT8, "this CPU multiplies bytes"),
     Candidate("ncnn", "cpu", "float32", "", "it takes the least processor time in float32"),
     Candidate("openvino", "cpu", "float32"),
     Candidate("onnxruntime", "cpu", "float32"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional
 
@@ -76,6 +77,8 @@ def _lengths(kind: Any) -> Iterator[tuple[str, int]]:
 
 
 def _length(hint: Any) -> int:
+    if get_origin(hint) in (Union, UnionType):  # such as the values, or None for a default
+        return max((_length(each) for each in get_args(hint)), key=abs)
     if hint is bool:
         return 0
     if get_origin(hint) is tuple:

@@ -98,7 +98,8 @@ def _time_scale(data: Data, place: tuple[int, int] | None) -> int:
     """Units of a second, of a movie's or a medium's header."""
     if place is None:
         return 0
-    at = place[0] + (20 if data[place[0]] == 1 else 12)
+    # A slice, since a damaged box may have no first byte.
+    at = place[0] + (20 if data[place[0] : place[0] + 1] == b"\x01" else 12)
     return int.from_bytes(data[at : at + 4], "big")
 
 
@@ -108,7 +109,7 @@ def _edits(track: bytes) -> Iterator[tuple[int, int]]:
     if place is None:
         return
     start, end = place
-    width = 8 if track[start] == 1 else 4
+    width = 8 if track[start : start + 1] == b"\x01" else 4
     for at in range(start + 8, end - 2 * width - 3, 2 * width + 4):
         length = int.from_bytes(track[at : at + width], "big")
         first = int.from_bytes(track[at + width : at + 2 * width], "big", signed=True)

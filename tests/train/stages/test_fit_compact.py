@@ -29,7 +29,7 @@ def test_the_command_writes_a_file_that_the_weights_take(photographs, tmp_path, 
     own.write_bytes(load_weights(LITE).path.read_bytes())
     arguments = ["compact", "--weights", str(own), "--images", str(photographs)]
     with caplog.at_level("INFO"):
-        assert main([*arguments, "--photographs", "5", "--threads", "1"]) == 0
+        assert main([*arguments, "--photographs", "5", "--views", "5", "--threads", "1"]) == 0
     said = capsys.readouterr().out
     entry = json.loads("{" + said[said.index('"compact"') :].strip() + "}")["compact"]
     assert entry["file"] == "own.compact.safetensors"
@@ -37,7 +37,7 @@ def test_the_command_writes_a_file_that_the_weights_take(photographs, tmp_path, 
     assert found.digest == entry["sha256"]
     assert "binary 256" in caplog.text
     first = (tmp_path / entry["file"]).read_bytes()
-    assert main([*arguments, "--photographs", "5", "--threads", "1"]) == 0
+    assert main([*arguments, "--photographs", "5", "--views", "5", "--threads", "1"]) == 0
     assert (tmp_path / entry["file"]).read_bytes() == first
     # Half of the components keep nearly all of what the set gives, and bits most.
     detector = SuperPointFeature2D.create(
