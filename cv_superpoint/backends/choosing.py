@@ -259,10 +259,11 @@ def _advice(missed: list[Candidate], machine: Machine, device: str) -> list[str]
             if "torch" in machine.installed
             else f'for the {machine.accelerator} device pip install "cv-superpoint[torch]"'
         )
+    # The fastest of each package is the first.
+    best = {one.backend: one for one in reversed(missed) if one.gain}
     parts += [
         f'{one.backend} {one.gain}: pip install "cv-superpoint[{_EXTRAS[one.backend]}]"'
-        for one in missed
-        if one.gain
+        for one in best.values()
     ]
     return parts
 

@@ -86,6 +86,10 @@ def test_auto_takes_8_bits_where_they_are_measured_and_multiplied() -> None:
     chosen = decide(**AUTO, measured=EVERY, machine=without)
     assert (chosen.backend, chosen.precision) == ("onnxruntime", "int8")
     assert 'pip install "cv-superpoint[cpu]"' in chosen.reason
+    plain = replace(both, installed=frozenset({"ncnn"}))
+    told = decide(**AUTO, measured=EVERY, machine=plain).reason
+    assert told.count('pip install "cv-superpoint[cpu]"') == 1  # two of its precisions are faster
+    assert "openvino multiplies bytes" in told
     # On a CPU without such instructions float32 comes first, whatever is installed.
     for installed in subsets(BACKENDS)[1:]:
         machine = Machine(installed=installed)
