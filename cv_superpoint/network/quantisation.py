@@ -122,7 +122,9 @@ def rounded_maps(config: NetworkConfig) -> tuple[str, ...]:
 def whole_weights(layer: Convolution) -> WholeWeights:
     """A convolution's weights in 8 bits, each output channel by its largest."""
     largest = np.abs(layer.weight).max(axis=(1, 2, 3))
-    scales = np.where(largest > 0, largest / WEIGHT_STEPS, 1).astype(np.float32)
+    scales = (largest / WEIGHT_STEPS).astype(np.float32)
+    # Of weights that are as good as 0 the scale is no whole float32 any more, or 0.
+    scales = np.where(scales >= np.finfo(np.float32).tiny, scales, np.float32(1))
     steps = np.rint(layer.weight / scales[:, None, None, None])
     return WholeWeights(
         values=np.clip(steps, -WEIGHT_STEPS, WEIGHT_STEPS).astype(np.int8), scales=scales
