@@ -25,16 +25,13 @@ from train.export import current_commit
 from train.learning import checkpoint
 from train.learning.loop import Trainer
 from train.runtime.process import restart_with_settings, start_logging
+from train.settings import ELSEWHERE
 from train.stages.matcher import MatcherTask, MatcherTrainingConfig
 
 log = logging.getLogger(__name__)
 
 RECORD = "matcher.json"
 """File of the settings."""
-
-MAY_CHANGE = (
-    "minutes", "steps", "workers", "checkpoint_minutes", "validate_minutes", "report_steps",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,7 @@ class TrainMatcher:
 
 def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
     training = settings["training"]
-    loop = {key: value for key, value in training["loop"].items() if key not in MAY_CHANGE}
+    loop = {key: value for key, value in training["loop"].items() if key not in ELSEWHERE}
     return {**settings, "training": {**training, "loop": loop}}
 
 

@@ -23,15 +23,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cv_superpoint.detector.features import Features
 from cv_superpoint.files import replace_file
+from cv_superpoint.matching.lightglue.matcher import normalised
 from cv_superpoint.opencv.feature2d import SuperPointFeature2D
-from train.data.scenes import Photograph, SceneConfig, SceneView, scene_views, true_matches
+from train.data.scenes import (
+    UNKNOWN,
+    UNMATCHED,
+    Photograph,
+    SceneConfig,
+    SceneView,
+    scene_views,
+    true_matches,
+)
 
 log = logging.getLogger(__name__)
-
-UNMATCHED, UNKNOWN = -1, -2
-"""Labels of keypoints without a counterpart, and of those that may have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +74,6 @@ class MatchPairConfig:
     keypoints: int = 384
     fewest: int = 64
     unrelated: float = 0.08
-
-
-def normalised(features: Features) -> npt.NDArray[np.float32]:
-    """(N, 2) positions in [-1, 1], each axis by its own size, as ``cv2.LightGlueMatcher`` does."""
-    height, width = features.image_size
-    size = np.array((width, height), np.float32)
-    positions: npt.NDArray[np.float32] = features.keypoints / size * 2 - 1
-    return positions
 
 
 def features_folder(run_dir: Path, digest: str, config: FeaturesConfig, seed: int) -> Path:
@@ -134,7 +131,7 @@ def _extract(
     found = [detector.extract(view.image) for view in views]
     content: dict[str, npt.NDArray[Any]] = {}
     for number, features in enumerate(found):
-        content[f"points{number}"] = normalised(features)
+        content[f"points{number}"] = normalised(features.keypoints, features.image_size[::-1])
         content[f"descriptors{number}"] = features.descriptors.astype(np.float16)
     for first, second in combinations(range(len(views)), 2):
         labels = true_matches(

@@ -31,6 +31,9 @@ from cv_superpoint.synthetic.photometric import Image, PhotometricConfig, photom
 ALONE = 255
 """Layer of the pixels that only one view shows."""
 
+UNMATCHED, UNKNOWN = -1, -2
+"""Labels of keypoints without a counterpart, and of those that may have one."""
+
 Photograph = Callable[[int], Image]
 """A number -> a grey photograph; any number will do."""
 Regions = npt.NDArray[np.uint8]
@@ -216,8 +219,8 @@ def true_matches(
             is not known.
 
     Returns:
-        For every keypoint of either view the row of its counterpart, -1 without one, and -2 where
-        it is not known.
+        For every keypoint of either view the row of its counterpart, or :data:`UNMATCHED`, or
+        :data:`UNKNOWN`.
     """
     there, back = _carried(points0, view0, view1), _carried(points1, view1, view0)
     with np.errstate(invalid="ignore"):
@@ -226,13 +229,14 @@ def true_matches(
     distance = np.nan_to_num(np.maximum(forward, backward), nan=np.inf)
     closest = np.nan_to_num(np.minimum(forward, backward), nan=np.inf)
     if distance.size == 0:
-        return np.full(len(points0), -1, np.int16), np.full(len(points1), -1, np.int16)
+        none = np.int16(UNMATCHED)
+        return np.full(len(points0), none), np.full(len(points1), none)
     mutual = distance == distance.min(axis=1, keepdims=True)
     mutual &= distance == distance.min(axis=0, keepdims=True)
     rows, columns = np.nonzero(mutual & (distance <= near))
     found = []
     for axis, own, other in ((1, rows, columns), (0, columns, rows)):
-        known = np.where(closest.min(axis=axis) > far, -1, -2).astype(np.int16)
+        known = np.where(closest.min(axis=axis) > far, UNMATCHED, UNKNOWN).astype(np.int16)
         known[own] = other
         found.append(known)
     return found[0], found[1]

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cv_superpoint.matching.lightglue.network import Assignment
-
-UNMATCHED = -1
-"""Label of a keypoint without a counterpart; below it nothing is known."""
+from train.data.scenes import UNMATCHED
 
 
 def matching_loss(

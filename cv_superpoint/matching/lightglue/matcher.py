@@ -80,7 +80,7 @@ class LightGlueMatcher:
             FeatureError: If the descriptors are not those that it learned.
         """
         points = [
-            _normalised(each.keypoints, each.image_size[::-1]) for each in (features0, features1)
+            normalised(each.keypoints, each.image_size[::-1]) for each in (features0, features1)
         ]
         return self._matched(
             points, [float_rows(each, "LightGlue") for each in (features0, features1)]
@@ -104,7 +104,7 @@ class LightGlueMatcher:
         """
         sides = ((queryKpts, queryImageSize), (trainKpts, trainImageSize))
         first, second = (
-            _normalised(points, size) if size[0] > 0 and size[1] > 0 else points
+            normalised(points, size) if size[0] > 0 and size[1] > 0 else points
             for points, size in ((_points(keypoints), size) for keypoints, size in sides)
         )
         self._info = first, second
@@ -235,7 +235,12 @@ def _rows(descriptors: Any) -> Floats:
     return rows
 
 
-def _normalised(points: Floats, size: Sequence[float]) -> Floats:
-    """Pixels to [-1, 1], each axis by its own side, (width, height)."""
+def normalised(points: Floats, size: Sequence[float]) -> Floats:
+    """Positions in [-1, 1], each axis by its own side, as ``cv2.LightGlueMatcher`` does.
+
+    Args:
+        points: (N, 2) pixels.
+        size: (width, height) of the image.
+    """
     result: Floats = points / np.asarray(size, np.float32) * np.float32(2) - np.float32(1)
     return result
