@@ -11,7 +11,6 @@ from cv_superpoint.detector.features import Features
 from cv_superpoint.errors import FeatureError, PictureError, SuperPointError, require
 from cv_superpoint.matching import MatchResult, match_features, match_pair
 from cv_superpoint.matching.guided import guided_matches
-from cv_superpoint.matching.lightglue import LightGlueMatcher
 from cv_superpoint.matching.nearest import mutual_nearest
 from cv_superpoint.opencv.feature2d import SuperPointFeature2D
 from cv_superpoint.pictures.depth import to_uint8
@@ -19,6 +18,7 @@ from cv_superpoint.weights import WeightsError, available_weights
 
 if TYPE_CHECKING:
     from cv_superpoint.detector.module import SuperPoint, TensorFeatures
+    from cv_superpoint.matching.lightglue import LightGlueMatcher
 
 __version__ = "0.1.0"
 
@@ -53,4 +53,8 @@ def __getattr__(name: str) -> Any:
         from cv_superpoint.detector import module
 
         return getattr(module, name)
+    if name == "LightGlueMatcher":  # and for the graphs of ONNX
+        from cv_superpoint.matching.lightglue import LightGlueMatcher
+
+        return LightGlueMatcher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
