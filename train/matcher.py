@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from cv_superpoint.cli.output import DONE, Output
+from cv_superpoint.files.fingerprint import sha256_of
 from cv_superpoint.files.record import as_stored, differences, read_record, write_record
 from cv_superpoint.matching.lightglue.config import MatcherConfig
-from cv_superpoint.matching.lightglue.files import save_matcher
+from cv_superpoint.matching.lightglue.files import load_matcher, save_matcher
 from cv_superpoint.opencv.feature2d import SuperPointFeature2D
 from cv_superpoint.synthetic.photometric import Image
 from cv_superpoint.weights import LoadedWeights, load_weights
@@ -44,6 +45,7 @@ class TrainMatcher:
     Attributes:
         images: Folder of photographs.
         weights: Whose features it learns to match: a bundled name, or a file.
+        start: Matcher to start with, of the same sizes; one of other weights' features helps too.
         run_dir: Folder of features, checkpoints and results.
         threads: Threads of the training on a CPU; 0 leaves the choice to torch.
         sizes: Working size of the photographs.
@@ -52,6 +54,7 @@ class TrainMatcher:
 
     images: Path
     weights: str = "superpoint"
+    start: Path | None = None
     run_dir: Path = Path("runs/matcher")
     threads: int = 0
     sizes: ImageConfig = field(
@@ -71,7 +74,8 @@ class TrainMatcher:
         found = look_at(self.images, self.run_dir / "photographs.json", self.run_dir)
         self._check(weights, found)
         files = self._features(weights, found)
-        task = MatcherTask(self.training, files)
+        start = None if self.start is None else load_matcher(self.start)
+        task = MatcherTask(self.training, files, start)
         Trainer(task, self.training.loop, self.run_dir).fit()
         output.say(str(self._export(weights)))
         return DONE
@@ -107,6 +111,7 @@ class TrainMatcher:
         settings = {
             "weights": weights.sha256,
             "photographs": found.sha256,
+            "start": None if self.start is None else sha256_of(self.start),
             "sizes": asdict(self.sizes),
             "training": asdict(self.training),
         }

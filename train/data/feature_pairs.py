@@ -66,14 +66,20 @@ class MatchPairConfig:
     """How pairs are made of the features.
 
     Attributes:
-        keypoints: Rows of an image, padded where it has fewer.
-        fewest: Smallest number of keypoints that is kept of an image that has as many.
+        keypoints: Largest number of rows of an image, the strongest keypoints. The number is drawn
+            for each batch, evenly on a logarithmic scale, so that a matcher knows small and large
+            sets and few rows are padding.
+        fewest: Smallest number of rows.
         unrelated: Share of the pairs that show two scenes, of which nothing matches.
     """
 
-    keypoints: int = 384
-    fewest: int = 64
+    keypoints: int = 512
+    fewest: int = 96
     unrelated: float = 0.08
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fewest <= self.keypoints:
+            raise ValueError(f"fewest must be in [1, {self.keypoints}], got {self.fewest}")
 
 
 def features_folder(run_dir: Path, digest: str, config: FeaturesConfig, seed: int) -> Path:
@@ -146,22 +152,25 @@ class FeaturePairs(Dataset[dict[str, Tensor]]):
     """Map-style endless set: item -> the keypoints of two images, and which belong together.
 
     An item holds ``points0`` (K, 2), ``descriptors0`` (K, D), ``valid0`` (K), ``matches0`` (K), the
-    same of image 1, padded to K rows. Item i depends on ``(seed, i)`` and the files only.
+    same of image 1, padded to K rows. Item i depends on ``(seed, i)``, ``together`` and the files
+    only.
 
     Args:
-        seed: Of the pairs.
-        files: Of the scenes.
-        views: In each file.
+        seed: Seed of the pairs.
+        files: Files of the scenes.
+        views: Views in each file.
         config: How pairs are made.
+        together: Pairs of a batch; those of one batch have the same number of rows.
     """
 
     def __init__(
-        self, seed: int, files: Sequence[Path], views: int, config: MatchPairConfig
+        self, seed: int, files: Sequence[Path], views: int, config: MatchPairConfig, together: int
     ) -> None:
         self.seed = seed
         self.files = files
         self.views = views
         self.config = config
+        self.together = together
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
@@ -170,9 +179,9 @@ class FeaturePairs(Dataset[dict[str, Tensor]]):
         related = rng.random() >= self.config.unrelated
         scenes = (scene, scene if related else other)
         low, high = sorted(sides)
+        most = self._rows(index // self.together)
         item: dict[str, Tensor] = {}
         kept = []
-        share = rng.uniform()
         for name, number, side in zip("01", scenes, sides, strict=True):
             with np.load(self.files[number]) as content:
                 points, rows = content[f"points{side}"], content[f"descriptors{side}"]
@@ -181,35 +190,36 @@ class FeaturePairs(Dataset[dict[str, Tensor]]):
                     if related
                     else np.full(len(points), UNMATCHED)
                 )
-            count = len(points)
-            if count > self.config.fewest:
-                # About the same share of both images, or few have a counterpart.
-                part = np.clip(share + rng.uniform(-0.1, 0.1), 0, 1)
-                count = round(self.config.fewest + part * (count - self.config.fewest))
-            kept.append(min(count, self.config.keypoints))
-            item |= self._padded(name, points, rows, matches, kept[-1])
+            kept.append(min(len(points), most))
+            item |= _padded(name, points, rows, matches, most)
         for name, count in zip("01", reversed(kept), strict=True):
             # The strongest come first: the counterpart of others was not kept.
             matches = item[f"matches{name}"]
             item[f"matches{name}"] = matches.masked_fill(matches >= count, UNMATCHED)
         return item
 
-    def _padded(
-        self,
-        name: str,
-        points: npt.NDArray[np.float32],
-        descriptors: npt.NDArray[np.float16],
-        matches: npt.NDArray[np.int64],
-        count: int,
-    ) -> dict[str, Tensor]:
-        rows = self.config.keypoints
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "points": np.zeros((rows, 2), np.float32),
-            "descriptors": np.zeros((rows, descriptors.shape[1]), np.float32),
-            "matches": np.full(rows, UNKNOWN, np.int64),
-        }
-        given: list[npt.NDArray[Any]] = [points, descriptors, matches]
-        for array, values in zip(arrays.values(), given, strict=True):
-            array[:count] = values[:count]
-        tensors = {f"{key}{name}": torch.from_numpy(array) for key, array in arrays.items()}
-        return {**tensors, f"valid{name}": torch.arange(rows) < count}
+    def _rows(self, batch: int) -> int:
+        """Rows of the images of a batch."""
+        rng = np.random.default_rng((self.seed, batch, 1))
+        fewest, most = self.config.fewest, self.config.keypoints
+        return round(fewest * (most / fewest) ** rng.uniform())
+
+
+def _padded(
+    name: str,
+    points: npt.NDArray[np.float32],
+    descriptors: npt.NDArray[np.float16],
+    matches: npt.NDArray[np.int64],
+    rows: int,
+) -> dict[str, Tensor]:
+    """The strongest keypoints of an image in this number of rows."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "points": np.zeros((rows, 2), np.float32),
+        "descriptors": np.zeros((rows, descriptors.shape[1]), np.float32),
+        "matches": np.full(rows, UNKNOWN, np.int64),
+    }
+    given: list[npt.NDArray[Any]] = [points, descriptors, matches]
+    for array, values in zip(arrays.values(), given, strict=True):
+        array[: len(values)] = values[:rows]
+    tensors = {f"{key}{name}": torch.from_numpy(array) for key, array in arrays.items()}
+    return {**tensors, f"valid{name}": torch.arange(rows) < len(points)}

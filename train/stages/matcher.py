@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cv_superpoint.matching.lightglue.config import MatcherConfig
+from cv_superpoint.matching.lightglue.files import LoadedMatcher
 from cv_superpoint.matching.lightglue.network import Assignment, MatcherNet
 from train.data.feature_pairs import FeaturePairs, FeaturesConfig, MatchPairConfig
 from train.learning.loader import Batch
@@ -67,15 +68,26 @@ class TrainingMatcher(Trainable):
     """A :class:`MatcherNet` under training.
 
     Args:
-        seed: Of the initial weights.
-        config: Its sizes.
+        seed: Seed of the initial weights.
+        config: Sizes of the network.
+        descriptors: (N, D) descriptors whose principal components it starts with.
     """
 
-    def __init__(self, seed: int, config: MatcherConfig) -> None:
+    def __init__(self, seed: int, config: MatcherConfig, descriptors: Tensor) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = MatcherNet(config)
+        self._project_on_components(descriptors)
+
+    @torch.no_grad()
+    def _project_on_components(self, descriptors: Tensor) -> None:
+        """Let the first layer keep similarities, in numbers of the size that attention expects."""
+        project = self.net.project
+        components = torch.linalg.svd(descriptors, full_matrices=False).Vh[: self.config.width]
+        project.weight.zero_()
+        project.weight[: len(components)] = components * self.config.width**0.5
+        project.bias.zero_()
 
     @property
     def config(self) -> MatcherConfig:
@@ -96,26 +108,44 @@ class MatcherTask:
     Args:
         config: How it is trained.
         files: Features of all scenes.
+        start: Matcher whose network it starts with, but for a first layer of another size.
     """
 
     name = "matcher"
 
-    def __init__(self, config: MatcherTrainingConfig, files: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        config: MatcherTrainingConfig,
+        files: Sequence[Path],
+        start: LoadedMatcher | None = None,
+    ) -> None:
         self.config = config
         self.seed = config.seed
         self.held_out, self.training = files[: config.held_out], files[config.held_out :]
-        size = self._pairs(self.training, config.seed)[0]["descriptors0"].shape[1]
+        descriptors = self._descriptors()
         sizes = MatcherConfig(
-            descriptor_dim=size, width=config.width, layers=config.layers, heads=config.heads
+            descriptor_dim=descriptors.shape[1],
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
         )
-        self.network = TrainingMatcher(config.seed, sizes)
+        self.network = TrainingMatcher(config.seed, sizes, descriptors)
+        if start is not None:
+            _start_with(self.network.net, start)
 
-    def _pairs(self, files: Sequence[Path], seed: int) -> FeaturePairs:
-        return FeaturePairs(seed, files, self.config.features.scene.views, self.config.pairs)
+    def _descriptors(self) -> Tensor:
+        """Some descriptors of the scenes that are trained on."""
+        pairs = self._pairs(self.training, self.seed, 1)
+        items = [pairs[k] for k in range(64)]
+        return torch.cat([item["descriptors0"][item["valid0"]] for item in items])
+
+    def _pairs(self, files: Sequence[Path], seed: int, together: int) -> FeaturePairs:
+        views = self.config.features.scene.views
+        return FeaturePairs(seed, files, views, self.config.pairs, together)
 
     def dataset(self) -> FeaturePairs:
         """Pairs of the scenes that are trained on."""
-        return self._pairs(self.training, self.seed)
+        return self._pairs(self.training, self.seed, self.config.loop.batch_size)
 
     def device_batches(self, device: torch.device, step: int, share: int) -> Iterator[Batch] | None:
         """None: workers make the pairs."""
@@ -131,13 +161,13 @@ class MatcherTask:
 
     def validate(self, network: TrainingMatcher) -> dict[str, float]:
         """Precision and recall on held-out scenes, beside those of mutual nearest neighbours."""
-        pairs = self._pairs(self.held_out, self.seed + 1)
-        count = self.config.validation
+        together, count = 16, self.config.validation
+        pairs = self._pairs(self.held_out, self.seed + 1, together)
         batches = [
             torch.utils.data.default_collate(
-                [pairs[k] for k in range(start, min(start + 16, count))]
+                [pairs[k] for k in range(start, min(start + together, count))]
             )
-            for start in range(0, count, 16)
+            for start in range(0, count, together)
         ]
         device = next(network.parameters()).device
         rows = []
@@ -151,6 +181,26 @@ class MatcherTask:
     def pictures(self, network: TrainingMatcher) -> dict[str, Picture]:
         """None: the features know nothing of the images."""
         return {}
+
+
+def _start_with(network: MatcherNet, start: LoadedMatcher) -> None:
+    """Take over what a matcher of the same sizes has learned.
+
+    Raises:
+        ValueError: If anything but the length of the descriptors differs.
+    """
+    if replace(start.config, descriptor_dim=network.config.descriptor_dim) != network.config:
+        raise ValueError(
+            f"{start.path} has the sizes {start.config}, this training {network.config}: give "
+            "the same width, layers and heads"
+        )
+    own = network.state_dict()
+    taken = {
+        name: torch.from_numpy(value)
+        for name, value in start.tensors.items()
+        if own[name].shape == value.shape
+    }
+    network.load_state_dict(taken, strict=False)
 
 
 def _nearest(batch: Batch) -> Tensor:

@@ -126,13 +126,15 @@ def test_extraction_goes_on_where_it_stopped(files: list) -> None:
 
 
 def test_pairs_are_padded_and_their_labels_name_each_other(files: list) -> None:
-    pairs = FeaturePairs(0, files, PLAIN.views, MatchPairConfig(keypoints=100, fewest=30))
-    matched = 0
+    pairs = FeaturePairs(0, files, PLAIN.views, MatchPairConfig(keypoints=100, fewest=30), 5)
+    matched, rows = 0, []
     for index in range(30):
         item = pairs[index]
         again = pairs[index]
         assert all(torch.equal(item[name], again[name]) for name in item)
+        rows.append(len(item["valid0"]))
         for side in "01":
+            assert len(item[f"valid{side}"]) == rows[-1]
             count = int(item[f"valid{side}"].sum())
             assert item[f"valid{side}"][:count].all()
             assert (item[f"points{side}"][:count].abs() <= 1).all()
@@ -145,10 +147,13 @@ def test_pairs_are_padded_and_their_labels_name_each_other(files: list) -> None:
             assert item["matches1"][j] == i
             matched += 1
     assert matched > 50
+    # Pairs of one batch have the same number of rows, other batches have others.
+    assert 30 <= min(rows) < max(rows) <= 100
+    assert all(len(set(rows[k : k + 5])) == 1 for k in range(0, 30, 5))
 
 
 def test_unrelated_pairs_match_nowhere(files: list) -> None:
     config = MatchPairConfig(keypoints=100, fewest=30, unrelated=1.0)
-    pairs = FeaturePairs(0, files, PLAIN.views, config)
+    pairs = FeaturePairs(0, files, PLAIN.views, config, 1)
     for index in range(4):
         assert (pairs[index]["matches0"] < 0).all()
