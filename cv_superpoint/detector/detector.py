@@ -84,6 +84,7 @@ class Detector:
         network: What it runs.
         config: How images become keypoints.
         compaction: Of the network's weights, for descriptors with fewer numbers and for bits.
+        weights: Digest of the network's weights, which features carry.
 
     Raises:
         FeatureError: If the compaction does not give the descriptors that the configuration asks
@@ -96,8 +97,10 @@ class Detector:
         network: NetworkConfig,
         config: DetectorConfig,
         compaction: Compaction | NotFitted = NOT_FITTED,
+        weights: str = "",
     ) -> None:
         self.backend = backend
+        self.weights = weights
         self.network = network
         self.config = config
         self.compaction = compaction
@@ -105,11 +108,11 @@ class Detector:
 
     def configured(self, config: DetectorConfig) -> Detector:
         """A detector of the same network with another configuration."""
-        return Detector(self.backend, self.network, config, self.compaction)
+        return Detector(self.backend, self.network, config, self.compaction, self.weights)
 
     def on(self, backend: Backend) -> Detector:
         """The same detector with its network run by something else."""
-        return Detector(backend, self.network, self.config, self.compaction)
+        return Detector(backend, self.network, self.config, self.compaction, self.weights)
 
     @property
     def channels(self) -> int:
@@ -186,6 +189,7 @@ class Detector:
 
     def _encoded(self, features: Features) -> Features:
         """The features with their descriptors as the configuration asks for."""
+        features = replace(features, weights=self.weights)
         if self.config.descriptors == FLOATS:
             return features
         rows = self.encoder(features.descriptors)

@@ -36,6 +36,8 @@ class Features:
         octaves: (N,) int32, the index of that level in ``scales``.
         image_size: (height, width) of the image.
         descriptor_kind: "float32", "uint8" or "binary", which of them the descriptors are.
+        weights: ``tensor_digest`` of the weights that made the descriptors; empty where nobody
+            knows, as of a file of features.
     """
 
     keypoints: NDArray[np.float32]
@@ -45,6 +47,7 @@ class Features:
     octaves: NDArray[np.int32]
     image_size: tuple[int, int]
     descriptor_kind: Kind = "float32"
+    weights: str = ""
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -59,7 +62,8 @@ class Features:
     def concatenate(cls, parts: Sequence[Features], image_size: tuple[int, int]) -> Features:
         """Rows of several sets over the same image, in the order given."""
         rows = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS}
-        return cls(**rows, image_size=image_size, descriptor_kind=parts[0].descriptor_kind)
+        kind, weights = parts[0].descriptor_kind, parts[0].weights
+        return cls(**rows, image_size=image_size, descriptor_kind=kind, weights=weights)
 
     def to_keypoints(self) -> tuple[cv2.KeyPoint, ...]:
         """``cv2.KeyPoint`` objects: response = score, angle = -1, class_id = -1."""

@@ -65,4 +65,7 @@ class Runtime:
             measured=weights.precisions,
         )
         backend = make(weights, choice, threads=self.threads)
-        return Detector(backend, weights.config, config, weights.compaction), choice
+        detector = Detector(
+            backend, weights.config, config, weights.compaction, weights.tensor_digest
+        )
+        return detector, choice

@@ -119,7 +119,7 @@ def available_weights() -> tuple[str, ...]:
     Raises:
         WeightsError: If the installation's manifest is missing or damaged.
     """
-    return tuple(sorted(_read_manifest()["weights"]))
+    return tuple(sorted(read_manifest()["weights"]))
 
 
 def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights:
@@ -143,7 +143,7 @@ def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights
             f"weights must be a bundled name, a path or None, got {type(weights).__name__}"
         )
     if weights is None:
-        default = _read_manifest()["default"]
+        default = read_manifest()["default"]
         if default is None:
             raise WeightsError(
                 "weights=None needs a default set, but none is bundled here; pass the path of a "
@@ -191,12 +191,19 @@ def _read_installed(path: Path) -> bytes:
             ) from error
 
 
-def _read_manifest() -> dict[str, Any]:
+def read_manifest() -> dict[str, Any]:
+    """The list of bundled files: ``default``, and ``weights`` and ``matchers`` by name.
+
+    Raises:
+        WeightsError: If it is missing or damaged.
+    """
     path = weights_folder() / "manifest.json"
     try:
         manifest = json.loads(_read_installed(path))
         default, entries = manifest["default"], manifest["weights"]
-        well_formed = all(isinstance(entry, dict) for entry in entries.values())
+        matchers = manifest.get("matchers", {})
+        every = (*entries.values(), *matchers.values())
+        well_formed = all(isinstance(entry, dict) for entry in every)
         if not well_formed or (default is not None and default not in entries):
             raise FeatureError(f"default {default!r} or an entry is not as it should be")
     except WeightsError:
@@ -206,7 +213,7 @@ def _read_manifest() -> dict[str, Any]:
             f"{path}: expected the list of bundled weights, which is missing or damaged "
             f"({type(error).__name__}: {error}); reinstall cv-superpoint"
         ) from error
-    return {"default": default, "weights": entries}
+    return {"default": default, "weights": entries, "matchers": matchers}
 
 
 def _unknown_name(name: str) -> str:
@@ -218,19 +225,23 @@ def _unknown_name(name: str) -> str:
 
 
 def _load_bundled(name: str) -> LoadedWeights:
-    entry = _read_manifest()["weights"][name]
-    path, data, sha256 = _read_named(name, entry)
+    entry = read_manifest()["weights"][name]
+    path, data, sha256 = read_named(name, entry)
     loaded = _build(data, path, sha256, name, entry)
     compact = entry.get("compact")
     if not isinstance(compact, dict):
         return loaded
-    path, data, _ = _read_named(name, compact)
+    path, data, _ = read_named(name, compact)
     dim = loaded.config.descriptor_dim
     return replace(loaded, compaction=parse_compaction(data, path, dim, None))
 
 
-def _read_named(name: str, record: Mapping[str, Any]) -> tuple[Path, bytes, str]:
-    """Path, content and sha256 of a file that the manifest names."""
+def read_named(name: str, record: Mapping[str, Any]) -> tuple[Path, bytes, str]:
+    """Path, content and sha256 of a file that the manifest names.
+
+    Raises:
+        WeightsError: If it is not the file that the manifest names.
+    """
     file = record.get("file")
     if not isinstance(file, str) or Path(file).name != file:
         raise WeightsError(

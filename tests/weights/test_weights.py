@@ -73,6 +73,7 @@ def test_every_bundled_file_is_listed_and_the_default_is_one_of_them():
     files = {path.name for path in weights.weights_folder().glob("*.safetensors")}
     entries = BUNDLED["weights"].values()
     named = [each for entry in entries for each in (entry, entry["compact"])]
+    named += BUNDLED.get("matchers", {}).values()
     assert files == {each["file"] for each in named}
     assert available_weights() == tuple(sorted(BUNDLED["weights"]))
     if BUNDLED["weights"]:

@@ -5,6 +5,7 @@ network.py   the network in torch, for training
 arrays.py    the network in numpy
 graph.py     the network as ONNX files
 files.py     files of matchers
+bundled.py   those that come with the package
 matcher.py   LightGlueMatcher
 """
 

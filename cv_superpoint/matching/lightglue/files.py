@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import FeatureError
 from cv_superpoint.matching.lightglue.config import MatcherConfig
+from cv_superpoint.weights.compact import FITTED_TO
 from cv_superpoint.weights.files import WeightsError, parse_file, read_file, write_file
 
 KIND = "matcher"
@@ -29,8 +30,10 @@ class LoadedMatcher:
         tensors: By name, float32.
         weights: Name of the weights whose features it learned.
         threshold: Recommended score that a match must exceed.
+        fitted_to: ``tensor_digest`` of those weights; empty if not recorded.
         recipe: How it was trained, if recorded.
         commit: Commit of this repository that trained it, if recorded.
+        licence: Of a bundled matcher.
     """
 
     path: Path
@@ -38,8 +41,10 @@ class LoadedMatcher:
     tensors: Mapping[str, NDArray[np.float32]]
     weights: str
     threshold: float
+    fitted_to: str = ""
     recipe: str | None = None
     commit: str | None = None
+    licence: str | None = None
 
 
 def tensor_shapes(config: MatcherConfig) -> dict[str, tuple[int, ...]]:
@@ -75,6 +80,7 @@ def save_matcher(
     *,
     weights: str,
     threshold: float = 0.1,
+    fitted_to: str = "",
     recipe: str | None = None,
     commit: str | None = None,
 ) -> None:
@@ -86,11 +92,13 @@ def save_matcher(
         config: Its sizes.
         weights: Name of the weights whose features it learned.
         threshold: Recommended score.
+        fitted_to: ``tensor_digest`` of those weights, so that no others are taken for them.
         recipe: How it was trained.
         commit: Of the code that trained it.
     """
-    described = {"weights": weights, "threshold": threshold, "recipe": recipe, "commit": commit}
-    write_file(path, tensors, {"kind": KIND, "sizes": asdict(config), **described})
+    described = {"weights": weights, FITTED_TO: fitted_to, "threshold": threshold}
+    trained = {"recipe": recipe, "commit": commit}
+    write_file(path, tensors, {"kind": KIND, "sizes": asdict(config), **described, **trained})
 
 
 def load_matcher(path: str | os.PathLike[str]) -> LoadedMatcher:
@@ -102,15 +110,20 @@ def load_matcher(path: str | os.PathLike[str]) -> LoadedMatcher:
     Raises:
         WeightsError: If there is no such file, or it is damaged or something else.
     """
-    path = Path(path)
-    entries, metadata = parse_file(read_file(path), path)
+    path = Path(path).expanduser()
+    return parse_matcher(read_file(path), path)
+
+
+def parse_matcher(data: bytes, path: Path) -> LoadedMatcher:
+    """As :func:`load_matcher`, of a file's content."""
+    entries, metadata = parse_file(data, path)
     if metadata.get("kind") != KIND:
         raise WeightsError(
             f"{path}: expected a matcher, got other weights; train one with python -m train matcher"
         )
     try:
         config = MatcherConfig(**metadata["sizes"])
-        weights, threshold = str(metadata["weights"]), float(metadata["threshold"])
+        weights, threshold = str(metadata["weights"]), check_threshold(metadata["threshold"])
         expected = tensor_shapes(config)
     except (KeyError, TypeError, ValueError, FeatureError) as error:
         raise WeightsError(
@@ -123,9 +136,21 @@ def load_matcher(path: str | os.PathLike[str]) -> LoadedMatcher:
         tensors=tensors,
         weights=weights,
         threshold=threshold,
+        fitted_to=str(metadata.get(FITTED_TO) or ""),
         recipe=metadata.get("recipe"),
         commit=metadata.get("commit"),
     )
+
+
+def check_threshold(value: Any) -> float:
+    """A score that matches must exceed.
+
+    Raises:
+        FeatureError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise FeatureError(f"threshold must lie in [0, 1), got {value!r}")
+    return float(value)
 
 
 def _checked(

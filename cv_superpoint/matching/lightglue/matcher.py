@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from cv_superpoint.detector.features import Features, float_rows, keypoints_to_array
 from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.matching.lightglue.arrays import assignment_scores, mutual_best
-from cv_superpoint.matching.lightglue.files import LoadedMatcher, load_matcher
+from cv_superpoint.matching.lightglue.bundled import find_matcher, name_of
+from cv_superpoint.matching.lightglue.files import LoadedMatcher, check_threshold
 from cv_superpoint.matching.lightglue.graph import MatcherLayout, matcher_model
+from cv_superpoint.matching.nearest import UNIT_TOLERANCE, Pairs
 
 Floats = NDArray[np.float32]
-Pairs = tuple[NDArray[np.intp], Floats]
 MatcherBackend = Literal["auto", "numpy", "onnxruntime"]
 
 
@@ -37,37 +38,36 @@ class LightGlueMatcher:
     def __init__(
         self, loaded: LoadedMatcher, threshold: float, backend: MatcherBackend = "auto"
     ) -> None:
-        if not 0 <= threshold < 1:
-            raise FeatureError(f"threshold must lie in [0, 1), got {threshold}")
         if backend not in get_args(MatcherBackend):
             raise FeatureError(
                 f"backend must be one of {', '.join(get_args(MatcherBackend))}, got {backend!r}"
             )
         self.loaded = loaded
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
         self._session = _session(loaded) if _takes_onnxruntime(backend) else None
         self._info: tuple[Floats, Floats] | None = None
 
     @classmethod
     def create(
         cls,
-        weights: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
         scoreThreshold: float | None = None,  # noqa: N803  # as cv2.LightGlueMatcher.create
         backend: MatcherBackend = "auto",
     ) -> LightGlueMatcher:
-        """A matcher from a file.
+        """A matcher that comes with the package, or from a file.
 
         Args:
-            weights: A file that ``python -m train matcher`` wrote.
-            scoreThreshold: Score that a match must exceed; by default what the file recommends.
+            weights: Bundled weights whose features it is to match, such as "superpoint-lite"; a
+                file that ``python -m train matcher`` wrote; or None for the default weights.
+            scoreThreshold: Score that a match must exceed; by default what the matcher recommends.
             backend: As above.
 
         Raises:
-            WeightsError: If the file is no matcher.
+            WeightsError: If these weights have no matcher, or the file is none.
             FeatureError: If a value is out of range.
             ImportError: If the backend's package is not installed.
         """
-        loaded = load_matcher(weights)
+        loaded = find_matcher(weights)
         return cls(loaded, loaded.threshold if scoreThreshold is None else scoreThreshold, backend)
 
     def __call__(self, features0: Features, features1: Features, /) -> Pairs:
@@ -79,12 +79,11 @@ class LightGlueMatcher:
         Raises:
             FeatureError: If the descriptors are not those that it learned.
         """
-        points = [
-            normalised(each.keypoints, each.image_size[::-1]) for each in (features0, features1)
-        ]
-        return self._matched(
-            points, [float_rows(each, "LightGlue") for each in (features0, features1)]
-        )
+        both = features0, features1
+        for side, features in enumerate(both):
+            self._check_weights(side, features)
+        points = [normalised(each.keypoints, each.image_size[::-1]) for each in both]
+        return self._matched(points, [float_rows(each, "LightGlue") for each in both])
 
     def setPairInfo(  # noqa: N802
         self,
@@ -185,6 +184,15 @@ class LightGlueMatcher:
         kept = (rows[:, 1] >= 0) & (scores > self.threshold)
         return rows[kept].astype(np.intp), scores[kept]
 
+    def _check_weights(self, side: int, features: Features) -> None:
+        """Where either side does not know, only lengths can be compared."""
+        expected = self.loaded.fitted_to
+        if features.weights and expected and features.weights != expected:
+            raise FeatureError(
+                f"this matcher is for the features of {self.loaded.weights}, image {side} has "
+                f"those of {name_of(features.weights)}; detect with weights={self.loaded.weights!r}"
+            )
+
     def _check(self, side: int, points: Floats, rows: Floats) -> None:
         if len(points) != len(rows):
             raise FeatureError(
@@ -198,6 +206,12 @@ class LightGlueMatcher:
             )
         if not (np.isfinite(points).all() and np.isfinite(rows).all()):
             raise FeatureError(f"image {side} has positions or descriptors that are not finite")
+        squares = np.einsum("nd,nd->n", rows, rows)
+        if len(rows) and np.abs(squares - 1).max() > UNIT_TOLERANCE:
+            raise FeatureError(
+                f"image {side} has descriptors that are not of unit length, so they are not those "
+                f"of {self.loaded.weights}; pass them as the detector gives them"
+            )
 
 
 def _takes_onnxruntime(backend: MatcherBackend) -> bool:
