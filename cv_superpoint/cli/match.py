@@ -41,7 +41,8 @@ class Match:
         max_ratio: Ratio test, such as 0.95; none by default.
         max_distance: Distance test, such as 0.8; none by default.
         matcher: mutual (nearest neighbours), ratio (the same with a ratio test), guided (again
-            along the first homography), flann, or module:factory of one of yours.
+            along the first homography), flann, lightglue (learned, of the weights in use), a
+            matcher's file, or module:factory of one of yours.
         estimator: How homography or fundamental matrix are found: least-squares (a homography
             only), magsac, ransac; the best one measured by default.
         refine: Place the matches by the pixels around them.

@@ -29,6 +29,8 @@ class Stitch:
             page, a map) from anywhere.
         megapixels: Larger pictures are shrunk to this.
         refine: Place the keypoints by the pixels around them before the cameras are found.
+        matcher: mutual, ratio, guided, lightglue (learned), a file or module:factory, as of the
+            command match; by default OpenCV's nearest neighbours with a ratio test.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
@@ -39,6 +41,7 @@ class Stitch:
     model: Literal["rotation", "plane"] = "rotation"
     megapixels: float = 1.0
     refine: bool = False
+    matcher: str | None = None
     upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=1500))
@@ -95,6 +98,7 @@ class Stitch:
 
     def _stitch(self, pictures: dict[str, Any]) -> Panorama:
         from cv_superpoint.interop.stitching import StitchError, stitch
+        from cv_superpoint.matching.matchers import build_matcher
 
         try:
             return stitch(
@@ -103,6 +107,7 @@ class Stitch:
                 megapixels=self.megapixels,
                 model=self.model,
                 refine=self.refine,
+                matcher=None if self.matcher is None else build_matcher(self.matcher),
             )
         except StitchError as error:
             numbered = [f"{index} is {name}" for index, name in enumerate(pictures, 1)]

@@ -24,6 +24,7 @@ class Track:
         frames: Stop after so many; a camera has no other end but Ctrl-C.
         reach: Largest step from frame to frame, as a share of the frame's width.
         similarity: Least cosine of the descriptors of a point in two frames.
+        matcher: Of two frames, as of the command match.
         upright: Turn frames as the file says, as players do; --no-upright takes them as stored.
         json: Print one JSON object instead of text.
     """
@@ -33,6 +34,7 @@ class Track:
     frames: int | None = None
     reach: float = 0.15
     similarity: float = 0.7
+    matcher: str = "mutual"
     upright: bool = True
     json: bool = False
     detector: DetectorOptions = field(default_factory=lambda: DetectorOptions(max_keypoints=300))
@@ -40,12 +42,13 @@ class Track:
     def run(self, output: Output) -> int:
         """Run it; returns the exit code."""
         from cv_superpoint.files.guard import keep_inputs
+        from cv_superpoint.matching.matchers import build_matcher
         from cv_superpoint.matching.tracking import Tracker, Video, VideoFile
 
         keep_inputs([self.video.removeprefix("file://").removeprefix("file:")], [self.out])
         video = Video(self.video, upright=self.upright)
         wanted = video.expected if self.frames is None else self.frames
-        detector = self.detector.create()
+        detector, matcher = self.detector.create(), build_matcher(self.matcher)
         file = VideoFile(self.out, video.rate if 1 <= video.rate <= 240 else 20.0)
         tracker: Tracker | None = None
         count = points = followed = longest = 0
@@ -55,7 +58,11 @@ class Track:
             start = time.perf_counter()
             for frame, features in output.progress(frames, wanted or None, "track"):
                 if tracker is None:
-                    tracker = Tracker(reach=self.reach * frame.shape[1], similarity=self.similarity)
+                    tracker = Tracker(
+                        reach=self.reach * frame.shape[1],
+                        similarity=self.similarity,
+                        matcher=matcher,
+                    )
                 points += len(tracker.tails)
                 followed += tracker.update(features)
                 count += 1

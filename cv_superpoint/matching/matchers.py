@@ -1,8 +1,8 @@
 """Matchers: two sets of features in, matched rows and scores out.
 
 :func:`~cv_superpoint.match_pair`, the commands and the viewer take any :class:`Matcher`. Here are
-nearest neighbours and OpenCV's descriptor matchers; :mod:`cv_superpoint.interop.lightglue` has
-LightGlue's.
+nearest neighbours and OpenCV's descriptor matchers; :class:`~cv_superpoint.LightGlueMatcher` is the
+learned one, and :mod:`cv_superpoint.interop.lightglue` has those of other programs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -140,6 +141,40 @@ class OpenCVMatcher:
         }
 
 
+class LearnedMatcher:
+    """The bundled :class:`~cv_superpoint.LightGlueMatcher` of whichever weights found the features.
+
+    It is loaded at the first pair.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Matcher] = {}
+
+    def __call__(self, features0: Features, features1: Features, /) -> Pairs:
+        """Match.
+
+        Raises:
+            WeightsError: If these weights have no matcher.
+            FeatureError: If it is not known whose features they are, or they are of two sets.
+        """
+        if len(features0) == 0 or len(features1) == 0:
+            return np.empty((0, 2), np.intp), np.empty(0, np.float32)
+        weights = features0.weights or features1.weights
+        if not weights:
+            raise FeatureError(
+                "these features do not say which weights made them; name the matcher's weights or "
+                "its file: cv_superpoint.LightGlueMatcher.create('superpoint')"
+            )
+        if weights not in self._loaded:
+            # With what it needs, such as the graphs of ONNX.
+            from cv_superpoint.matching.lightglue.bundled import matcher_of
+            from cv_superpoint.matching.lightglue.matcher import LightGlueMatcher
+
+            loaded = matcher_of(weights)
+            self._loaded[weights] = LightGlueMatcher(loaded, loaded.threshold)
+        return self._loaded[weights](features0, features1)
+
+
 def _rows(features: Features) -> NDArray[Any]:
     """Descriptors as OpenCV's matchers are fast with: FLANN takes no bytes, BFMatcher is slow."""
     binary = features.descriptor_kind == "binary"
@@ -150,6 +185,7 @@ MATCHERS: dict[str, Callable[[], Matcher]] = {
     "mutual": NearestNeighbours,
     "ratio": lambda: NearestNeighbours(max_ratio=RATIO),
     "guided": Guided,
+    "lightglue": LearnedMatcher,
     "flann": lambda: OpenCVMatcher(cv2.FlannBasedMatcher()),
 }
 """Matchers that the commands and the viewer know by name."""
@@ -159,17 +195,24 @@ def build_matcher(name: str) -> Matcher:
     """A matcher by name.
 
     Args:
-        name: One of :data:`MATCHERS`, or ``module:factory``, a function that makes a matcher.
+        name: One of :data:`MATCHERS`; a file of ``python -m train matcher``, ending in
+            ``.safetensors``; or ``module:factory``, a function that makes a matcher.
 
     Raises:
         SuperPointError: If there is none of that name, or the factory fails.
+        WeightsError: If the file is no matcher.
     """
     if name in MATCHERS:
         return MATCHERS[name]()
+    if name.endswith(".safetensors"):
+        from cv_superpoint.matching.lightglue.matcher import LightGlueMatcher
+
+        return LightGlueMatcher.create(Path(name))
     module, colon, attribute = name.partition(":")
     if not colon:
         raise SuperPointError(
-            f"no matcher is called {name!r}; use {', '.join(MATCHERS)} or module:factory"
+            f"no matcher is called {name!r}; use {', '.join(MATCHERS)}, a matcher's file "
+            "(.safetensors) or module:factory"
         )
     try:
         matcher: Any = getattr(importlib.import_module(module), attribute)()

@@ -197,8 +197,11 @@ def match_pair(
     features0 = detector.extract(image0, mask0)
     best: MatchResult | None = None
     for rotation in rotations:
-        features1 = _extract_turned(detector, image1, mask1, rotation // 90)
-        result = _unverified(features0, features1, rotation, options.matcher)
+        turned = _extract_turned(detector, image1, mask1, rotation // 90)
+        # The matcher sees positions as the descriptors were made, in the turned image.
+        result = _unverified(features0, turned, rotation, options.matcher)
+        features1 = _turned_back(turned, image1.shape, rotation // 90)
+        result = replace(result, features1=features1)
         if best is not None and len(result) <= best.inliers.sum():
             continue  # not even all of them could beat it
         result = _verify(result, options, tries=len(rotations))
@@ -286,14 +289,18 @@ def _check_rotations(rotations: tuple[int, ...]) -> None:
 def _extract_turned(
     detector: Extractor, image: ByteArray, mask: NDArray[np.bool_] | None, turns: int
 ) -> Features:
-    """Features of ``np.rot90(image, turns)`` in the coordinates of the image.
+    """Features of ``np.rot90(image, turns)``."""
+    turned_mask = None if mask is None else np.rot90(mask, turns).astype(np.uint8)
+    return detector.extract(np.rot90(image, turns), turned_mask)
+
+
+def _turned_back(features: Features, shape: tuple[int, ...], turns: int) -> Features:
+    """The features of a turned image in the coordinates of the image.
 
     Pixel (row i, column j) after one turn is pixel (row j, column width - 1 - i) before it, so
     whole pixels map to whole pixels without rounding.
     """
-    turned_mask = None if mask is None else np.rot90(mask, turns).astype(np.uint8)
-    features = detector.extract(np.rot90(image, turns), turned_mask)
-    size = image.shape[0], image.shape[1]
+    size = shape[0], shape[1]
     bottom, right = np.float32(size[0] - 1), np.float32(size[1] - 1)
     x, y = features.keypoints.T
     back = {0: (x, y), 1: (right - y, x), 2: (right - x, bottom - y), 3: (y, bottom - x)}[turns]

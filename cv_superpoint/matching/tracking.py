@@ -18,7 +18,8 @@ from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.entries import A_PIPE, look
 from cv_superpoint.files.names import is_text
 from cv_superpoint.files.writing import make_folder, replacing
-from cv_superpoint.matching.nearest import nearest_features
+from cv_superpoint.matching.matchers import Matcher, NearestNeighbours, check_matches
+from cv_superpoint.matching.nearest import cosines
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.pictures.video_length import length_of
 
@@ -37,12 +38,14 @@ class Tracker:
     Attributes:
         reach: Pixels that a point may move from one frame to the next.
         similarity: Cosine that the descriptors of a point in two frames must have.
+        matcher: Of two frames.
         tails: The last positions of each track, oldest first.
         ages: (N,) frames that each track has lasted beyond its first.
     """
 
     reach: float
     similarity: float = 0.7
+    matcher: Matcher = field(default_factory=NearestNeighbours)
     tails: list[deque[tuple[float, float]]] = field(default_factory=list)
     ages: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _previous: Features | None = None
@@ -64,7 +67,9 @@ class Tracker:
         if self._previous is None:
             return np.empty((0, 2), np.intp)
         before = self._previous
-        matches, similarity = nearest_features(before, features)
+        matches, similarity = check_matches(self.matcher(before, features), before, features)
+        if not isinstance(self.matcher, NearestNeighbours):
+            similarity = cosines(before, features, matches)
         moved = features.keypoints[matches[:, 1]] - before.keypoints[matches[:, 0]]
         near = np.hypot(moved[:, 0], moved[:, 1]) <= self.reach
         kept: NDArray[np.intp] = matches[near & (similarity >= self.similarity)]

@@ -26,6 +26,7 @@ from cv_superpoint.interop.stitching.adjustment import chain, refine
 from cv_superpoint.interop.stitching.blending import check_canvas
 from cv_superpoint.interop.stitching.pairs import Link, match_all
 from cv_superpoint.interop.stitching.plane import plane_panorama
+from cv_superpoint.matching.matchers import NearestNeighbours
 
 
 class Remembering:
@@ -64,6 +65,29 @@ def shows(panorama: Any, detector: Remembering, *, at_least: float, within: floa
     difference = np.abs(placed.astype(int) - panorama).mean(axis=2)[both > 0]
     assert np.median(difference) < within / 3
     assert np.percentile(difference, 90) < within
+
+
+# ---- with a matcher of ours ----
+
+
+def test_a_matcher_of_ours_takes_the_place_of_opencvs(stitcher: Remembering) -> None:
+    views = [turned(yaw) for yaw in (-12, 0, 12)]
+    made = stitch(views, stitcher, matcher=NearestNeighbours(max_ratio=0.95))
+    usual = stitch(views, stitcher)
+    shows(made.image, stitcher, at_least=0.5, within=60)
+    np.testing.assert_allclose(made.focal_lengths, usual.focal_lengths, rtol=0.03)
+    features = [stitcher.extract(view) for view in views]
+    for pair in made.pairs:
+        assert pair.reliable
+        rows, _ = NearestNeighbours(max_ratio=0.95)(features[pair.first], features[pair.second])
+        assert pair.matches == len(rows) > pair.inliers > 30
+    flat = [np.ascontiguousarray(photograph()[:, part]) for part in (slice(400), slice(200, 600))]
+    assert stitch(flat, stitcher, model="plane", matcher=NearestNeighbours()).pairs[0].reliable
+    unrelated = [views[0], np.ascontiguousarray(skimage.data.chelsea()[..., ::-1])]
+    with pytest.raises(StitchError, match="no two pictures belong together"):
+        stitch(unrelated, stitcher, matcher=NearestNeighbours())
+    with pytest.raises(StitchError, match="no two pictures belong together"):
+        stitch([views[0], np.zeros((100, 100), np.uint8)], stitcher, matcher=NearestNeighbours())
 
 
 # ---- a camera that turned ----

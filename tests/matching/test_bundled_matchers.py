@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from made_matchers import LITE, bundled_folder
 from pinned import PINNED
 
 from cv_superpoint import (
@@ -27,7 +27,6 @@ from cv_superpoint.matching.lightglue.files import load_matcher, save_matcher
 from cv_superpoint.matching.lightglue.network import MatcherNet
 from cv_superpoint.weights import load_weights, store
 
-LITE = "superpoint-lite"
 CONFIG = MatcherConfig(descriptor_dim=64, width=16, layers=1)
 PHOTOGRAPH = np.ascontiguousarray(skimage.data.coffee()[60:300, 150:470, ::-1])
 OTHER = cv2.warpAffine(PHOTOGRAPH, cv2.getRotationMatrix2D((160, 120), 12, 0.9), (320, 240))
@@ -42,11 +41,7 @@ def untrained(path: Path, weights: str = LITE, **recorded: object) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled weights, and an untrained matcher for the lite set."""
-    root = tmp_path_factory.mktemp("bundle") / "weights"
-    shutil.copytree(store.weights_folder(), root)
-    manifest = json.loads((root / "manifest.json").read_text())
-    manifest.pop("matchers", None)
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    root = bundled_folder(tmp_path_factory.mktemp("bundle"))
     bundle(untrained(root.parent / "matcher.safetensors", threshold=0.2), root, threshold=0.0)
     return root
 

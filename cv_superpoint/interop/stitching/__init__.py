@@ -24,6 +24,7 @@ from cv_superpoint.interop.stitching.placing import place_keypoints
 from cv_superpoint.interop.stitching.plane import plane_panorama
 from cv_superpoint.interop.stitching.rotation import rotation_panorama
 from cv_superpoint.matching.drawing import to_bgr
+from cv_superpoint.matching.matchers import Matcher
 from cv_superpoint.matching.pairs import Extractor
 from cv_superpoint.pictures.arrays import ByteArray
 
@@ -59,6 +60,7 @@ def stitch(
     megapixels: float | None = 1.0,
     model: Model = "rotation",
     refine: bool = False,
+    matcher: Matcher | None = None,
 ) -> Panorama:
     """A panorama of overlapping pictures.
 
@@ -70,6 +72,8 @@ def stitch(
         model: "rotation" for a camera that turned in one place, "plane" for a flat scene (a wall,
             a page, a map) from anywhere.
         refine: Place the keypoints by the pixels around them before the cameras are found.
+        matcher: Instead of OpenCV's nearest neighbours with a ratio test, such as a
+            :class:`~cv_superpoint.LightGlueMatcher`.
 
     Raises:
         StitchError: If there are fewer than two, they do not belong together, all show the same
@@ -83,7 +87,7 @@ def stitch(
     pictures = [shrink(to_bgr(image), megapixels) for image in images]
     features = [detector.extract(picture) for picture in pictures]
     try:
-        return _stitch(pictures, features, model, refine)
+        return _stitch(pictures, features, model, refine, matcher)
     except (cv2.error, np.linalg.LinAlgError) as error:
         said = " ".join(str(error).split())
         raise StitchError(
@@ -93,16 +97,20 @@ def stitch(
 
 
 def _stitch(
-    pictures: list[ByteArray], features: list[Features], model: Model, refine: bool
+    pictures: list[ByteArray],
+    features: list[Features],
+    model: Model,
+    refine: bool,
+    matcher: Matcher | None,
 ) -> Panorama:
-    converted, pairs, links = match_all(features)
+    converted, pairs, links = match_all(features, matcher)
     reports = report(pairs)
     require_one_component(len(pictures), links, reports)
     used = different_views([each.image_size for each in features], links)
     kept = features
     if len(used) < len(pictures):
         pictures, kept = [pictures[index] for index in used], [features[index] for index in used]
-        converted, pairs, links = match_all(kept)
+        converted, pairs, links = match_all(kept, matcher)
         require_one_component(len(pictures), links, report(pairs))
     if refine:
         _, links = place_keypoints(pictures, kept, converted, pairs, links)

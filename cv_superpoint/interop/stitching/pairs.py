@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from cv_superpoint.detector.features import Features, float_rows
 from cv_superpoint.errors import SuperPointError
+from cv_superpoint.interop.stitching.matched import match_pictures
+from cv_superpoint.matching.matchers import Matcher
 from cv_superpoint.matching.verdict import LIMIT, log_false_alarms
 
 # Untyped: OpenCV's stubs allow neither arrays for cv2.UMat nor None for what comes out.
@@ -99,9 +101,19 @@ def to_image_features(features: Features, index: int) -> Any:
     return filled
 
 
-def match_all(features: Sequence[Features]) -> tuple[list[Any], Any, list[Link]]:
-    """OpenCV's features, its matches of every two of them, and the pairs that belong together."""
+def match_all(
+    features: Sequence[Features], matcher: Matcher | None = None
+) -> tuple[list[Any], Any, list[Link]]:
+    """OpenCV's features, matches of every two of them, and the pairs that belong together.
+
+    Args:
+        features: Of each picture.
+        matcher: Instead of OpenCV's own.
+    """
     converted = [to_image_features(each, index) for index, each in enumerate(features)]
+    if matcher is not None:
+        pairs = match_pictures(features, converted, matcher)
+        return converted, pairs, find_links(features, pairs)
     try:
         with ThreadPoolExecutor(1) as own:
             pairs = own.submit(_match_seeded, converted).result()
