@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 commands,
                 given,
                 prog="python -m benchmarks",
-                description="Time and memory of everything; docs/performance.md has the figures.",
+                description="Time and memory; docs/results/performance.md has the figures.",
             )
         )
     )

@@ -160,7 +160,7 @@ def busy(
         calls: At least, of each.
         seconds: At least, of each.
         output: Folder for busy.json and busy.md.
-        page: Put the table into docs/performance.md.
+        page: Put the table into docs/results/performance.md.
     """
     if not loads or loads[0] != 0:
         raise ValueError(f"loads must begin with 0, the idle machine, got {loads}")
@@ -181,5 +181,5 @@ def busy(
         publish.write_json(output / "busy.json", result)
         (output / "busy.md").write_text(text + "\n", encoding="utf-8")
     if page:
-        publish.write_json(publish.PAGE.parent / "performance" / "busy.json", result)
-        publish.replace_block(publish.PAGE, "busy", text)
+        publish.write_json(publish.FIGURES / "busy.json", result)
+        publish.replace_block(publish.PERFORMANCE, "busy", text)

@@ -68,7 +68,7 @@ def growth(
         precision: As for SuperPointFeature2D.
         images: Folder of photographs, of which the first is taken; skimage's without one.
         output: Folder for growth.json and growth.png.
-        page: Put table and plot into docs/performance.md.
+        page: Put table and plot into docs/results/performance.md.
     """
     by_size = [
         _measure(backend, precision, size, 1024, threads, images)
@@ -79,14 +79,14 @@ def growth(
     result = {"by_size": by_size, "by_count": by_count}
     text = growth_markdown(result)
     print(text)
-    folders = [output, publish.PAGE.parent / "performance" if page else None]
+    folders = [output, publish.FIGURES if page else None]
     for folder in folders:
         if folder is not None:
             publish.write_json(folder / "growth.json", result)
             plot_growth(result, folder / "growth.png")
     if page:
         picture = "![Time and memory over pixels, time over keypoints](performance/growth.png)"
-        publish.replace_block(publish.PAGE, "growth", f"{text}\n\n{picture}")
+        publish.replace_block(publish.PERFORMANCE, "growth", f"{text}\n\n{picture}")
 
 
 def growth_markdown(result: dict[str, Any]) -> str:

@@ -171,4 +171,4 @@ def kernels(
     )
     print(text)
     if page:
-        publish.replace_block(publish.PAGE.parent / "gpu.md", "kernels", text)
+        publish.replace_block(publish.GPU, "kernels", text)

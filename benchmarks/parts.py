@@ -175,7 +175,7 @@ def parts(
         keypoints: At most.
         threads: Of OpenCV and of the backends, one table for each.
         rounds: Over all photographs.
-        page: Put the tables into docs/performance.md.
+        page: Put the tables into docs/results/performance.md.
     """
     pictures = [
         np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
@@ -197,8 +197,8 @@ def parts(
     text = parts_markdown(result)
     print(text)
     if page:
-        publish.write_json(publish.PAGE.parent / "performance" / "parts.json", result)
-        publish.replace_block(publish.PAGE, "parts", text)
+        publish.write_json(publish.FIGURES / "parts.json", result)
+        publish.replace_block(publish.PERFORMANCE, "parts", text)
 
 
 def summary(seconds: dict[str, Times]) -> dict[str, dict[str, tuple[float, float]]]:

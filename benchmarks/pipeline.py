@@ -182,7 +182,7 @@ def pipeline(
         rounds: Over all pairs and contenders.
         processor: Processor time of all threads instead of the clock's, for a busy machine; with
             one thread it is about what the clock would show.
-        page: Put the table into docs/performance.md.
+        page: Put the table into docs/results/performance.md.
     """
     cv2.setNumThreads(threads)
     warps = WarpConfig(size=size)
@@ -213,5 +213,5 @@ def pipeline(
     text = pipeline_markdown(result)
     print(text)
     if page:
-        publish.write_json(publish.PAGE.parent / "performance" / "pipeline.json", result)
-        publish.replace_block(publish.PAGE, "pipeline", text)
+        publish.write_json(publish.FIGURES / "pipeline.json", result)
+        publish.replace_block(publish.PERFORMANCE, "pipeline", text)

@@ -80,7 +80,7 @@ def precision(
         pairs_per_image: As of the protocol "warp".
         seed: As of the protocol "warp".
         output: Folder for precision_DEVICE.json.
-        page: Put the tables into docs/performance.md.
+        page: Put the tables into docs/results/precision.md.
     """
     config = WarpConfig(pairs_per_image=pairs_per_image, seed=seed)
     warped = WarpedPhotographs(root=images, config=config)
@@ -122,5 +122,5 @@ def precision(
     if output is not None:
         publish.write_json(output / f"{name}.json", records)
     if page:
-        publish.write_json(publish.PAGE.parent / "performance" / f"{name}.json", records)
-        publish.replace_block(publish.PAGE, name, "\n\n".join(texts))
+        publish.write_json(publish.FIGURES / f"{name}.json", records)
+        publish.replace_block(publish.PRECISION, name, "\n\n".join(texts))

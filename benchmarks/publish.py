@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cv_superpoint.files import replace_file
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-"""Where the tables of the benchmarks stand."""
+DOCS = Path(__file__).parent.parent / "docs"
+PERFORMANCE = DOCS / "results" / "performance.md"
+"""Page with the times and memory of all commands but two."""
+PRECISION = DOCS / "results" / "precision.md"
+"""Page with the accuracy of bfloat16, float16 and 8 bits."""
+GPU = DOCS / "gpu.md"
+"""Page with the operators and bytes of a call on a GPU."""
+FIGURES = DOCS / "results" / "performance"
+"""Folder with the JSON files and the plots of both pages of results."""
+LONGEST_LINE = 100
+"""Characters of a line of prose, on pages and in the blocks on them."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -27,6 +37,8 @@ def facts(values: dict[str, str]) -> str:
 def replace_block(page: Path, name: str, text: str) -> None:
     """Put text between ``<!-- name -->`` and ``<!-- end name -->`` of a page.
 
+    Lines of prose are wrapped; tables, headings and pictures stay as they are.
+
     Raises:
         ValueError: If the page has no such markers.
     """
@@ -36,7 +48,12 @@ def replace_block(page: Path, name: str, text: str) -> None:
         raise ValueError(f"{page} must have the markers {first} and {last} once each")
     before, rest = content.split(first)
     after = rest.split(last)[1]
-    replace_file(page, f"{before}{first}\n\n{text}\n\n{last}{after}".encode())
+    lines = [
+        line if line.startswith(("|", "#", "!")) else textwrap.fill(line, LONGEST_LINE)
+        for line in text.splitlines()
+    ]
+    block = "\n".join(lines)
+    replace_file(page, f"{before}{first}\n\n{block}\n\n{last}{after}".encode())
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -203,7 +203,7 @@ def speed(
         threads: Of every contender, on the CPU.
         rounds: Over all photographs and contenders.
         output: Folder for speed_DEVICE.json, .md and .png.
-        page: Put table and plot into docs/performance.md.
+        page: Put table and plot into docs/results/performance.md.
     """
     pictures = photographs_of(images, size, photographs)
     result = measure_speed(
@@ -222,10 +222,10 @@ def speed(
         (output / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         plot_speed(result, output / f"{name}.png")
     if page:
-        publish.write_json(publish.PAGE.parent / "performance" / f"{name}.json", result)
-        plot_speed(result, publish.PAGE.parent / "performance" / f"{name}.png")
+        publish.write_json(publish.FIGURES / f"{name}.json", result)
+        plot_speed(result, publish.FIGURES / f"{name}.png")
         picture = f"![Whole call of each](performance/{name}.png)"
-        publish.replace_block(publish.PAGE, name, f"{text}\n\n{picture}")
+        publish.replace_block(publish.PERFORMANCE, name, f"{text}\n\n{picture}")
 
 
 def processes(
@@ -245,12 +245,12 @@ def processes(
         keypoints: At most.
         threads: Of the network.
         repeats: Processes of each backend, after one that fills the caches.
-        page: Put the table into docs/performance.md.
+        page: Put the table into docs/results/performance.md.
     """
     [image] = photographs_of(images, size, 1)
     measured = measure_processes(image, count=keypoints, threads=threads, repeats=repeats)
     text = processes_markdown(measured)
     print(text)
     if page:
-        publish.write_json(publish.PAGE.parent / "performance" / "processes.json", measured)
-        publish.replace_block(publish.PAGE, "processes", text)
+        publish.write_json(publish.FIGURES / "processes.json", measured)
+        publish.replace_block(publish.PERFORMANCE, "processes", text)

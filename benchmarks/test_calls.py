@@ -1,7 +1,8 @@
 """Whole calls by pytest-benchmark, which keeps runs and compares them: ``make bench``.
 
 ``--benchmark-autosave`` keeps the figures, ``--benchmark-compare`` shows those of before as well.
-The figures of docs/performance.md come from ``python -m benchmarks``, where all calls take turns.
+The figures of docs/results/performance.md come from ``python -m benchmarks``, where all calls take
+turns.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def throughput(
         threads: Of the network, on a CPU.
         batches: Sizes.
         rounds: Over everything.
-        page: Put the table into docs/performance.md.
+        page: Put the table into docs/results/performance.md.
     """
     pictures = photographs(images, size, IMAGES)
     repeated = [pictures[index % len(pictures)] for index in range(IMAGES)]
@@ -107,8 +107,8 @@ def throughput(
     print(text)
     if page:
         name = f"throughput_{device.partition(':')[0]}"
-        publish.write_json(publish.PAGE.parent / "performance" / f"{name}.json", result)
-        publish.replace_block(publish.PAGE, name, text)
+        publish.write_json(publish.FIGURES / f"{name}.json", result)
+        publish.replace_block(publish.PERFORMANCE, name, text)
 
 
 def throughput_markdown(result: dict[str, Any]) -> str:

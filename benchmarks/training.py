@@ -110,7 +110,7 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
         threads: Of torch.
         batch: Images of the network alone; pairs of the trainer.
         rounds: Steps of each variant, in turn, after a warm-up.
-        page: Put the tables into docs/performance.md.
+        page: Put the tables into docs/results/performance.md.
     """
     torch.set_num_threads(threads)
     device = torch.device("cpu")
@@ -153,7 +153,7 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
     )
     print(text)
     if page:
-        publish.replace_block(publish.PAGE, "train_cpu", text)
+        publish.replace_block(publish.PERFORMANCE, "train_cpu", text)
 
 
 def _trainer_rows(precisions: list[Precision], batch: int, rounds: int) -> list[list[str]]:

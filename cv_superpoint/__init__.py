@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cv_superpoint.detector.module import SuperPoint, TensorFeatures
     from cv_superpoint.matching.lightglue import LightGlueMatcher
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _renamed.install()
 

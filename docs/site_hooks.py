@@ -18,7 +18,8 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links to it, as they are in the checkout, lead to the page; other files stay names."""
-    markdown = markdown.replace("../weights/README.md", "model-card.md")
-    return re.sub(r"(?<!!)\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
+    up = "../" * page.file.src_uri.count("/")
+    markdown = markdown.replace(f"{up}../weights/README.md", f"{up}model-card.md")
+    return re.sub(rf"(?<!!)\[([^\]]*)\]\({re.escape(up)}\.\./[^)]*\)", r"\1", markdown)

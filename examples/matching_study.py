@@ -1,6 +1,6 @@
 """Which matches to keep: ratio tests, distance tests and guided matching, measured on warps.
 
-python examples/matching_study.py path/to/photographs    the tables of docs/matching.md
+python examples/matching_study.py path/to/photographs    the tables of docs/results/accuracy.md
 python examples/matching_study.py                        three photographs of scikit-image
 
 Each photograph, shrunk to 480 pixels, is matched with a second view of itself: turned by up to 30

@@ -1,6 +1,6 @@
 """Matches under in-plane rotation: what a search over turns of the second picture gains.
 
-python examples/rotation_study.py path/to/hpatches_mini/v_boat    the table of docs/options.md
+python examples/rotation_study.py path/to/hpatches_mini/v_boat    for docs/results/limits.md
 python examples/rotation_study.py                                 a photograph, turned
 
 The folder holds 1.png (or .ppm), 2.png, ... and H_1_2, ..., the homographies from picture 1, as in

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "weights" / "README.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -24,7 +25,9 @@ def code_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if code_of(page).strip()], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if code_of(page).strip()],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -32,10 +35,24 @@ def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_links_lead_somewhere() -> None:
-    link = re.compile(r"\]\((?!https?://|#)([^)#]+)")
-    for page in PAGES:
-        for target in link.findall(page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    """To files that are there, and to headings that they have."""
+    link = re.compile(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)")
+    count = 0
+    for page in LINKING:
+        for target, anchor in link.findall(page.read_text(encoding="utf-8")):
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name} links to {target}"
+            if anchor:
+                assert anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
+                count += 1
+    assert count > 50
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings' names in addresses, as both GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_tour_names_files_that_are_there() -> None:

@@ -69,6 +69,16 @@ def test_an_old_program_takes_its_old_options_and_keeps_the_exit_code(tmp_path: 
     assert "error: orb has no extract(); take superpoint with its options" in done.stderr
 
 
+def test_the_notes_for_migration_name_every_old_name() -> None:
+    page = Path(__file__).parent.parent / "docs" / "migration.md"
+    text = page.read_text(encoding="utf-8")
+    for renamed in (_renamed.RENAMED, _renamed_in_training.RENAMED):
+        for old, new in renamed.items():
+            assert f"| `{old}` | `{new}` |" in text, old
+    for old in (*_renamed.PROGRAMS, *_renamed_in_training.PROGRAMS):
+        assert f"`python -m {old.removesuffix('.__main__')}`" in text, old
+
+
 def test_names_that_changed_in_place_warn() -> None:
     network = importlib.import_module("cv_superpoint.network")
     tensors = importlib.import_module("cv_superpoint.decoding.tensors")

@@ -55,7 +55,7 @@ ORDER = (
         "int8",
         CPU_INT8,
         "this CPU multiplies bytes",
-        "multiplies bytes here, faster than anything installed (docs/performance.md)",
+        "multiplies bytes here, faster than anything installed (docs/speed.md)",
     ),
     Candidate("onnxruntime", "cpu", "int8", CPU_INT8, "this CPU multiplies bytes"),
     Candidate(
@@ -64,7 +64,7 @@ ORDER = (
         "bfloat16",
         CPU_BFLOAT16,
         "this CPU multiplies in bfloat16",
-        "multiplies in bfloat16 here, faster than anything installed (docs/performance.md)",
+        "multiplies in bfloat16 here, faster than anything installed (docs/speed.md)",
     ),
     Candidate("ncnn", "cpu", "float32", "", "it takes the least processor time in float32"),
     Candidate("openvino", "cpu", "float32"),

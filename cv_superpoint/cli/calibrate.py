@@ -24,7 +24,7 @@ class Calibrate:
     """Find the ranges that weights need for precision int8, and measure what it costs.
 
     float32 and int8 see the same warped pairs of the photographs. The target lists int8 for
-    precision auto only where no measure can be worse by more than its margin (docs/performance.md).
+    precision auto only where no measure can be worse by more than its margin (docs/speed.md).
 
     Attributes:
         source: Bundled name, or a file of any layout.

@@ -28,9 +28,9 @@ Allowed: TypeAlias = Callable[[slice], NDArray[np.bool_]]
 """Rows of the first set, as a slice -> (rows, N1) which pairs may match."""
 
 RATIO = 0.95
-"""Default of a ratio test, measured: docs/matching.md."""
+"""Default of a ratio test, measured: docs/results/accuracy.md."""
 DISTANCE = 0.8
-"""Default of a distance test, measured: docs/matching.md."""
+"""Default of a distance test, measured: docs/results/accuracy.md."""
 BLOCK_ELEMENTS = 2**22
 """Similarities computed at a time, 16 MiB, whatever the number of descriptors."""
 UNIT_TOLERANCE = 1e-2

@@ -159,7 +159,7 @@ def match_pair(
 
     The descriptors tolerate turns of the camera up to some 40 degrees. ``rotations=(0, 90, 180,
     270)`` tries image 1 at each quarter turn and keeps the one with the most inliers, the earlier
-    one where two have equally many; docs/options.md tells what that gains.
+    one where two have equally many; docs/results/limits.md tells what that gains.
 
     Args:
         image0: uint8, (H, W) or (H, W, C) with 1, 3 (BGR) or 4 (BGRA) channels.

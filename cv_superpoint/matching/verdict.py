@@ -29,7 +29,7 @@ Points = NDArray[np.float64]
 
 LIMIT = -2.0
 """Decimal logarithm of the number of false alarms up to which a model is reliable: one in 100
-unrelated pairs, and far fewer where it was measured (docs/matching.md)."""
+unrelated pairs, and far fewer where it was measured (docs/results/limits.md)."""
 PRECISION = 0.5
 """Pixels; no keypoint is known better, so an error below it is no further evidence."""
 CELL = 4.0

@@ -63,7 +63,7 @@ class SuperPointFeature2D(Parameters, Portable):
             rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
         precision: "auto", "float32", "bfloat16", "float16" or "int8".
-        backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/performance.md.
+        backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/speed.md.
         scales: Pyramid levels relative to the image, or one, merged into one set; None takes what
             the weights recommend; see docs/options.md. Keypoint ``size`` is 8 / scale, ``octave``
             its position among these.

@@ -85,17 +85,40 @@ def test_calls_alternate() -> None:
 def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- x -->\nold\n<!-- end x -->\nafter\n", encoding="utf-8")
-    publish.replace_block(page, "x", "new")
-    assert (
-        page.read_text(encoding="utf-8") == "before\n<!-- x -->\n\nnew\n\n<!-- end x -->\nafter\n"
-    )
+    row = "| " + "cell " * 30 + "|"
+    publish.replace_block(page, "x", f"{'word ' * 30}end\n\n{row}")
+    before, *block, after, _ = page.read_text(encoding="utf-8").split("\n")
+    assert (before, after) == ("before", "after")
+    assert block[:2] == ["<!-- x -->", ""]
+    assert block[-4:] == ["", row, "", "<!-- end x -->"]
+    prose = block[2:-4]
+    assert " ".join(prose) == "word " * 30 + "end"
+    assert max(len(line) for line in prose) <= publish.LONGEST_LINE
     with pytest.raises(ValueError, match="markers"):
         publish.replace_block(page, "y", "new")
 
 
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        (
+            publish.PERFORMANCE,
+            "speed_cpu speed_cuda throughput_cpu throughput_cuda "
+            "pipeline processes busy parts growth train_cpu",
+        ),
+        (publish.PRECISION, "precision_cpu precision_cuda"),
+        (publish.GPU, "kernels"),
+    ],
+)
+def test_pages_have_the_blocks_that_commands_write(page: Path, names: str) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in names.split():
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- end {name} -->") == 1, name
+
+
 @needs_proc
 def test_a_fresh_process_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
-    """The bar of docs/performance.md: at most 400 MiB at 480 x 640."""
+    """The bar of docs/results/performance.md: at most 400 MiB at 480 x 640."""
     np.save(tmp_path / "image.npy", photographs(None, (480, 640), 1)[0])
     seen = fresh_process("auto", "auto", tmp_path / "image.npy", count=1024, threads=2, calls=2)
     assert seen.keypoints == 1024

@@ -1,4 +1,4 @@
-"""Lower precisions are computed, compared and judged as docs/performance.md says."""
+"""Lower precisions are computed, compared and judged as docs/results/precision.md says."""
 
 from __future__ import annotations
 
@@ -240,8 +240,8 @@ def test_precisions_are_measured_and_reported(
     ],
 )
 def test_the_manifest_lists_what_was_measured(name: str, listed: str) -> None:
-    """docs/performance/precision_cpu.json, of ``python -m benchmarks precision --page``."""
-    page = publish.PAGE.parent / "performance" / "precision_cpu.json"
+    """docs/results/performance/precision_cpu.json, of ``python -m benchmarks precision --page``."""
+    page = publish.FIGURES / "precision_cpu.json"
     measured = json.loads(page.read_text(encoding="utf-8"))[name]
     assert measured["sha256"] == load_weights(name).sha256, "measure the new weights"
     assert measured["warp"][listed]["pairs"] >= FEWEST_PAIRS

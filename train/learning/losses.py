@@ -16,8 +16,8 @@ What differs, and why:
       (``keypoint_weight``): most cells are empty, and a short training spends its steps on saying
       so. The ``smoke`` recipe uses 10, the longer ones 1.
     - Descriptors: ``dual_softmax_loss`` is what training uses. After 220 steps its matching
-      score was .352 where the hinge's was .062 (docs/training.md): nearly all pairs of cells are
-      negatives that are soon far enough apart for the hinge, and then have no gradient.
+      score was .352 where the hinge's was .062 (docs/results/training.md): nearly all pairs of
+      cells are negatives that are soon far enough apart for the hinge, and then have no gradient.
     - Hinge: divided by the number of valid pairs, descriptors are of unit length. Setting
       ``negative_margin`` to -1 drives every other product to -1, the target of the earliest
       descriptions of the method.

@@ -1,7 +1,7 @@
 """Ways to find a maximum below the pixel, as detectors for ``cv-superpoint evaluate``.
 
 ``--detectors "superpoint(subpixel=False),superpoint,train.learning.subpixel:mean3,..."`` compares
-them with what the package does; docs/options.md has the figures.
+them with what the package does; docs/results/accuracy.md has the figures.
 """
 
 from __future__ import annotations
