@@ -202,7 +202,8 @@ class FeaturePairs(Dataset[dict[str, Tensor]]):
         """Rows of the images of a batch."""
         rng = np.random.default_rng((self.seed, batch, 1))
         fewest, most = self.config.fewest, self.config.keypoints
-        return round(fewest * (most / fewest) ** rng.uniform())
+        rows: int = round(fewest * (most / fewest) ** rng.uniform())
+        return rows
 
 
 def _padded(
