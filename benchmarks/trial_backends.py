@@ -39,6 +39,7 @@ class RoundedBackend:
     device = "cpu"
     batch = 1
     decodes = False
+    lanes = 1
 
     def __init__(self, weights: LoadedWeights, precision: str) -> None:
         import torch
@@ -103,6 +104,7 @@ class AlternatingBackend:
     device = "cpu"
     batch = 1
     decodes = False
+    lanes = 1
 
     def __init__(self, first: Backend, second: Backend) -> None:
         self.name, self.precision = first.name, f"{first.precision} and {second.precision}"

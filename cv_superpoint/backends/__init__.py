@@ -29,6 +29,14 @@ class Backend(Protocol):
     decodes: bool
     """Whether it is a :class:`cv_superpoint.detector.on_device.DecodingBackend` as well."""
 
+    @property
+    def lanes(self) -> int:
+        """Calls that run side by side, each on the thread that makes it; 1 where there is no gain.
+
+        More for a :class:`cv_superpoint.detector.lanes.LanesBackend` only.
+        """
+        ...
+
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Logits and dense descriptors.
 

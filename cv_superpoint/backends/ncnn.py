@@ -70,6 +70,7 @@ class NcnnBackend:
     device = "cpu"
     precision = "float32"
     decodes = False
+    lanes = 1
 
     def __init__(self, weights: NetworkWeights, *, threads: int | None = None) -> None:
         self.threads = self.batch = threads or min(default_threads(), ncnn.get_physical_cpu_count())

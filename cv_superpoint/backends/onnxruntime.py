@@ -50,6 +50,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     decodes = False
+    lanes = 1
 
     def __init__(
         self,

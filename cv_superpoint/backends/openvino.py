@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -110,13 +111,21 @@ class OpenVinoBackend:
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
         """See :meth:`cv_superpoint.backends.Backend.run`."""
-        outputs = [self._network(image[None]) for image in images]
-        logits = [one[0].transpose(1, 2, 0) for one, _ in outputs]
-        dense = [
-            one.reshape(*cells.shape[:2], -1)
-            for cells, (_, one) in zip(logits, outputs, strict=True)
-        ]
-        return logits, dense
+        return _by_cells([self._network(image[None]) for image in images])
+
+    @property
+    def lanes(self) -> int:
+        """See :attr:`cv_superpoint.backends.Backend.lanes`; 1 until a call has shown both ways."""
+        shown = self._verified and self._may_band and not is_forked()
+        return self._threads if shown else 1
+
+    def run_alone(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
+        """See :meth:`cv_superpoint.detector.lanes.LanesBackend.run_alone`."""
+        if self.lanes == 1:
+            return self.run(images)
+        return _by_cells(
+            [_infer(self._for_bands, self._free_for_bands, image[None]) for image in images]
+        )
 
     def _network(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Logits (1, 65, h, w), descriptors (1, h w, D) of (1, H, W, C) images."""
@@ -165,6 +174,15 @@ class OpenVinoBackend:
         """See :meth:`cv_superpoint.backends.Backend.info`."""
         version = openvino.__version__.partition("-")[0]
         return f"openvino {version} on cpu, {self.precision}"
+
+
+def _by_cells(outputs: Sequence[tuple[Floats, Floats]]) -> tuple[list[Floats], list[Floats]]:
+    """Logits (h, w, 65) and descriptors (h, w, D) of each image."""
+    logits = [one[0].transpose(1, 2, 0) for one, _ in outputs]
+    dense = [
+        one.reshape(*cells.shape[:2], -1) for cells, (_, one) in zip(logits, outputs, strict=True)
+    ]
+    return logits, dense
 
 
 def _infer(model: Any, free: deque[Any], images: NDArray[np.uint8]) -> tuple[Floats, Floats]:

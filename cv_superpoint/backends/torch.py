@@ -71,6 +71,7 @@ class TorchBackend:
     """
 
     name = "torch"
+    lanes = 1
 
     def __init__(
         self,

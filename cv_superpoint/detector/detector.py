@@ -25,6 +25,7 @@ from cv_superpoint.decoding.descriptors import (
     NotFitted,
 )
 from cv_superpoint.detector.features import CELL_DIAMETER, Features
+from cv_superpoint.detector.lanes import LanesBackend, decode_side_by_side
 from cv_superpoint.detector.levels import Level, rescale
 from cv_superpoint.detector.on_device import Decoded, DecodingBackend, Stack, decode_on_device
 from cv_superpoint.detector.tiles import Tile, make_tiles
@@ -203,9 +204,8 @@ class Detector:
             backend = cast(DecodingBackend, self.backend)
             found = decode_on_device(backend, self._stacks(levels), masks, self.config.decoding)
         else:
-            found = (
-                (level, tile, self._decode(level, tile, logits, dense, masks[level.image]))
-                for level, tile, logits, dense in self._run(levels)
+            found = decode_side_by_side(
+                cast(LanesBackend, self.backend), self._stacks(levels), partial(self._decode, masks)
             )
         for level, tile, (points, scores, descriptors) in found:
             scale = self.config.scales[level.octave]
@@ -277,14 +277,15 @@ class Detector:
 
     def _decode(
         self,
+        masks: Sequence[NDArray[np.bool_] | None],
         level: Level,
         tile: Tile,
         logits: NDArray[np.float32],
         dense: NDArray[np.float32],
-        mask: NDArray[np.bool_] | None,
     ) -> Decoded:
         """The strongest keypoints of one tile, in its own pixels."""
         height, width = level.size
+        mask = masks[level.image]
         return decode.decode(
             logits,
             dense,

@@ -21,6 +21,8 @@ Image = TypeVar("Image")
 class _InTurn:
     """A backend whose network runs once at a time: two runs would fight for the same cores."""
 
+    lanes = 1
+
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._turn = threading.Lock()
