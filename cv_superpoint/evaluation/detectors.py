@@ -46,7 +46,7 @@ class Harris:
         ), None
 
 
-def split_names(texts: Sequence[str]) -> tuple[str, ...]:
+def split_names(texts: Sequence[str], what: str = "detectors") -> tuple[str, ...]:
     """Split "a,b(c=1,d=2) e" at commas and blanks outside brackets.
 
     Raises:
@@ -64,7 +64,7 @@ def split_names(texts: Sequence[str]) -> tuple[str, ...]:
         raise SuperPointError(f"brackets do not match in {' '.join(texts)!r}")
     names = [name for name in names if name]
     if len(set(names)) != len(names) or not names:
-        raise SuperPointError(f"detectors must be named once each, got {' '.join(texts)!r}")
+        raise SuperPointError(f"{what} must be named once each, got {' '.join(texts)!r}")
     return tuple(names)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from cv_superpoint.evaluation import metrics
-from cv_superpoint.evaluation.datasets import ImagePair
+from cv_superpoint.evaluation.contenders import Contender, matched
+from cv_superpoint.evaluation.datasets import ImagePair, PairSource
 from cv_superpoint.evaluation.measure import (
     PairResult,
     distances_between,
@@ -20,9 +23,11 @@ from cv_superpoint.evaluation.measure import (
 from cv_superpoint.evaluation.metrics import Array
 from cv_superpoint.evaluation.predictions import Finder
 from cv_superpoint.evaluation.protocols import Protocol
-from cv_superpoint.evaluation.results import HEADERS, Summary
+from cv_superpoint.evaluation.results import HEADERS, Report, Summary
 from cv_superpoint.evaluation.statistics import Estimate
 from cv_superpoint.files.names import shown
+from cv_superpoint.matching.matchers import Matcher
+from cv_superpoint.pictures.reading import write_picture
 
 Colour = tuple[int, int, int]
 
@@ -86,6 +91,37 @@ def _bar(canvas: Array, x: int, value: Estimate, colour: Colour) -> None:
         cv2.line(canvas, (middle, _y(value.low)), (middle, _y(value.high)), _INK, 1)
 
 
+def write_bars(folder: Path, report: Report) -> None:
+    """Write the bars of every subset."""
+    for subset in next(iter(report.summaries.values())):
+        title = f"{report.protocol}, {subset}"
+        picture = draw_bars(title, report.summaries, report.columns, subset)
+        write_picture(folder / f"bars_{subset}.png", picture, made="drawing")
+
+
+def write_pairs(
+    folder: Path,
+    source: PairSource,
+    contenders: Mapping[str, Contender],
+    results: Mapping[str, Sequence[PairResult]],
+    protocol: Protocol,
+) -> None:
+    """Write the best and the worst pair of every contender."""
+    wanted = {
+        (label, which): result
+        for label, found in results.items()
+        for which, result in best_and_worst(found).items()
+    }
+    for pair in source:
+        for (label, which), result in wanted.items():
+            if result.name == pair.name:
+                one = contenders[label]
+                picture = draw_pair(pair, result, one.find, protocol, matcher=one.matcher)
+                name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
+                path = folder / f"matches_{name}_{which}.png"
+                write_picture(path, picture, made="drawing")
+
+
 def _write(canvas: Array, text: str, place: tuple[int, int], scale: float = 0.42) -> None:
     cv2.putText(canvas, shown(text), place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, 1, cv2.LINE_AA)
 
@@ -140,7 +176,13 @@ def draw_judged(
 
 
 def draw_pair(
-    pair: ImagePair, result: PairResult, find: Finder, protocol: Protocol, *, limit: int = 200
+    pair: ImagePair,
+    result: PairResult,
+    find: Finder,
+    protocol: Protocol,
+    *,
+    matcher: Matcher | None = None,
+    limit: int = 200,
 ) -> Array:
     """The picture of :func:`draw_judged` for a pair that was measured, with a caption.
 
@@ -149,6 +191,7 @@ def draw_pair(
         result: What was measured on them; goes into the caption.
         find: The detector.
         protocol: The pass that matches is drawn.
+        matcher: Instead of mutual nearest neighbours.
         limit: Matches drawn at most, evenly spread over all.
 
     Returns:
@@ -159,7 +202,10 @@ def draw_pair(
     sizes = (image0.shape[:2], image1.shape[:2])
     turned = find_turned(find, image1, result.rotation)
     found0, found1 = select(find(image0), turned, h_0to1, sizes, step)
-    matches = metrics.mutual_matches(distances_between(found0, found1))
+    if matcher is None:
+        matches = metrics.mutual_matches(distances_between(found0, found1))
+    else:
+        matches = matched(matcher, found0, found1)[0]
     correct = metrics.match_errors(found0.points, found1.points, matches, h_0to1)
     correct = correct <= metrics.CORRECT_DISTANCE
     picture = draw_judged(image0, image1, found0.points, found1.points, matches, correct, limit)

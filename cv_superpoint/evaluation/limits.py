@@ -4,6 +4,7 @@ The protocol ``limits`` pairs each photograph's centre with
 
 - *rotation*: the same turned about its centre,
 - *scale*: a view from farther away, which shows more of the photograph in the same size,
+- *turned*: a view from 1.5 times as far, and turned about its centre,
 - *blur*: the same blurred,
 - *night*: the same with less light: shot noise and read noise of a short exposure, brightened,
 
@@ -14,22 +15,20 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from cv_superpoint.errors import SuperPointError
+from cv_superpoint.evaluation.contenders import MUTUAL, make_contenders
 from cv_superpoint.evaluation.datasets import ImagePair, Skipped
-from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import evaluate_pairs
 from cv_superpoint.evaluation.metrics import Array
-from cv_superpoint.evaluation.predictions import detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.statistics import accuracy, finite_mean
@@ -39,21 +38,25 @@ from cv_superpoint.geometry import smoothed
 
 logger = logging.getLogger(__name__)
 
-Factor = Literal["rotation", "scale", "blur", "night"]
+Factor = Literal["rotation", "scale", "turned", "blur", "night"]
 
 SIZE = (240, 320)
 LEVELS: dict[Factor, tuple[float, ...]] = {
     "rotation": (0, 15, 30, 45, 60, 90, 135, 180),
     "scale": (1, 1.5, 2, 2.5, 3),
+    "turned": (0, 15, 30, 45, 60),
     "blur": (0, 1, 2, 3, 4),
     "night": (10000, 1000, 300, 100, 30),
 }
 UNITS: dict[Factor, str] = {
     "rotation": "degrees",
     "scale": "times as far",
+    "turned": "degrees, and 1.5 times as far",
     "blur": "px, standard deviation",
     "night": "photons in a white pixel",
 }
+FARTHER = 1.5
+"""Times as far, of the factor turned."""
 _READ_NOISE = 1.0
 """Electrons, as of a good camera."""
 
@@ -65,14 +68,16 @@ class LimitsConfig:
     Attributes:
         data: Folder of photographs.
         detectors: As of ``cv-superpoint evaluate``.
+        matchers: As of ``cv-superpoint evaluate``.
         weights: Of superpoint; the package's default if left out.
-        only: Which of rotation, scale, blur and night; all if left out.
+        only: Keys of :data:`LEVELS`; all if left out.
         photographs: At most.
         out: Folder for limits.md.
     """
 
     data: Path
     detectors: tuple[str, ...] = ("superpoint,sift,orb",)
+    matchers: tuple[str, ...] = (MUTUAL,)
     weights: str | None = None
     only: tuple[str, ...] = ()
     photographs: int = 64
@@ -97,12 +102,15 @@ def make_pair(photograph: Array, name: str, factor: Factor, level: float) -> Ima
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     # Everything that the farthest view shows must be there.
     reach = max(LEVELS["scale"]) if factor == "scale" else 1.3
+    reach *= FARTHER if factor == "turned" else 1
     cover = max(height / photograph.shape[0], width / photograph.shape[1])
     first = _view(photograph, cover * reach)
     h_0to1, second = np.eye(3), first
-    if factor == "rotation":
+    if factor in ("rotation", "turned"):
         turn = np.vstack([cv2.getRotationMatrix2D((centre[0], centre[1]), level, 1), [0, 0, 1]])
-        h_0to1, second = turn, _view(photograph, cover * reach, turn)
+        farther = FARTHER if factor == "turned" else 1.0
+        h_0to1 = turn @ _similarity(1 / farther, centre, centre)
+        second = _view(photograph, cover * reach / farther, turn)
     elif factor == "scale":
         second = _view(photograph, cover * reach / level)
         h_0to1 = _similarity(1 / level, centre, centre)
@@ -165,16 +173,16 @@ def limits(config: LimitsConfig) -> tuple[str, list[Skipped]]:
     for each in source.left_out:
         logger.warning("left out: %s: %s", each.name, each.reason)
     protocol = PROTOCOLS["warp"]
-    finders: dict[str, Callable[[Any], Any]] = {
-        name: partial(detect, build_detector(name, quota=protocol.quota, weights=config.weights))
-        for name in split_names(config.detectors)
-    }
+    contenders = make_contenders(
+        config.detectors, config.matchers, quota=protocol.quota, weights=config.weights
+    )
     parts = [f"{len(photographs)} photographs, {SIZE[0]} x {SIZE[1]}: matching score (e = 3)."]
     factors = {str(factor): factor for factor in LEVELS}
     for factor in [factors[name] for name in config.only] or LEVELS:
         rows = []
-        for label, find in finders.items():
-            results = list(evaluate_pairs(pairs(photographs, factor), find, protocol))
+        for label, one in contenders.items():
+            made = pairs(photographs, factor)
+            results = list(evaluate_pairs(made, one.find, protocol, matcher=one.matcher))
             cells = []
             for number in range(len(LEVELS[factor])):
                 same = results[number :: len(LEVELS[factor])]

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.evaluation import metrics
+from cv_superpoint.evaluation.contenders import matched
 from cv_superpoint.evaluation.datasets import ImagePair
 from cv_superpoint.evaluation.metrics import Array, Size
 from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import THOROUGH, Fit, Pass, Protocol, Ransac
 from cv_superpoint.geometry import corner_error, warp_points
 from cv_superpoint.matching.aligning import align_homography
-from cv_superpoint.matching.estimators import find_model, misses
+from cv_superpoint.matching.estimators import find_model, misses, weighted_dlt
+from cv_superpoint.matching.matchers import Matcher
 from cv_superpoint.matching.refining import PLACED, refine_homography
 
 
@@ -29,7 +31,8 @@ class PairResult:
     ``corner_error`` is infinite where no homography was found. ``keypoints`` is the mean of both
     images, after every filter; where two passes are made, of the one that matches. ``rotation``
     is the turn of image 1 that was chosen, in degrees. ``inlier_error`` is the median distance of
-    the inliers of the estimated homography from the true one, in pixels of image 1.
+    the inliers of the estimated homography from the true one, in pixels of image 1. ``correct`` is
+    how many of the matches are.
     """
 
     name: str
@@ -42,6 +45,7 @@ class PairResult:
     match_precision: float = math.nan
     matching_score: float = math.nan
     nn_map: float = math.nan
+    correct: float = math.nan
     inliers: float = math.nan
     corner_error: float = math.nan
     inlier_error: float = math.nan
@@ -71,6 +75,7 @@ def evaluate_pairs(
     rotations: Sequence[int] = (0,),
     refine: bool = False,
     align: bool = False,
+    matcher: Matcher | None = None,
 ) -> Iterator[PairResult]:
     """Measure a detector pair by pair.
 
@@ -84,6 +89,7 @@ def evaluate_pairs(
             one, each is tried and the one with the most inliers counts.
         refine: Whether matches are refined from the pixels before the homography is taken.
         align: Whether the homography then makes all of the overlap agree.
+        matcher: Instead of mutual nearest neighbours.
     """
     cache: dict[tuple[int, str], Detections] = {}
     current = None
@@ -105,7 +111,13 @@ def evaluate_pairs(
                 sizes = (image0.shape[:2], image1.shape[:2])
                 pixels = Pixels(images=(image0, image1), refine=refine, align=align)
                 measured = measure(
-                    *found, h_0to1, sizes, step, ransac=protocol.ransac, pixels=pixels
+                    *found,
+                    h_0to1,
+                    sizes,
+                    step,
+                    ransac=protocol.ransac,
+                    pixels=pixels,
+                    matcher=matcher,
                 )
                 tried.append(measured | {"rotation": rotation})
             best = max(tried, key=lambda measured: measured.get("inliers", 0.0))
@@ -123,14 +135,15 @@ def find_turned(find: Finder, image: Array, rotation: int) -> Detections:
     """
     height, width = image.shape
     found = find(np.ascontiguousarray(np.rot90(image, rotation // 90)))
+    if rotation // 90 % 4 == 0:
+        return found
     x, y = found.points.T
     back = {
-        0: (x, y),
         1: (width - 1 - y, x),
         2: (width - 1 - x, height - 1 - y),
         3: (y, height - 1 - x),
     }[rotation // 90 % 4]
-    return dataclasses.replace(found, points=np.stack(back, axis=1))
+    return dataclasses.replace(found, points=np.stack(back, axis=1), seen=found.points)
 
 
 def fit_pair(pair: ImagePair, fit: Fit) -> tuple[tuple[Array, Array], Array]:
@@ -164,6 +177,7 @@ def measure(
     matches: Array | None = None,
     ransac: Ransac = THOROUGH,
     pixels: Pixels | None = None,
+    matcher: Matcher | None = None,
 ) -> dict[str, float]:
     """Measure one pass over one pair.
 
@@ -177,6 +191,7 @@ def measure(
             detections are taken as they are; mutual nearest neighbours of the selected if None.
         ransac: How the homography is estimated.
         pixels: What the images' pixels are used for; None for nothing.
+        matcher: Of the selected, instead of mutual nearest neighbours.
 
     Returns:
         Fields of :class:`PairResult`; without descriptors only those of the detection.
@@ -192,9 +207,13 @@ def measure(
     described = matches is not None or (found0.described and found1.described)
     if not step.description or not described:
         return measured
+    scores = None
     if matches is None:
         distances = distances_between(found0, found1)
-        matches = metrics.mutual_matches(distances)
+        if matcher is None:
+            matches = metrics.mutual_matches(distances)
+        else:
+            matches, scores = matched(matcher, found0, found1)
         measured["nn_map"] = metrics.nearest_neighbour_map(
             distances, found0.points, found1.points, h_0to1
         )
@@ -208,6 +227,7 @@ def measure(
         step,
         ransac,
         pixels,
+        scores,
     )
 
 
@@ -220,11 +240,12 @@ def _measure_matches(
     step: Pass,
     ransac: Ransac,
     pixels: Pixels | None,
+    scores: Array | None,
 ) -> dict[str, float]:
     """Measures of points (M, 2) that are matched row by row; ``counts`` are in the shared view."""
     rows = np.arange(len(points0))
     errors = metrics.match_errors(points0, points1, np.stack([rows, rows], axis=1), h_0to1)
-    estimate, agree = estimate_homography(points0, points1, ransac)
+    estimate, agree = estimate_homography(points0, points1, ransac, scores)
     if pixels is not None and pixels.refine and estimate is not None:
         exact = refine_homography(
             *pixels.images, points0, points1, estimate, threshold=ransac.threshold
@@ -237,6 +258,7 @@ def _measure_matches(
     missed = np.linalg.norm(points1[agree] - warp_points(h_0to1, points0[agree]), axis=1)
     return {
         "matches": float(len(errors)),
+        "correct": float((errors <= metrics.CORRECT_DISTANCE).sum()),
         "match_precision": metrics.match_precision(errors),
         "matching_score": metrics.matching_score(
             errors, *counts, of_smaller=step.counting == "plain"
@@ -257,7 +279,7 @@ def distances_between(found0: Detections, found1: Detections) -> Array:
 
 
 def estimate_homography(
-    points0: Array, points1: Array, ransac: Ransac
+    points0: Array, points1: Array, ransac: Ransac, scores: Array | None = None
 ) -> tuple[Array | None, NDArray[np.bool_]]:
     """A homography from matched points.
 
@@ -265,11 +287,17 @@ def estimate_homography(
         points0: (N, 2).
         points1: (N, 2), matched row by row.
         ransac: Its options.
+        scores: (N,) of the matches, by which "dlt" weights them; None weights all alike.
 
     Returns:
         (3, 3), or None where there is none, and which points are its inliers, (N,).
     """
     nothing = None, np.zeros(len(points0), np.bool_)
+    if ransac.estimator == "dlt":
+        fitted = weighted_dlt(points0, points1, scores)
+        if fitted is None:
+            return nothing
+        return fitted, misses(fitted, points0, points1) <= ransac.threshold
     if ransac.estimator is not None:
         return find_model(points0, points1, threshold=ransac.threshold, estimator=ransac.estimator)
     if len(points0) < 4:

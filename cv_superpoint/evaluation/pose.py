@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from cv_superpoint.errors import PictureError, SuperPointError
 from cv_superpoint.evaluation import metrics
+from cv_superpoint.evaluation.contenders import matched
 from cv_superpoint.evaluation.datasets import Skipped, read_grey
 from cv_superpoint.evaluation.measure import distances_between, find_turned
 from cv_superpoint.evaluation.metrics import Array
@@ -33,6 +34,7 @@ from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import Fit
 from cv_superpoint.evaluation.statistics import Estimate, area_under_curve, estimate, finite_mean
 from cv_superpoint.matching.epipolar import epipolar_distances, refine_epipolar
+from cv_superpoint.matching.matchers import Matcher
 
 FIT = Fit(rule="longer", side=640, enlarge=False)
 QUOTA = 1000
@@ -187,7 +189,12 @@ def read_line(line: str) -> PosePair | str:
 
 
 def evaluate_poses(
-    source: PosePairs, find: Finder, *, threshold: float = THRESHOLD, refine: bool = False
+    source: PosePairs,
+    find: Finder,
+    *,
+    threshold: float = THRESHOLD,
+    refine: bool = False,
+    matcher: Matcher | None = None,
 ) -> list[PoseResult]:
     """Measure a detector pair by pair.
 
@@ -196,6 +203,7 @@ def evaluate_poses(
         find: The detector.
         threshold: Pixels by which an inlier may miss its epipolar line.
         refine: Whether matches are refined from the pixels around them.
+        matcher: Instead of mutual nearest neighbours.
     """
     results = []
     for pair, stored in source:
@@ -208,28 +216,40 @@ def evaluate_poses(
             find_turned(find, image, 90 * turns).strongest(QUOTA)
             for image, turns in zip(images, pair.turns, strict=True)
         ]
-        measured = _measure(found, intrinsics, pair.t_0to1, threshold, images if refine else None)
+        matches = _matches(found, matcher)
+        measured = {"keypoints": (len(found[0]) + len(found[1])) / 2}
+        if matches is not None:
+            points = found[0].points[matches[:, 0]], found[1].points[matches[:, 1]]
+            pixels = images if refine else None
+            measured |= _measure(*points, intrinsics, pair.t_0to1, threshold, pixels)
         result = PoseResult(name=pair.name, sequence=pair.name)
         results.append(replace(result, **measured))  # type: ignore[arg-type]
     return results
 
 
+def _matches(found: Sequence[Detections], matcher: Matcher | None) -> Array | None:
+    """(M, 2) rows of both; None of a detector without descriptors."""
+    if not (found[0].described and found[1].described):
+        return None
+    if matcher is None:
+        return metrics.mutual_matches(distances_between(*found))
+    return matched(matcher, *found)[0]
+
+
 def _measure(
-    found: Sequence[Detections],
+    points0: Array,
+    points1: Array,
     intrinsics: Sequence[Array],
     t_0to1: Array,
     threshold: float,
     images: tuple[Array, Array] | None,
 ) -> dict[str, float]:
-    measured = {"keypoints": (len(found[0]) + len(found[1])) / 2}
-    if not (found[0].described and found[1].described):
-        return measured
-    matches = metrics.mutual_matches(distances_between(*found))
-    points0, points1 = found[0].points[matches[:, 0]], found[1].points[matches[:, 1]]
     truth = to_fundamental(essential_of(t_0to1), intrinsics)
     errors = epipolar_distances(truth, points0, points1)
-    measured["matches"] = float(len(matches))
-    measured["match_precision"] = metrics.match_precision(errors, CORRECT)
+    measured = {
+        "matches": float(len(points0)),
+        "match_precision": metrics.match_precision(errors, CORRECT),
+    }
     solve = partial(find_essential, intrinsics=intrinsics, threshold=threshold)
     essential, agree = solve(points0, points1)
     if essential is None:

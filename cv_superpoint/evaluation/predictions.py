@@ -7,7 +7,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from cv_superpoint.errors import SuperPointError
-from cv_superpoint.evaluation.metrics import Array, strongest
+from cv_superpoint.evaluation.metrics import Array, Size, strongest
 from cv_superpoint.files import replace_file
 
 logger = logging.getLogger(__name__)
@@ -39,12 +39,19 @@ class Detections:
         scores: (N,) float64, the keypoints' responses.
         descriptors: (N, D), float vectors or bytes of bits; (N, 0) of a detector without any.
         binary: Whether descriptors are compared by Hamming distance.
+        size: (height, width) of the image that the detector looked at; (0, 0) if not told.
+        weights: Digest of the weights that described them; empty where there are none.
+        seen: (N, 2) positions in that image where it is a turned one; None where they are
+            ``points``.
     """
 
     points: Array
     scores: Array
     descriptors: Array
     binary: bool
+    size: Size = (0, 0)
+    weights: str = ""
+    seen: Array | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -56,11 +63,12 @@ class Detections:
 
     def take(self, indices: Array) -> Detections:
         """The keypoints at ``indices`` (or where a mask is true)."""
-        return Detections(
+        return replace(
+            self,
             points=self.points[indices],
             scores=self.scores[indices],
             descriptors=self.descriptors[indices],
-            binary=self.binary,
+            seen=None if self.seen is None else self.seen[indices],
         )
 
     def strongest(self, count: int) -> Detections:
@@ -94,7 +102,14 @@ def detect(detector: Feature2D, image: Array) -> Detections:
         scores=scores,
         descriptors=descriptors,
         binary=_is_binary(detector, descriptors),
+        size=(image.shape[0], image.shape[1]),
+        weights=weights_of(detector),
     )
+
+
+def weights_of(detector: Feature2D) -> str:
+    """Digest of the weights of a SuperPoint; empty of other detectors."""
+    return str(getattr(getattr(detector, "detector", None), "weights", ""))
 
 
 def _is_binary(detector: Feature2D, descriptors: Array) -> bool:
@@ -135,6 +150,8 @@ class PredictionCache:
                         scores=stored["scores"],
                         descriptors=stored["descriptors"],
                         binary=bool(stored["binary"]),
+                        size=(image.shape[0], image.shape[1]),
+                        weights=weights_of(self.detector),
                     )
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 logger.warning("%s is damaged and is made again", path.name)

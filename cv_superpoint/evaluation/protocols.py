@@ -30,13 +30,14 @@ class Ransac:
         iterations: At most.
         confidence: At which it stops early.
         estimator: Another one, of :func:`~cv_superpoint.matching.estimators.find_model`; the number
-            of draws and the confidence are then its own.
+            of draws and the confidence are then its own. "dlt" fits all matches, see
+            :func:`~cv_superpoint.matching.estimators.weighted_dlt`.
     """
 
     threshold: float = 3.0
     iterations: int = 2000
     confidence: float = 0.995
-    estimator: Estimator | None = None
+    estimator: Estimator | Literal["dlt"] | None = None
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:

@@ -24,6 +24,7 @@ import numpy as np
 
 from cv_superpoint import Features, MatchResult, match_features
 from cv_superpoint.errors import SuperPointError
+from cv_superpoint.evaluation.contenders import MUTUAL
 from cv_superpoint.evaluation.datasets import HPatches, ImagePair, Skipped
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import fit_pair
@@ -34,6 +35,7 @@ from cv_superpoint.evaluation.statistics import exact_interval
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.files import write_file
 from cv_superpoint.geometry import corner_error
+from cv_superpoint.matching.matchers import Matcher, build_matcher
 from cv_superpoint.matching.pairs import Extractor
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class VerdictConfig:
         data: Folder of photographs that show different things.
         pairs: Folder in HPatches layout, for more right pairs.
         detectors: superpoint with its options, as of ``cv-superpoint evaluate``; one of them.
+        matcher: As of ``cv-superpoint evaluate``, one of them.
         weights: Of superpoint; the package's default if left out.
         model: What the verdict is about. Right pairs are those whose homography is right.
         threshold: Pixels, as of match_pair.
@@ -64,6 +67,7 @@ class VerdictConfig:
     data: Path
     pairs: Path | None = None
     detectors: tuple[str, ...] = ("superpoint(maxKeypoints=1000)",)
+    matcher: str = MUTUAL
     weights: str | None = None
     model: Literal["homography", "fundamental"] = "homography"
     threshold: float = 3.0
@@ -123,19 +127,25 @@ def stronger(config: WarpConfig) -> WarpConfig:
 
 
 def count_unrelated(
-    config: VerdictConfig, detector: Extractor, images: Sequence[Array]
+    config: VerdictConfig, detector: Extractor, matcher: Matcher, images: Sequence[Array]
 ) -> Iterator[Count]:
     """Unrelated pairs that are called reliable, whole and in windows."""
     pairs = draw_pairs(len(images), config.unrelated, config.seed)
     windows = [_window(image.shape, index, config.seed) for index, image in enumerate(images)]
     for name, masks in (("whole", [None] * len(images)), ("in windows", windows)):
         found = [detector.extract(*each) for each in zip(images, masks, strict=True)]
-        errors = sum(_match(config, found[one], found[other]).reliable for one, other in pairs)
+        errors = sum(
+            _match(config, matcher, found[one], found[other]).reliable for one, other in pairs
+        )
         yield Count(name=f"unrelated, {name}", pairs=len(pairs), judged=len(pairs), errors=errors)
 
 
 def count_right(
-    config: VerdictConfig, detector: Extractor, name: str, pairs: Iterable[ImagePair]
+    config: VerdictConfig,
+    detector: Extractor,
+    matcher: Matcher,
+    name: str,
+    pairs: Iterable[ImagePair],
 ) -> Count:
     """Right pairs that are not called reliable."""
     total = judged = errors = 0
@@ -143,11 +153,11 @@ def count_right(
         total += 1
         (image0, image1), truth = fit_pair(pair, PROTOCOLS["plain"].passes[0].fit)
         found = detector.extract(image0), detector.extract(image1)
-        homography = match_features(*found, threshold=config.threshold)
+        homography = _match(dataclasses.replace(config, model="homography"), matcher, *found)
         if corner_error(homography.homography, truth, found[0].image_size) > RIGHT:
             continue
         judged += 1
-        result = homography if config.model == "homography" else _match(config, *found)
+        result = homography if config.model == "homography" else _match(config, matcher, *found)
         errors += not result.reliable
     return Count(name=name, pairs=total, judged=judged, errors=errors)
 
@@ -161,7 +171,7 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     Raises:
         ValueError: If the detector or the data cannot be used.
     """
-    names = split_names(config.detectors)
+    names, matcher = split_names(config.detectors), build_matcher(config.matcher)
     if len(names) > 1:
         raise SuperPointError(f"verdict is about one detector, got {', '.join(names)}")
     detector: Any = build_detector(names[0], quota=1000, weights=config.weights)
@@ -174,11 +184,11 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     }
     photographs = warps["right, warp"]
     images = [image for _, image in photographs.photographs()]
-    rows = list(count_unrelated(config, detector, images))
-    rows += [count_right(config, detector, name, source) for name, source in warps.items()]
+    rows = list(count_unrelated(config, detector, matcher, images))
+    rows += [count_right(config, detector, matcher, name, source) for name, source in warps.items()]
     if config.pairs is not None:
         source = HPatches(root=config.pairs)
-        rows.append(count_right(config, detector, "right, real pairs", source))
+        rows.append(count_right(config, detector, matcher, "right, real pairs", source))
     right = [row for row in rows if row.name.startswith("right")]
     together = Count(
         name="right, all",
@@ -197,8 +207,14 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     return text, photographs.left_out
 
 
-def _match(config: VerdictConfig, one: Features, other: Features) -> MatchResult:
-    return match_features(one, other, model=config.model, threshold=config.threshold)
+def _match(config: VerdictConfig, matcher: Matcher, one: Features, other: Features) -> MatchResult:
+    return match_features(
+        one,
+        other,
+        model=config.model,
+        threshold=config.threshold,
+        matcher=matcher,
+    )
 
 
 def _window(shape: tuple[int, ...], index: int, seed: int) -> Any:

@@ -27,6 +27,8 @@ CORNER_THRESHOLDS = (1, 3, 5)
 """Pixels of corner error."""
 EXACT = (0.25, 0.5)
 """Pixels of corner error that refined matches are asked about."""
+MATCHED_COLUMNS = ("matches", "correct")
+"""What a table has beside a protocol's columns where matchers are compared."""
 REFINED_COLUMNS = (*(f"accuracy_{t}" for t in EXACT), "inlier_error")
 """What a table has beside a protocol's columns where matches are refined."""
 
@@ -39,6 +41,7 @@ HEADERS = {
     "match_precision": "match precision",
     "matching_score": "M. score",
     "nn_map": "NN mAP",
+    "correct": "correct",
     "inliers": "inliers",
     "corner_error": "corner err",
     "inlier_error": "inlier err",
@@ -56,10 +59,11 @@ _MEANS = (
     "match_precision",
     "matching_score",
     "nn_map",
+    "correct",
     "inliers",
     "inlier_error",
 )
-_COUNTS = ("keypoints", "matches", "inliers")
+_COUNTS = ("keypoints", "matches", "correct", "inliers")
 _PER_PAIR = (
     "keypoints",
     "repeatability",
@@ -120,6 +124,7 @@ class Report:
         results: Per detector, one record per pair or image.
         skipped: What the reader left out.
         left_out: Those of them that are images, but cannot be read.
+        differences: A table of them, in Markdown.
     """
 
     protocol: str
@@ -129,6 +134,7 @@ class Report:
     results: Mapping[str, Sequence[Mapping[str, Any]]]
     skipped: Sequence[Skipped] = ()
     left_out: Sequence[Skipped] = ()
+    differences: str = ""
 
     def to_json(self) -> str:
         """One JSON document; what could not be measured, or is infinite, is null."""
@@ -173,6 +179,8 @@ class Report:
                     for label, row in rows.items()
                 ],
             )
+        if self.differences:
+            parts.append(self.differences)
         if self.skipped:
             parts += [f"Skipped ({len(self.skipped)}):", ""]
             parts += [f"- {item.name}: {item.reason}" for item in self.skipped]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +14,23 @@ import cv2
 
 from cv_superpoint.errors import SuperPointError
 from cv_superpoint.evaluation import figures, pose, synthetic
+from cv_superpoint.evaluation.contenders import MUTUAL, Contender, make_contenders
 from cv_superpoint.evaluation.datasets import HPatches, PairSource
-from cv_superpoint.evaluation.detectors import build_detector, split_names
+from cv_superpoint.evaluation.detectors import split_names
+from cv_superpoint.evaluation.differences import difference_table
 from cv_superpoint.evaluation.limits import LimitsConfig, limits
 from cv_superpoint.evaluation.measure import PairResult, evaluate_pairs
-from cv_superpoint.evaluation.predictions import Feature2D, Finder, PredictionCache, detect
+from cv_superpoint.evaluation.predictions import Feature2D
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Protocol
 from cv_superpoint.evaluation.reliable import VerdictConfig, verdict
-from cv_superpoint.evaluation.results import REFINED_COLUMNS, Report, Summary, summarise
+from cv_superpoint.evaluation.results import (
+    MATCHED_COLUMNS,
+    REFINED_COLUMNS,
+    Report,
+    Summary,
+    summarise,
+)
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
-from cv_superpoint.pictures.reading import write_picture
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +51,14 @@ class EvaluateConfig:
             module:factory for any object with detectAndCompute; options in brackets, as in
             "sift(contrastThreshold=0.02)". If left out: superpoint,sift,orb, and for verdict
             "superpoint(maxKeypoints=1000)".
+        matchers: Names separated by commas, each measured with every detector that it takes the
+            features of: mutual (the protocols' own nearest neighbours), ratio, guided, flann,
+            lightglue (learned), a matcher's file, or module:factory. Of verdict, one.
         weights: Weights of superpoint: a bundled name or a file; the package's default if left out.
         out: Folder for results.json, results.md, pairs.csv and pictures.
         cache: Folder that keeps every image's detections for later runs.
         only: Glob patterns of sequences (or photographs) to evaluate, such as v_boat; for
-            limits, which of rotation, scale, blur and night; all if left out.
+            limits, which of rotation, scale, turned, blur and night; all if left out.
         per_pair: Also print a table of every single pair.
         rotations: Counter-clockwise turns of the second image to try, in degrees; the one with
             the most inliers counts.
@@ -58,7 +66,8 @@ class EvaluateConfig:
             with the one at half a pixel, and the inliers' distance from the truth.
         align: Let each homography make all of the overlap agree.
         estimator: Of homographies, instead of the protocol's RANSAC: least-squares, as match_pair
-            takes, or magsac. Figures are then not the protocol's.
+            takes, magsac, or dlt, a fit to all matches by their scores. Figures are then not the
+            protocol's.
         ransac_threshold: Pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp and verdict make of each photograph.
@@ -77,6 +86,7 @@ class EvaluateConfig:
         "paper"
     )
     detectors: tuple[str, ...] = ()
+    matchers: tuple[str, ...] = (MUTUAL,)
     weights: str | None = None
     out: Path | None = None
     cache: Path | None = None
@@ -85,7 +95,7 @@ class EvaluateConfig:
     rotations: tuple[Literal[0, 90, 180, 270], ...] = (0,)
     refine: bool = False
     align: bool = False
-    estimator: Literal["least-squares", "magsac"] | None = None
+    estimator: Literal["least-squares", "magsac", "dlt"] | None = None
     ransac_threshold: float | None = None
     size: tuple[int, int] = (240, 320)
     pairs_per_image: int = 2
@@ -127,38 +137,34 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None =
     protocol = None if config.protocol in ("synthetic", "pose") else _protocol(config)
     quota = protocol.quota if protocol else _SYNTHETIC_QUOTA
     poses = _pose_pairs(config) if config.protocol == "pose" else None
-    if detectors is None:
-        # All before the first is run: a misspelt name should not cost an hour.
-        detectors = {
-            name: build_detector(name, quota=quota, weights=config.weights)
-            for name in split_names(config.detectors or _DETECTORS)
-        }
-    finders: dict[str, Finder] = {}
-    for label, detector in detectors.items():
-        if config.cache is None:
-            finders[label] = partial(detect, detector)
-        else:
-            finders[label] = PredictionCache(
-                folder=config.cache, detector=detector, name=label, quota=quota
-            )
+    if config.protocol == "synthetic" and config.matchers != (MUTUAL,):
+        raise SuperPointError("protocol synthetic has no matches; leave --matchers out")
+    contenders = make_contenders(
+        detectors or config.detectors or _DETECTORS,
+        config.matchers,
+        quota=quota,
+        weights=config.weights,
+        cache=config.cache,
+    )
     results: dict[str, list[PairResult]] = {}
     if poses is not None:
-        report = _evaluate_poses(config, finders, poses)
+        report = _evaluate_poses(config, contenders, poses)
     elif protocol is None:
-        report = _evaluate_synthetic(config, finders)
+        report = _evaluate_synthetic(config, contenders)
     else:
         source = _source(config, protocol)
-        results = _run_pairs(source, finders, protocol, config)
+        results = _run_pairs(source, contenders, protocol, config)
         if not all(results.values()):
             raise SuperPointError(
                 f"{config.data}: none of the images that are asked for can be read"
             )
-        report = _report(config, protocol, source, results)
+        bases = {label: each.base for label, each in contenders.items()}
+        report = _report(config, protocol, source, results, bases)
     if config.out is not None:
         report.write(config.out)
-        _draw_bars(config.out, report)
+        figures.write_bars(config.out, report)
         if protocol is not None:
-            _draw_pairs(config.out, source, finders, results, protocol)
+            figures.write_pairs(config.out, source, contenders, results, protocol)
     return report
 
 
@@ -168,9 +174,12 @@ def _protocol(config: EvaluateConfig) -> Protocol:
     assert config.protocol != "limits"
     assert config.protocol != "verdict"
     protocol = PROTOCOLS[config.protocol]
+    columns = protocol.columns
+    if config.matchers != (MUTUAL,):
+        columns = (columns[0], *MATCHED_COLUMNS, *columns[1:])
     if config.refine or config.align:
-        columns = (*protocol.columns, *REFINED_COLUMNS)
-        protocol = dataclasses.replace(protocol, columns=columns)
+        columns = (*columns, *REFINED_COLUMNS)
+    protocol = dataclasses.replace(protocol, columns=columns)
     threshold = config.ransac_threshold or protocol.ransac.threshold
     ransac = dataclasses.replace(protocol.ransac, threshold=threshold, estimator=config.estimator)
     return dataclasses.replace(protocol, ransac=ransac)
@@ -186,21 +195,22 @@ def _source(config: EvaluateConfig, protocol: Protocol) -> PairSource:
 
 def _run_pairs(
     source: PairSource,
-    finders: Mapping[str, Finder],
+    contenders: Mapping[str, Contender],
     protocol: Protocol,
     config: EvaluateConfig,
 ) -> dict[str, list[PairResult]]:
     results = {}
-    for label, find in finders.items():
+    for label, contender in contenders.items():
         started = time.perf_counter()
         results[label] = list(
             evaluate_pairs(
                 source,
-                find,
+                contender.find,
                 protocol,
                 rotations=config.rotations,
                 refine=config.refine,
                 align=config.align,
+                matcher=contender.matcher,
             )
         )
         logger.info(
@@ -214,6 +224,7 @@ def _report(
     protocol: Protocol,
     source: PairSource,
     results: Mapping[str, Sequence[PairResult]],
+    bases: Mapping[str, str],
 ) -> Report:
     settings: dict[str, Any] = {
         "passes": [dataclasses.asdict(step) for step in protocol.passes],
@@ -222,6 +233,7 @@ def _report(
         "refine": config.refine,
         "align": config.align,
         "only": config.only,
+        "matchers": config.matchers,
         "weights": config.weights,
         "opencv": cv2.__version__,
     }
@@ -241,13 +253,15 @@ def _report(
         },
         skipped=source.skipped,
         left_out=source.left_out if isinstance(source, WarpedPhotographs) else (),
+        differences=difference_table(results, bases, protocol.columns, resamples=config.resamples),
     )
 
 
-def _evaluate_synthetic(config: EvaluateConfig, finders: Mapping[str, Finder]) -> Report:
+def _evaluate_synthetic(config: EvaluateConfig, contenders: Mapping[str, Contender]) -> Report:
     drawings = synthetic.SyntheticEvaluation(images=config.images, seed=config.seed)
     results = {
-        label: synthetic.evaluate_drawings(find, drawings) for label, find in finders.items()
+        label: synthetic.evaluate_drawings(contender.find, drawings)
+        for label, contender in contenders.items()
     }
     return Report(
         protocol="synthetic",
@@ -270,12 +284,18 @@ def _pose_pairs(config: EvaluateConfig) -> pose.PosePairs:
 
 
 def _evaluate_poses(
-    config: EvaluateConfig, finders: Mapping[str, Finder], source: pose.PosePairs
+    config: EvaluateConfig, contenders: Mapping[str, Contender], source: pose.PosePairs
 ) -> Report:
     threshold = config.ransac_threshold or pose.THRESHOLD
     results = {
-        label: pose.evaluate_poses(source, find, threshold=threshold, refine=config.refine)
-        for label, find in finders.items()
+        label: pose.evaluate_poses(
+            source,
+            contender.find,
+            threshold=threshold,
+            refine=config.refine,
+            matcher=contender.matcher,
+        )
+        for label, contender in contenders.items()
     }
     if not all(results.values()):
         raise SuperPointError(f"{config.data}: no pair of the list can be read")
@@ -286,6 +306,7 @@ def _evaluate_poses(
             "quota": pose.QUOTA,
             "ransac": {"threshold": threshold, "confidence": pose.CONFIDENCE},
             "refine": config.refine,
+            "matchers": config.matchers,
             "weights": config.weights,
             "opencv": cv2.__version__,
         },
@@ -300,35 +321,13 @@ def _evaluate_poses(
         },
         skipped=source.skipped,
         left_out=source.left_out,
+        differences=difference_table(
+            results,
+            {label: contender.base for label, contender in contenders.items()},
+            pose.COLUMNS,
+            resamples=config.resamples,
+        ),
     )
-
-
-def _draw_bars(folder: Path, report: Report) -> None:
-    for subset in next(iter(report.summaries.values())):
-        title = f"{report.protocol}, {subset}"
-        picture = figures.draw_bars(title, report.summaries, report.columns, subset)
-        write_picture(folder / f"bars_{subset}.png", picture, made="drawing")
-
-
-def _draw_pairs(
-    folder: Path,
-    source: PairSource,
-    finders: Mapping[str, Finder],
-    results: Mapping[str, Sequence[PairResult]],
-    protocol: Protocol,
-) -> None:
-    wanted = {
-        (label, which): result
-        for label, found in results.items()
-        for which, result in figures.best_and_worst(found).items()
-    }
-    for pair in source:
-        for (label, which), result in wanted.items():
-            if result.name == pair.name:
-                picture = figures.draw_pair(pair, result, finders[label], protocol)
-                name = re.sub(r"[^\w.=-]+", "_", label).strip("_")
-                path = folder / f"matches_{name}_{which}.png"
-                write_picture(path, picture, made="drawing")
 
 
 def tables(config: EvaluateConfig) -> tuple[str, bool]:
@@ -359,6 +358,7 @@ def _limits(config: EvaluateConfig) -> LimitsConfig:
     return LimitsConfig(
         data=config.data,
         detectors=config.detectors or _DETECTORS,
+        matchers=config.matchers,
         weights=config.weights,
         only=config.only,
         photographs=config.photographs,
@@ -366,11 +366,19 @@ def _limits(config: EvaluateConfig) -> LimitsConfig:
     )
 
 
+def _one(matchers: Sequence[str]) -> str:
+    names = split_names(matchers, "matchers")
+    if len(names) > 1:
+        raise SuperPointError(f"verdict is about one matcher, got {', '.join(names)}")
+    return names[0]
+
+
 def _verdict(config: EvaluateConfig) -> VerdictConfig:
     assert config.data is not None
     given = VerdictConfig(
         data=config.data,
         pairs=config.pairs,
+        matcher=_one(config.matchers),
         weights=config.weights,
         model=config.model,
         unrelated=config.unrelated,

@@ -192,6 +192,53 @@ def fit_homography(
     return current
 
 
+def weighted_dlt(
+    points0: Array, points1: Array, weights: Array | None = None
+) -> NDArray[np.float64] | None:
+    """The homography by the direct linear transform of all matches: none is taken for wrong.
+
+    It says how right the matches are, and is for comparisons, not for use.
+
+    Args:
+        points0: (M, 2).
+        points1: (M, 2), matched row by row.
+        weights: (M,) of the squared equations; None takes all alike.
+
+    Returns:
+        (3, 3), or None where the matches do not fix one.
+
+    Source:
+        Hartley and Zisserman, "Multiple View Geometry", algorithm 4.2; weights as in the
+        evaluation of LightGlue.
+    """
+    if len(points0) < MINIMUM["homography"]:
+        return None
+    (first, to0), (second, to1) = (_normalised(points) for points in (points0, points1))
+    (x, y), (u, v) = first.T, second.T
+    ones, zeros = np.ones(len(first)), np.zeros(len(first))
+    rows = [
+        [zeros, zeros, zeros, -x, -y, -ones, v * x, v * y, v],
+        [x, y, ones, zeros, zeros, zeros, -u * x, -u * y, -u],
+    ]
+    equations = np.concatenate([np.stack(row, axis=1) for row in rows])
+    scale = np.ones(len(first)) if weights is None else np.asarray(weights, np.float64)
+    vector = np.linalg.eigh(equations.T @ (np.tile(scale, 2)[:, None] * equations))[1][:, 0]
+    matrix = np.linalg.inv(to1) @ vector.reshape(3, 3) @ to0
+    if not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-12 * np.abs(matrix).max():
+        return None
+    return np.asarray(matrix / matrix[2, 2], np.float64)
+
+
+def _normalised(points: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points about their centre, root 2 away on average, and the (3, 3) map to them."""
+    points = np.asarray(points, np.float64)
+    centre = points.mean(axis=0)
+    away = float(np.linalg.norm(points - centre, axis=1).mean())
+    scale = math.sqrt(2) / max(away, 1e-12)
+    matrix = np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
+    return (points - centre) * scale, matrix
+
+
 def _unexplained(squares: NDArray[np.float64], known: NDArray[np.float64]) -> float:
     """The variance beside the known one that makes the misses as long as they are.
 

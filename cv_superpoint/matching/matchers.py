@@ -165,6 +165,14 @@ class LearnedMatcher:
                 "these features do not say which weights made them; name the matcher's weights or "
                 "its file: cv_superpoint.LightGlueMatcher.create('superpoint')"
             )
+        return self.load(weights)(features0, features1)
+
+    def load(self, weights: str) -> Matcher:
+        """The matcher for features of the weights whose tensors have this digest.
+
+        Raises:
+            WeightsError: If there is none.
+        """
         if weights not in self._loaded:
             # With what it needs, such as the graphs of ONNX.
             from cv_superpoint.matching.lightglue.bundled import matcher_of
@@ -172,7 +180,7 @@ class LearnedMatcher:
 
             loaded = matcher_of(weights)
             self._loaded[weights] = LightGlueMatcher(loaded, loaded.threshold)
-        return self._loaded[weights](features0, features1)
+        return self._loaded[weights]
 
 
 def _rows(features: Features) -> NDArray[Any]:

@@ -345,4 +345,4 @@ sys.exit(main(sys.argv[1:]))
 def test_limits_are_of_what_is_known(photographs, capsys):
     options = ["--data", str(photographs), "--protocol", "limits", "--only", "fog"]
     assert main(options) == 1
-    assert "limits are of rotation, scale, blur, night; got fog" in capsys.readouterr().err
+    assert "limits are of rotation, scale, turned, blur, night; got fog" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from evaluating import main
 from skimage import data
 
-from cv_superpoint.evaluation.limits import LEVELS, Factor, make_pair
+from cv_superpoint.evaluation.limits import FARTHER, LEVELS, Factor, make_pair
 from cv_superpoint.geometry import valid_mask
 
 PHOTOGRAPH = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
@@ -14,7 +14,7 @@ PHOTOGRAPH = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)
 
 @pytest.mark.parametrize(
     ("factor", "level"),
-    [(name, level) for name in ("rotation", "scale") for level in LEVELS[name]],
+    [(name, level) for name in ("rotation", "scale", "turned") for level in LEVELS[name]],
 )
 def test_homography_maps_one_image_onto_the_other(factor: Factor, level: float) -> None:
     pair = make_pair(PHOTOGRAPH, "astronaut", factor, level)
@@ -25,7 +25,7 @@ def test_homography_maps_one_image_onto_the_other(factor: Factor, level: float) 
     seen = valid_mask(np.linalg.inv(pair.h_0to1), size, size, 2)
     assert seen.mean() > 0.5
     # Both are compared at the coarser resolution, which is all that the farther view shows.
-    sigma = level if factor == "scale" else 1.0
+    sigma = {"scale": level, "turned": FARTHER}.get(factor, 1.0)
     first, predicted = (
         cv2.GaussianBlur(image.astype(float), (0, 0), sigma)
         for image in (pair.images[0], predicted)

@@ -133,6 +133,15 @@ def test_the_protocol_measures_and_refines(folder: Path, tmp_path: Path) -> None
     assert "AUC@5°" in (tmp_path / "True" / "results.md").read_text(encoding="utf-8")
 
 
+def test_poses_of_several_matchers_are_compared(folder: Path) -> None:
+    config = EvaluateConfig(data=folder, protocol="pose", matchers=("mutual,ratio",), resamples=0)
+    report = evaluate(config, {"sift": cv2.SIFT.create()})
+    plain, tested = (report.summaries[label]["all"] for label in ("sift", "sift + ratio"))
+    assert tested["matches"].value < plain["matches"].value
+    assert tested["match_precision"].value > plain["match_precision"].value
+    assert "sift + ratio − sift" in report.to_markdown()
+
+
 def test_a_turned_picture_is_found_upright(scenes: list[Any], tmp_path: Path) -> None:
     """Stored lying on its side; the list says so, and intrinsics are of what is stored."""
     scene = scenes[0]
