@@ -77,16 +77,17 @@ class TrainMatcher:
         start = None if self.start is None else load_matcher(self.start)
         task = MatcherTask(self.training, files, start)
         Trainer(task, self.training.loop, self.run_dir).fit()
-        output.say(str(self._export(weights)))
+        output.say(str(self._export(weights, task)))
         return DONE
 
-    def _export(self, weights: LoadedWeights) -> Path:
-        """Write the averaged network."""
+    def _export(self, weights: LoadedWeights, task: MatcherTask) -> Path:
+        """Write the averaged network and the threshold that suits it."""
         state = checkpoint.load(self.run_dir / f"{MatcherTask.name}.pt")
-        prefix = "net."
+        task.network.load_state_dict(checkpoint.weights_of(state))
+        task.network.eval()
         tensors = {
-            name.removeprefix(prefix): value.float().cpu().contiguous()
-            for name, value in checkpoint.weights_of(state).items()
+            name: value.float().cpu().contiguous()
+            for name, value in task.network.net.state_dict().items()
         }
         path = self.run_dir / "matcher.safetensors"
         save_matcher(
@@ -94,6 +95,7 @@ class TrainMatcher:
             tensors,
             MatcherConfig(**state["architecture"]),
             weights=weights.name,
+            threshold=task.recommended(task.network),
             recipe=f"python -m train matcher, {state['samples']} pairs; all settings in {RECORD}",
             commit=current_commit(),
         )

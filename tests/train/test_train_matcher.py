@@ -17,7 +17,7 @@ from cv_superpoint.matching.lightglue.files import load_matcher, save_matcher
 from cv_superpoint.matching.lightglue.matcher import LightGlueMatcher
 from train.data.feature_pairs import FeaturesConfig, MatchPairConfig
 from train.data.scenes import SceneConfig
-from train.stages.matcher import MatcherTask, MatcherTrainingConfig
+from train.stages.matcher import THRESHOLDS, MatcherTask, MatcherTrainingConfig
 
 
 def train(run_dir: Path, images: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +48,7 @@ def test_a_run_ends_with_a_matcher_and_no_other_settings_mix_in(tmp_path: Path) 
     assert other.returncode != 0
     assert "training.layers was 1, is 2" in other.stderr
 
+    assert load_matcher(run_dir / "matcher.safetensors").threshold in THRESHOLDS
     matcher = LightGlueMatcher.create(run_dir / "matcher.safetensors", 0.0)
     assert matcher.loaded.weights == "superpoint-lite"
     detector = SuperPointFeature2D.create(100, weights="superpoint-lite", **PINNED)

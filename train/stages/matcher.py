@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from train.learning.matching import matching_loss, mutual_matches, precision_and
 from train.learning.model import Trainable
 from train.reporting.pictures import Picture
 
-THRESHOLD = 0.1
-"""Score above which the validation counts a match."""
+THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+"""Scores that a match must exceed, of which a matcher recommends one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +161,21 @@ class MatcherTask:
 
     def validate(self, network: TrainingMatcher) -> dict[str, float]:
         """Precision and recall on held-out scenes, beside those of mutual nearest neighbours."""
+        batches, scores = self._held_out_scores(network)
+        rates = _rates(scores, batches)
+        nearest = precision_and_recall([_nearest(batch) for batch in batches], batches)
+        best = max(rates, key=lambda threshold: _f1(rates[threshold]))
+        return {
+            **rates[best],
+            "threshold": best,
+            **{f"nearest_{name}": value for name, value in nearest.items()},
+        }
+
+    def recommended(self, network: TrainingMatcher) -> float:
+        """The threshold at which precision and recall on held-out scenes have the best F1."""
+        return self.validate(network)["threshold"]
+
+    def _held_out_scores(self, network: TrainingMatcher) -> tuple[list[Batch], list[Tensor]]:
         together, count = 16, self.config.validation
         pairs = self._pairs(self.held_out, self.seed + 1, together)
         batches = [
@@ -170,13 +185,12 @@ class MatcherTask:
             for start in range(0, count, together)
         ]
         device = next(network.parameters()).device
-        rows = []
-        for batch in batches:
-            found = network({name: value.to(device) for name, value in batch.items()})
-            rows.append(mutual_matches(found[-1].scores(), THRESHOLD).cpu())
-        learned = precision_and_recall(rows, batches)
-        nearest = precision_and_recall([_nearest(batch) for batch in batches], batches)
-        return {**learned, **{f"nearest_{name}": value for name, value in nearest.items()}}
+        with torch.inference_mode():
+            found = [
+                network({name: value.to(device) for name, value in batch.items()})
+                for batch in batches
+            ]
+            return batches, [one[-1].scores().cpu() for one in found]
 
     def pictures(self, network: TrainingMatcher) -> dict[str, Picture]:
         """None: the features know nothing of the images."""
@@ -201,6 +215,19 @@ def _start_with(network: MatcherNet, start: LoadedMatcher) -> None:
         if own[name].shape == value.shape
     }
     network.load_state_dict(taken, strict=False)
+
+
+def _rates(scores: Sequence[Tensor], batches: Sequence[Batch]) -> dict[float, dict[str, float]]:
+    """Precision and recall at each threshold."""
+    return {
+        threshold: precision_and_recall([mutual_matches(one, threshold) for one in scores], batches)
+        for threshold in THRESHOLDS
+    }
+
+
+def _f1(rates: Mapping[str, float]) -> float:
+    total = rates["precision"] + rates["recall"]
+    return 2 * rates["precision"] * rates["recall"] / total if total else 0.0
 
 
 def _nearest(batch: Batch) -> Tensor:
