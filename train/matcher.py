@@ -95,6 +95,7 @@ class TrainMatcher:
             tensors,
             MatcherConfig(**state["architecture"]),
             weights=weights.name,
+            fitted_to=weights.tensor_digest,
             threshold=task.recommended(task.network),
             recipe=f"python -m train matcher, {state['samples']} pairs; all settings in {RECORD}",
             commit=current_commit(),

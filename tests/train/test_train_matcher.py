@@ -15,6 +15,7 @@ from pinned import PINNED
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.matching.lightglue.files import load_matcher, save_matcher
 from cv_superpoint.matching.lightglue.matcher import LightGlueMatcher
+from cv_superpoint.weights import load_weights
 from train.data.feature_pairs import FeaturesConfig, MatchPairConfig
 from train.data.scenes import SceneConfig
 from train.stages.matcher import THRESHOLDS, MatcherTask, MatcherTrainingConfig
@@ -48,7 +49,9 @@ def test_a_run_ends_with_a_matcher_and_no_other_settings_mix_in(tmp_path: Path) 
     assert other.returncode != 0
     assert "training.layers was 1, is 2" in other.stderr
 
-    assert load_matcher(run_dir / "matcher.safetensors").threshold in THRESHOLDS
+    loaded = load_matcher(run_dir / "matcher.safetensors")
+    assert loaded.threshold in THRESHOLDS
+    assert loaded.fitted_to == load_weights("superpoint-lite").tensor_digest
     matcher = LightGlueMatcher.create(run_dir / "matcher.safetensors", 0.0)
     assert matcher.loaded.weights == "superpoint-lite"
     detector = SuperPointFeature2D.create(100, weights="superpoint-lite", **PINNED)
