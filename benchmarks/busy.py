@@ -21,7 +21,7 @@ from cv_superpoint.weights import load_weights
 
 BUSY = "while True: pass"
 MOST_MEDIAN, MOST_P95 = 2.5, 4.0
-"""Of the idle median, beside busy processes: what a machine that is used may cost."""
+"""Largest times of the idle median next to busy processes: what a machine in use may cost."""
 
 
 @contextmanager
@@ -70,9 +70,9 @@ def measure_busy(
     Args:
         image: What every call is given.
         weights: Bundled names or paths.
-        backends: Of ours, in every precision that they have here.
+        backends: Backends to time, in every precision that they have here.
         count: Keypoints at most.
-        threads: Of the network.
+        threads: Threads of the network.
         loads: Numbers of busy processes, the first of them 0.
         calls: At least, of each.
         seconds: At least, of each.
@@ -152,10 +152,10 @@ def busy(
     Args:
         images: Folder of photographs, of which the first is taken; skimage's without one.
         weights: Bundled names or paths.
-        backends: Of ours, in every precision that they have here.
+        backends: Backends to time, in every precision that they have here.
         size: Height and width of the image.
         keypoints: At most.
-        threads: Of the network.
+        threads: Threads of the network.
         loads: Numbers of busy processes; begins with 0.
         calls: At least, of each.
         seconds: At least, of each.

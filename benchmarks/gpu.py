@@ -43,7 +43,7 @@ TESTS = (
     "tests/train/test_no_waiting.py",
     "tests/train/learning/test_loop.py",
 )
-"""Those that look for a GPU, or stand for one."""
+"""Tests that need a GPU, or simulate one."""
 
 
 def _tests(files: tuple[str, ...]) -> dict[str, Any]:
@@ -187,11 +187,11 @@ def gpu(
         images: Folder of photographs that were not trained on, for the precisions; without one
             these are left out, and speed is measured on skimage's.
         size: Height and width of the images whose speed is measured.
-        rounds: Of every call.
-        pairs_per_image: Of the precisions.
-        minutes: Of the training.
+        rounds: Rounds of every call.
+        pairs_per_image: Pairs of each image for the precisions.
+        minutes: Minutes of the training.
         tests: Files or names of tests.
-        only: Of machine, tests, ways, images, speed, training and precision; all if left out.
+        only: Some of machine, tests, ways, images, speed, training and precision; all if left out.
 
     Raises:
         ValueError: If there is no such part.

@@ -28,7 +28,7 @@ class Gpu:
     """What a GPU does at best.
 
     Attributes:
-        name: Of the GPU.
+        name: Name of the GPU.
         products: Float16 products and sums, TFLOP/s, on tensor cores, dense.
         memory: GB/s.
         bus: GB/s from the host and to it, one way.
@@ -57,7 +57,7 @@ class Part:
     Attributes:
         kernels: How many launch one.
         traffic: Bytes that they read and write.
-        flops: Of convolutions, two for each multiplication with its addition.
+        flops: FLOP of convolutions, two for each multiplication with its addition.
     """
 
     kernels: int = 0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GFLOP_480_640 = 52.0
-"""Of the network on a 480 x 640 image, two for each multiplication with its addition."""
+"""GFLOP of the network on a 480 x 640 image, two for each multiplication with its addition."""
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PACKAGES = ("ncnn", "openvino", "onnxruntime", "torch", "transformers", "opencv-python", "numpy")
 

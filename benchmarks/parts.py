@@ -42,7 +42,7 @@ Times = dict[str, list[float]]
 
 
 class Replay:
-    """Stands in for the network of a backend: gives at once what that gave when it last ran."""
+    """Replaces the network of a backend: returns at once what that returned when it last ran."""
 
     def __init__(self, backend: Any) -> None:
         self._backend, self._network = backend, backend._network
@@ -112,7 +112,7 @@ def measure_parts(
     Args:
         images: BGR, of one size.
         count: Keypoints at most.
-        threads: Of OpenCV and of the backend.
+        threads: Threads of OpenCV and of the backend.
         rounds: Over all photographs, after one that does not count.
     """
     cv2.setNumThreads(threads)
@@ -173,7 +173,7 @@ def parts(
         photographs: How many of them.
         size: Height and width of the images.
         keypoints: At most.
-        threads: Of OpenCV and of the backends, one table for each.
+        threads: Threads of OpenCV and of the backends, one table for each.
         rounds: Over all photographs.
         page: Put the tables into docs/results/performance.md.
     """

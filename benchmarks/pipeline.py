@@ -31,10 +31,10 @@ class Pipeline:
 
     Args:
         detector: With the methods of ``cv2.Feature2D``.
-        clock: Of the seconds.
+        clock: Clock of the seconds.
 
     Attributes:
-        seconds: Of each part of each timed call.
+        seconds: Seconds of each part of each timed call.
         counts: Keypoints of the two images, matches and inliers of each timed call.
     """
 
@@ -170,15 +170,15 @@ def pipeline(
         images: Folder of photographs, each of which is warped; skimage's without one.
         photographs: How many of them.
         weights: Bundled names or files.
-        formats: Of the descriptors: float32, uint8, binary.
-        scales: Of ours; by default what the weights recommend, as of the threshold.
-        threshold: Of ours; 0.0002 fills the quota.
+        formats: Formats of the descriptors: float32, uint8, binary.
+        scales: Levels of the pyramid; by default what the weights recommend, as for the threshold.
+        threshold: Score threshold; 0.0002 fills the quota.
         device: "cpu" or a CUDA device.
-        backend: Of ours.
-        precision: Of ours.
+        backend: Backend of this package's detector.
+        precision: Precision of this package's detector.
         size: Height and width of the images.
         keypoints: At most, for each.
-        threads: Of every contender, on the CPU.
+        threads: Threads of every contender, on the CPU.
         rounds: Over all pairs and contenders.
         processor: Processor time of all threads instead of the clock's, for a busy machine; with
             one thread it is about what the clock would show.

@@ -47,7 +47,7 @@ def run_soak(detector: SuperPointFeature2D, *, calls: int, largest: int, seed: i
         detector: What is called.
         calls: How often.
         largest: Side of the largest image, at most 1024.
-        seed: Of the sizes.
+        seed: Seed of the sizes.
     """
     import cv2
     import skimage
@@ -89,7 +89,7 @@ def soak(
         device: As for SuperPointFeature2D.
         calls: How often.
         largest: Side of the largest image, in pixels.
-        threads: Of the network, on the CPU.
+        threads: Threads of the network, on the CPU.
     """
     detector = SuperPointFeature2D.create(500, backend=backend, device=device, threads=threads)
     print(detector.info())

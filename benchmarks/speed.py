@@ -200,7 +200,7 @@ def speed(
         device: "cpu" or a CUDA device.
         size: Height and width of the images.
         keypoints: At most, for each.
-        threads: Of every contender, on the CPU.
+        threads: Threads of every contender, on the CPU.
         rounds: Over all photographs and contenders.
         output: Folder for speed_DEVICE.json, .md and .png.
         page: Put table and plot into docs/results/performance.md.
@@ -243,7 +243,7 @@ def processes(
         images: Folder of photographs, of which the first is taken; skimage's without one.
         size: Height and width of the image.
         keypoints: At most.
-        threads: Of the network.
+        threads: Threads of the network.
         repeats: Processes of each backend, after one that fills the caches.
         page: Put the table into docs/results/performance.md.
     """

@@ -85,7 +85,7 @@ def throughput(
         images: Folder of photographs; skimage's without one.
         size: Height and width of the images.
         keypoints: At most.
-        threads: Of the network, on a CPU.
+        threads: Threads of the network, on a CPU.
         batches: Sizes.
         rounds: Over everything.
         page: Put the table into docs/results/performance.md.

@@ -107,7 +107,7 @@ def train(*, threads: int = 2, batch: int = 8, rounds: int = 5, page: bool = Fal
     """Time training steps on the CPU: the network alone, and the trainer against the bare step.
 
     Args:
-        threads: Of torch.
+        threads: Threads of torch.
         batch: Images of the network alone; pairs of the trainer.
         rounds: Steps of each variant, in turn, after a warm-up.
         page: Put the tables into docs/results/performance.md.

@@ -25,7 +25,7 @@ from train.learning.model import TrainingNetwork
 from train.stages.adapt import AdaptConfig, aggregate, heatmap_function, sample_views
 
 DRAWINGS, PAIRS, VIEWS = 50, 8, 8
-"""Of each call."""
+"""Number of each in one call."""
 
 Call = Callable[[Any], object]
 

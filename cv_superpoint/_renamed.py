@@ -54,7 +54,7 @@ class Program(NamedTuple):
     """What ``python -m`` ran under an old name.
 
     Attributes:
-        arguments: Of the package's program, that do the same.
+        arguments: Arguments of the package's program, that do the same.
         options: The option of now by the old one, where their names differ.
     """
 

@@ -27,7 +27,7 @@ def as_count(name: str, value: Any, least: int = 0, also: str = "") -> int:
     """A whole number.
 
     Args:
-        name: Of the option, for the error.
+        name: Name of the option, for the error.
         value: An integer of any kind, or a float without a fraction.
         least: Smallest value that is allowed.
         also: What else may be given, for the error.
@@ -54,7 +54,7 @@ def as_number(name: str, value: Any, wanted: str = "a number") -> float:
     """A float.
 
     Args:
-        name: Of the option, for the error.
+        name: Name of the option, for the error.
         value: A number of any kind.
         wanted: What it must be, for the error.
 
@@ -150,7 +150,7 @@ def as_name(name: str, value: Any) -> str:
     """The name of a backend or a precision.
 
     Args:
-        name: Of the option, for the error.
+        name: Name of the option, for the error.
         value: A name, a ``torch.dtype``, or None for "auto".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Exception classes, and what a missing package says."""
+"""Exception classes, and the error of a missing package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ ASSERTION_FAILED = -215
 
 
 class SuperPointError(ValueError):
-    """Every error of this package but a missing package; the message says what to do.
+    """Base class of this package's errors; the message says what to do.
+
+    A missing package is an ``ImportError`` instead.
 
     ::
 
@@ -24,7 +26,7 @@ class SuperPointError(ValueError):
             PictureError           a picture that cannot be read
             VideoError             a video that cannot be read
             StitchError            pictures that do not make a panorama
-            ExtractError           a run over a folder that cannot start or go on
+            ExtractError           a run over a folder that cannot start or continue
             StoreError             a database of another program that does not fit
             RecordError            the record of a run that is damaged
             OverwriteError         a target that is read, or was not made by the command
@@ -33,7 +35,9 @@ class SuperPointError(ValueError):
 
 
 class FeatureError(cv2.error, SuperPointError):
-    """What ``cv2`` would raise: caught by ``except cv2.error`` and by ``except ValueError``.
+    """An argument, an option or a device is not valid.
+
+    ``except cv2.error`` and ``except ValueError`` both catch it.
 
     Attributes:
         code: OpenCV's error code.
@@ -49,15 +53,15 @@ class FeatureError(cv2.error, SuperPointError):
 
 
 class PictureError(SuperPointError):
-    """A picture cannot be read; the message names the file and tells the remedy."""
+    """A picture cannot be read; the message names the file and the remedy."""
 
 
 def require(package: str, extra: str) -> Any:
     """Import a package that only some installations have.
 
     Args:
-        package: Its import name.
-        extra: The extra of cv-superpoint that brings it; empty if cv-superpoint itself does.
+        package: Name by which it is imported.
+        extra: Extra of cv-superpoint that installs it; empty if cv-superpoint itself does.
 
     Raises:
         ImportError: If it is not installed; the message names the extra.

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 CELL_SIZE = 8
-"""Side of the square of pixels that one cell stands for (paper, section 3.1)."""
+"""Side of the square of pixels that one cell covers (paper, section 3.1)."""

@@ -43,7 +43,7 @@ DESCRIPTION = (
     "them. matcher, evaluate, compact, preview and summary have options of their own."
 )
 ACTIONABLE = (ValueError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError)
-"""Of torch's other RuntimeErrors nearly all are faults of the program."""
+"""Errors that a user can act on; other RuntimeErrors of torch are mostly the program's faults."""
 
 if TYPE_CHECKING:
     RecipeName = str
@@ -75,12 +75,12 @@ class Stage:
 
     Attributes:
         run_dir: Folder of checkpoints, labels and results.
-        images: Folder of photographs; drawings stand in for them if left out.
+        images: Folder of photographs; drawings replace them if it is left out.
         recipe: What gives the fields their defaults.
         start: Fine-tune these weights (a bundled name, such as superpoint, or a file) instead of
             training magicpoint.
         minutes: Wall-clock time of the whole run, or of the one stage.
-        round: Of adapt and joint, from 1 on.
+        round: Round of adapt and joint, from 1 on.
         shard: Adapt every N-th photograph from K on, in one process.
         help_fields: List the recipe's fields.
     """

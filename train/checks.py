@@ -28,7 +28,7 @@ def check_run(run: Run, stage: str, round_: int = 1) -> None:
     Args:
         run: The run.
         stage: That is asked for, or "all".
-        round_: Of adapt and joint.
+        round_: Round of adapt and joint.
 
     Raises:
         ValueError: If photographs, weights, a checkpoint or a number are not as they must be, or

@@ -18,9 +18,9 @@ class RunConfig:
     """Everything that decides the outcome of a run, besides the photographs.
 
     Attributes:
-        seed: Of the weights, the data and their order.
+        seed: Seed of the weights, the data and their order.
         threads: Threads of the training process on a CPU; 0 leaves the choice to torch.
-        drawings: Synthetic drawings that stand in for photographs when none are given.
+        drawings: Synthetic drawings that replace photographs when none are given.
         held_out: Photographs kept out of joint training to watch it.
         network: The architecture that is trained, unless training starts from weights; the stages
             say where it is normalised.

@@ -95,7 +95,7 @@ class Run:
         return {} if self._found is None else dict(self._found.left_out)
 
     def path(self, name: str) -> Path:
-        """Of a stage's checkpoint."""
+        """Path of a stage's checkpoint."""
         return self.run_dir / f"{name}.pt"
 
     def report(self) -> None:

@@ -77,7 +77,7 @@ class RunSettings:
 
         Args:
             stage: Name of its checkpoint.
-            settings: Of now.
+            settings: Settings of this call.
 
         Raises:
             ValueError: If something else differs than what may; names it.
@@ -131,7 +131,7 @@ class RunSettings:
         """The configuration with which the stages were trained.
 
         Args:
-            config: Of now, for what is not recorded.
+            config: Config of this call, for what is not recorded.
         """
         recipe = dict(config)
         for name, settings in self.stages.items():

@@ -65,7 +65,7 @@ def make_backend(weights: NetworkWeights, choice: Choice, *, threads: int | None
 
     Raises:
         ImportError: If its package is not installed; the message names the extra.
-        FeatureError: If the device or the precision is not to be had.
+        FeatureError: If the device or the precision is not available.
     """
     device, precision = choice.device, choice.precision
     # Imported where needed: each is of an extra, and torch takes a second to import.

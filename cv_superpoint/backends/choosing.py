@@ -17,7 +17,7 @@ BACKENDS = ("ncnn", "openvino", "onnxruntime", "torch")
 _EXTRAS = {"openvino": "cpu", "onnxruntime": "onnx", "torch": "torch"}
 _CPU_ONLY = ("ncnn", "openvino")
 CUDA_BFLOAT16 = "tensor cores with bfloat16"
-"""Of NVIDIA's GPUs since Ampere (compute capability 8.0)."""
+"""What NVIDIA's GPUs have since Ampere (compute capability 8.0)."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def choose(
 
     Raises:
         ImportError: If nothing that runs the network is installed.
-        FeatureError: If a name is unknown or the combination is not to be had.
+        FeatureError: If a name is unknown or the combination is not available.
     """
     if backend not in ("auto", *BACKENDS):
         raise FeatureError(

@@ -33,7 +33,7 @@ LARGE = 512 * 512
 ALIGNED = 64
 """Bytes; what ncnn loads at once, at the most."""
 _AS_IT_IS = 1
-"""Of ncnn's extract: without unpacking the channels."""
+"""Argument of ncnn's extract: without unpacking the channels."""
 Floats = NDArray[np.float32]
 
 _abandoned: list[Any] = []

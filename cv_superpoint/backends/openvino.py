@@ -49,7 +49,7 @@ MOST_SHAPES = 64
 MOST_FREE = 4
 """Inference requests that wait for another call, each with the memory of its outputs."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
-"""Of int8 for the layers that are not in 8 bits, and so that a CPU's bfloat16 has no say."""
+"""OpenVINO's hint by precision; int8 names float32, for the layers that are not in 8 bits."""
 Floats = NDArray[np.float32]
 
 _LOG = logging.getLogger(__name__)

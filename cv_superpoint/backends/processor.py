@@ -46,7 +46,7 @@ def allowed(has: frozenset[str], environment: Mapping[str, str]) -> frozenset[st
 
     Args:
         has: What the CPU has.
-        environment: Of the process.
+        environment: Environment of the process.
     """
     # oneDNN reads its old name only where the new one is not set.
     limit = next((environment[name] for name in _LIMITS if environment.get(name)), "")

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from cv_superpoint.network.architecture import IMAGE, Layer, NetworkConfig, layers
 
 STRIP_BYTES = 2**19
-"""Of the largest map of a strip at the least: about what stays in a core's cache."""
+"""Bytes of the largest map of a strip, at least: about what stays in a core's cache."""
 MAPS_TO_WEIGHTS = 1.5
 """Bytes of a strip's largest map for each of the chain's weights, which every strip reads anew."""
 WINOGRAD = 4
 """Rows that a Winograd convolution makes at a time; strips have a multiple of it."""
 WINOGRAD_BYTES = 16
-"""Of one entry of a 3 x 3 kernel, transformed: 36 float32 for 9."""
+"""Bytes of one entry of a 3 x 3 kernel, transformed: 36 float32 for 9."""
 LEAST_ROWS = 8
 MOST_ROWS = 16
 """Fewer would be made twice too often, at a strip's borders; more would leave threads idle.
@@ -46,7 +46,7 @@ class Chain:
 
     @property
     def name(self) -> str:
-        """Of its result."""
+        """Name of its result."""
         return self.layers[-1].name
 
 

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _SETTING = threading.Lock()
-"""Of torch's settings, which are those of the process, while one is another."""
+"""Lock of torch's settings, which belong to the whole process, while one of them is changed."""
 _ROOM = 1024
 """Keypoints that the answer has room for where their number has no limit; if there are more, the
 image runs again, and later answers have more room."""
@@ -294,7 +294,7 @@ def unpack(answer: Floats, room: int, length: int) -> tuple[list[Decoded], int]:
     Args:
         answer: All numbers; nothing that comes back shares their memory.
         room: As of :func:`decode_batch`, at most :func:`most_keypoints`.
-        length: Of a descriptor.
+        length: Length of a descriptor.
 
     Returns:
         Points (N, 2), scores (N,) and descriptors (N, D) of each image, and how many keypoints the

@@ -23,7 +23,7 @@ SUBPIXEL_RADIUS = 2
 _PARTS, _SUMMED = 8, 128
 """Partial sums of :func:`_sum`, and values at most that they take."""
 LARGEST_SHIFT = 0.499
-"""Of a sub-pixel position from its maximum, in pixels: rounding gives the maximum back."""
+"""Largest distance of a sub-pixel position from its maximum, in pixels: rounding gives it back."""
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]

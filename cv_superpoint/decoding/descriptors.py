@@ -20,7 +20,7 @@ from cv_superpoint.errors import FeatureError
 Kind = Literal["float32", "uint8", "binary"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BITS = 256
-"""Of a binary descriptor where no other number is asked for; 32 bytes, as ``cv2.ORB``'s."""
+"""Bits of a binary descriptor by default: 32 bytes, as ``cv2.ORB``'s."""
 OFFSET = 128
 """Byte of the number 0."""
 _ROWS = 8192
@@ -100,7 +100,7 @@ class NotFitted:
 
 
 NOT_FITTED = NotFitted()
-"""Of weights whose file has none beside it."""
+"""Compaction of weights that have no file of it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,7 +113,7 @@ class Compaction:
         planes: (B, D) float32, normals of the planes whose sides are the bits.
         offsets: (B,) float32: bit i of a descriptor x is ``planes[i] @ x > offsets[i]``. The first
             bits are the best of their number.
-        digest: Of all this, hexadecimal.
+        digest: Digest of all this, hexadecimal.
     """
 
     mean: Floats
@@ -129,7 +129,7 @@ class Encoder:
 
     Attributes:
         format: What they become.
-        numbers: Of a row; bits of a binary one.
+        numbers: Numbers of a row; bits of a binary one.
         matrix: (numbers, D) that a row is multiplied with; None keeps all as it is.
         offsets: (numbers,) that is subtracted afterwards.
         compaction: Digest of the :class:`Compaction` that this is of; empty without one.
@@ -148,7 +148,7 @@ class Encoder:
         Args:
             format: What they become.
             full: Length of the network's descriptors.
-            compaction: Of its weights.
+            compaction: Compaction of its weights.
 
         Raises:
             FeatureError: If the network or the compaction does not give as many numbers, or there
@@ -203,7 +203,7 @@ class Encoder:
 
     @property
     def dtype(self) -> type[np.generic]:
-        """Of the rows."""
+        """Type of the rows' elements."""
         return np.float32 if self.format.kind == "float32" else np.uint8
 
     def __call__(self, rows: NDArray[Any]) -> Floats | Bytes:

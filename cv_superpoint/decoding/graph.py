@@ -85,7 +85,7 @@ def decode(
         dense: (B, D, h, w).
         dim: D.
         decoding: What is kept; ``max_keypoints`` is K, TensorRT allows at most 3840.
-        shape: Of the graph.
+        shape: Shape of the graph.
 
     Returns:
         x, y and scores, each (B, K), the scores negative in rows left over; descriptors (B, K, D).

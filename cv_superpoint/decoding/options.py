@@ -1,4 +1,4 @@
-"""What is kept of the network's answer, as one value for all writings of the decoding."""
+"""The options of the decoding, as one value for all its implementations."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ LARGEST_SCORE_RADIUS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """What is kept of the network's answer.
+    """Options that decide which keypoints the network's output gives.
 
-    The defaults are what weights recommend that this project trained;
-    :meth:`cv_superpoint.weights.LoadedWeights.decoding` gives what others recommend.
+    The defaults are those of the bundled default weights.
+    :meth:`cv_superpoint.weights.LoadedWeights.decoding` gives those of other weights.
 
     Attributes:
-        max_keypoints: Keep the strongest; -1, or 0 as in ``cv2.SIFT``, keeps all above the
-            threshold.
-        score_threshold: In [0, 1), that a keypoint's score has to exceed.
-        nms_radius: No two keypoints lie within this Chebyshev distance, in pixels.
+        max_keypoints: Largest number of keypoints: the strongest are kept. -1, or 0 as in
+            ``cv2.SIFT``, keeps all above the threshold.
+        score_threshold: Score that a keypoint must exceed, in [0, 1).
+        nms_radius: Chebyshev distance in pixels within which only one keypoint is kept.
         score_radius: A keypoint's score is the sum of the probabilities within this Chebyshev
             distance, in pixels; 0 takes the probability of its pixel, as the paper.
-        border_margin: No keypoint lies closer to the image's border, in pixels.
-        subpixel: Refine positions below the pixel.
+        border_margin: Distance in pixels that every keypoint has from the image's border.
+        subpixel: Whether positions are refined below the pixel.
 
     Raises:
         FeatureError: If a value is out of range.

@@ -78,12 +78,12 @@ def _later_of_equals(
     """Maxima that have an equal one before them within reach, in Python: there are few.
 
     Args:
-        places: Of pairs of equal maxima that follow each other, among all in the order of their
-            values; ascending.
+        places: Places of pairs of equal maxima that follow each other, among all in the order of
+            their values; ascending.
         before: Flat index of the first of each pair.
         after: Flat index of the second of each pair.
         radius: In pixels.
-        width: Of the heatmap.
+        width: Width of the heatmap.
     """
     later: list[int] = []
     equals: list[int] = []

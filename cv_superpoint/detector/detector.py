@@ -84,7 +84,8 @@ class Detector:
         backend: Runs the network.
         network: What it runs.
         config: How images become keypoints.
-        compaction: Of the network's weights, for descriptors with fewer numbers and for bits.
+        compaction: Compaction of the network's weights, for descriptors with fewer numbers and for
+            bits.
         weights: Digest of the network's weights, which features carry.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a detector finds: arrays first, ``cv2.KeyPoint`` on request."""
+"""The features of an image, as arrays, and as ``cv2.KeyPoint`` objects."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Features:
         descriptors: One row for each keypoint: (N, D) float32 of unit length, (N, D) uint8 of
             :func:`cv_superpoint.decoding.descriptors.to_bytes`, or (N, B / 8) uint8 of B bits.
         sizes: (N,) float32, diameters in pixels of the image: 8 divided by the scale of the
-            pyramid level that a keypoint was found at.
+            pyramid level at which a keypoint was found.
         octaves: (N,) int32, the index of that level in ``scales``.
         image_size: (height, width) of the image.
-        descriptor_kind: "float32", "uint8" or "binary", which of them the descriptors are.
-        weights: ``tensor_digest`` of the weights that made the descriptors; empty where nobody
-            knows, as of a file of features.
+        descriptor_kind: Format of the descriptors: "float32", "uint8" or "binary".
+        weights: ``tensor_digest`` of the weights that made the descriptors; empty where it
+            is not known, as in a file of features.
     """
 
     keypoints: NDArray[np.float32]
@@ -66,7 +66,7 @@ class Features:
         return cls(**rows, image_size=image_size, descriptor_kind=kind, weights=weights)
 
     def to_keypoints(self) -> tuple[cv2.KeyPoint, ...]:
-        """``cv2.KeyPoint`` objects: response = score, angle = -1, class_id = -1."""
+        """Make ``cv2.KeyPoint`` objects: response = score, angle = -1, class_id = -1."""
         return make_keypoints(self.keypoints, self.scores, self.sizes, self.octaves)
 
 
@@ -99,14 +99,14 @@ def keypoints_to_array(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]
 
 
 def float_rows(features: Features, reader: str) -> NDArray[np.float32]:
-    """Descriptors as (N, D) float32 rows of unit length; of bytes the numbers that they stand for.
+    """Descriptors as (N, D) float32 rows of unit length; bytes become the numbers that they encode.
 
     Args:
-        features: Of one image.
-        reader: The program that takes them.
+        features: Features of one image.
+        reader: Program that takes the rows, for the error.
 
     Raises:
-        FeatureError: If they are bits.
+        FeatureError: If the descriptors are bits.
     """
     if features.descriptor_kind == "binary":
         raise FeatureError(

@@ -1,4 +1,4 @@
-"""SuperPoint for those who live in Torch: tensors in, tensors out, on any device."""
+"""SuperPoint as a module of torch: tensors in, tensors out, on any device."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class TensorFeatures:
 
 
 class SuperPoint(nn.Module):
-    """The network with its decoding as one module.
+    """The network and its decoding as one module of torch.
 
-    :meth:`dense` is differentiable and takes part in a larger model; calling the module gives
-    keypoints, whose scores and descriptors are differentiable as well, while their positions
-    are so through the sub-pixel mean.
+    :meth:`dense` is differentiable, for use in a larger model. A call of the module gives
+    keypoints. Their scores and descriptors are differentiable, too, and their positions through
+    the sub-pixel mean.
 
     Args:
         net: The network.
-        decoding: What is kept; None takes :class:`Decoding`'s defaults.
-        options: Single fields of :class:`Decoding` instead, such as ``max_keypoints=500``.
+        decoding: Options of the decoding; None takes the defaults of :class:`Decoding`.
+        options: Single fields of :class:`Decoding`, such as ``max_keypoints=500``.
 
     Raises:
         FeatureError: If an option is out of range.
@@ -67,7 +67,7 @@ class SuperPoint(nn.Module):
         Args:
             weights: Bundled name, path, or None for the bundled default.
             options: Fields of :class:`Decoding`. Without ``score_threshold`` and ``score_radius``
-                it is what the weights recommend.
+                they are those that the weights recommend.
 
         Raises:
             WeightsError: If the weights cannot be loaded.
@@ -82,14 +82,14 @@ class SuperPoint(nn.Module):
     def from_weights(
         cls, weights: str | os.PathLike[str] | None = None, **options: Any
     ) -> SuperPoint:
-        """The name of :meth:`from_pretrained` until release 0.1."""
+        """Old name of :meth:`from_pretrained`, removed in 0.3."""
         warnings.warn(
             "SuperPoint.from_weights is from_pretrained now", DeprecationWarning, stacklevel=2
         )
         return cls.from_pretrained(weights, **options)
 
     def dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Differentiable maps.
+        """Compute the heatmap and the dense descriptors, differentiably.
 
         Args:
             images: (B, C, H, W) in [0, 1], any H and W; C is 1 (grey) or 3 (RGB) as the network.

@@ -19,7 +19,7 @@ from cv_superpoint.pictures.reading import picture_or_why
 from cv_superpoint.weights import LoadedWeights
 
 SIZE = (240, 320)
-"""Of what is looked at: the middle of each photograph, height and width."""
+"""Height and width of the middle of each photograph, which is all that is used."""
 
 
 def spread_photographs(folder: Path, count: int) -> list[Path]:
@@ -41,7 +41,7 @@ def crops(paths: Iterable[Path], channels: int) -> Iterator[NDArray[np.uint8]]:
     """The middle of each photograph that can be read, as a network takes it.
 
     Args:
-        paths: Of the files.
+        paths: Paths of the files.
         channels: 1 for grey, 3 for RGB.
 
     Yields:

@@ -25,7 +25,7 @@ class Harris:
     Args:
         quality: Lowest response, as a share of the strongest in the image.
         distance: Smallest distance of two corners, pixels.
-        k: Of Harris' measure.
+        k: Constant of Harris' measure.
     """
 
     def __init__(self, quality: float = 1e-4, distance: float = 4.0, k: float = 0.04) -> None:

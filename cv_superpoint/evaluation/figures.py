@@ -52,7 +52,7 @@ def draw_bars(
         title: Written above; names the protocol.
         summaries: Per detector.
         columns: Measures; those that are not rates are left out.
-        subset: Of the summaries.
+        subset: Subset of the summaries.
 
     Returns:
         (H, W, 3) uint8 BGR.

@@ -69,7 +69,7 @@ class LimitsConfig:
         data: Folder of photographs.
         detectors: As of ``cv-superpoint evaluate``.
         matchers: As of ``cv-superpoint evaluate``.
-        weights: Of superpoint; the package's default if left out.
+        weights: Weights of superpoint; the package's default if left out.
         only: Keys of :data:`LEVELS`; all if left out.
         photographs: At most.
         out: Folder for limits.md.
@@ -94,7 +94,7 @@ def make_pair(photograph: Array, name: str, factor: Factor, level: float) -> Ima
 
     Args:
         photograph: (H, W) uint8.
-        name: Of the photograph; seeds the noise.
+        name: Name of the photograph; seeds the noise.
         factor: A key of :data:`LEVELS`.
         level: How much, in the unit of :data:`UNITS`.
     """

@@ -185,7 +185,7 @@ def measure(
         found0: Detections of image 0.
         found1: Detections of image 1.
         h_0to1: (3, 3).
-        sizes: Of both images.
+        sizes: Sizes of both images.
         step: What to keep and what to measure.
         matches: (M, 2) indices into ``found0`` and ``found1`` of another matcher, for which the
             detections are taken as they are; mutual nearest neighbours of the selected if None.

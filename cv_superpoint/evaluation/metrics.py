@@ -165,10 +165,10 @@ def group_corners(corners: Array, radius: int) -> NDArray[np.intp]:
 
     Args:
         corners: (M, 2).
-        radius: Of the suppression, pixels.
+        radius: Radius of the suppression, pixels.
 
     Returns:
-        (M,) for each corner the index of the one that stands for its group, within ``radius`` in x
+        (M,) for each corner the index of the one that represents its group, within ``radius`` in x
         and in y; the corners in their order, as if each were stronger than the next.
     """
     kept = np.sort(suppress_neighbours(corners, -np.arange(len(corners)), radius))

@@ -41,7 +41,7 @@ QUOTA = 1000
 THRESHOLD = 1.0
 """Pixels by which an inlier may miss its epipolar line, SuperGlue's."""
 PLACED = 0.5
-"""Of the threshold, for matches that were placed by the pixels: they are that much more exact."""
+"""Share of the threshold for matches that the pixels placed: they are that much more exact."""
 CONFIDENCE = 0.99999
 CORRECT = 1.5
 """Pixels from its true epipolar line within which a match counts as correct."""
@@ -70,7 +70,7 @@ class PosePair:
     """Two pictures of calibrated cameras.
 
     Attributes:
-        paths: Of both pictures, as in the list.
+        paths: Paths of both pictures, as in the list.
         turns: Quarter turns counter-clockwise that bring them upright.
         intrinsics: (3, 3) of both, of the pictures as stored.
         t_0to1: (4, 4), points of camera 0 to those of camera 1.
@@ -83,7 +83,7 @@ class PosePair:
 
     @property
     def name(self) -> str:
-        """Of the pair."""
+        """Name of the pair."""
         return " ".join(self.paths)
 
 

@@ -55,12 +55,12 @@ class VerdictConfig:
         pairs: Folder in HPatches layout, for more right pairs.
         detectors: superpoint with its options, as of ``cv-superpoint evaluate``; one of them.
         matcher: As of ``cv-superpoint evaluate``, one of them.
-        weights: Of superpoint; the package's default if left out.
+        weights: Weights of superpoint; the package's default if left out.
         model: What the verdict is about. Right pairs are those whose homography is right.
         threshold: Pixels, as of match_pair.
         unrelated: Pairs drawn from all pairs of photographs.
         pairs_per_image: Warps of each photograph and kind.
-        seed: Of the draws.
+        seed: Seed of the draws.
         out: Folder for verdict.md.
     """
 
@@ -86,7 +86,7 @@ class Count:
     """One row.
 
     Attributes:
-        name: Of the set.
+        name: Name of the set.
         pairs: In it.
         judged: Pairs that the verdict can err on: all unrelated ones, or the right ones.
         errors: Verdicts that are wrong.
@@ -98,7 +98,7 @@ class Count:
     errors: int
 
     def cells(self) -> list[str]:
-        """As they stand in the table, with the exact 95 % interval of the share."""
+        """The row of the table, with the exact 95 % interval of the share."""
         share, interval = "–", "–"
         if self.judged:
             share = f"{self.errors / self.judged:.3f}"

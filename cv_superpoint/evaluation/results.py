@@ -81,8 +81,8 @@ def summarise(results: Sequence[PairResult], *, resamples: int = 1000, seed: int
 
     Args:
         results: One per pair.
-        resamples: Of the bootstrap over sequences; 0 leaves the intervals out.
-        seed: Of the bootstrap.
+        resamples: Number of resamples of the bootstrap over sequences; 0 leaves the intervals out.
+        seed: Seed of the bootstrap.
     """
     kinds = list(dict.fromkeys(result.kind for result in results))
     subsets = [(kind, [r for r in results if r.kind == kind]) for kind in kinds]
@@ -227,7 +227,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def show(key: str, value: float) -> str:
-    """A measure's value as it stands in a table."""
+    """A measure's value as text of a table."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -236,7 +236,7 @@ def show(key: str, value: float) -> str:
 
 
 def show_interval(key: str, value: Estimate) -> str:
-    """A measure's interval as it stands in a table."""
+    """A measure's interval as text of a table."""
     return "–" if math.isnan(value.low) else f"{show(key, value.low)}–{show(key, value.high)}"
 
 

@@ -65,20 +65,20 @@ class EvaluateConfig:
         refine: Refine matches from the pixels before the homography is taken; accuracies come
             with the one at half a pixel, and the inliers' distance from the truth.
         align: Let each homography make all of the overlap agree.
-        estimator: Of homographies, instead of the protocol's RANSAC: least-squares, as match_pair
-            takes, magsac, or dlt, a fit to all matches by their scores. Figures are then not the
-            protocol's.
+        estimator: Estimator of homographies, instead of the protocol's RANSAC: least-squares, as
+            match_pair takes, magsac, or dlt, a fit to all matches by their scores. Figures are then
+            not the protocol's.
         ransac_threshold: Pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp and verdict make of each photograph.
         images: Drawings of each kind for synthetic.
-        photographs: Of limits, at most.
-        pairs: Of verdict, a folder in HPatches layout for more right pairs; of pose, the list of
+        photographs: Photographs that limits uses, at most.
+        pairs: For verdict, a folder in HPatches layout for more right pairs; for pose, the list of
             pairs in SuperGlue's layout, pairs.txt of the folder if left out.
         model: What verdict is about. Right pairs are those whose homography is right.
         unrelated: Pairs of different photographs for verdict.
-        seed: Of warp, synthetic and verdict.
-        resamples: Of the bootstrap for the 95 % intervals; 0 leaves them out.
+        seed: Seed of warp, synthetic and verdict.
+        resamples: Number of resamples of the bootstrap for the 95 % intervals; 0 leaves them out.
     """
 
     data: Path | None = None

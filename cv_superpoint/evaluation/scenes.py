@@ -40,7 +40,7 @@ class SceneConfig:
         size: Height and width of both pictures.
         focal: Focal length as a share of the width, uniform between both.
         boxes: On the floor, at least and at most.
-        boards: Planes that stand in the room at any angle, at least and at most.
+        boards: Least and largest number of planes that are in the room at any angle.
         room: Metres to the wall behind, uniform.
         baseline: Metres between the cameras, uniform.
         roll: Degrees, uniform in +-roll.
@@ -93,7 +93,7 @@ class Scene:
     """Two views.
 
     Attributes:
-        views: Of both cameras.
+        views: Views of both cameras.
         intrinsics: (3, 3) of both.
         t_0to1: (4, 4).
     """

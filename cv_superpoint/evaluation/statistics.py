@@ -38,7 +38,8 @@ class Changes(NamedTuple):
     Attributes:
         gained: Pairs that hold afterwards only.
         lost: Pairs that held before only.
-        probability: Of a split at least as uneven if both are equally likely, of two sides.
+        probability: Probability of a split at least as uneven if both are equally likely, of two
+            sides.
     """
 
     gained: int
@@ -93,7 +94,7 @@ def estimate(
     Args:
         values: (N,) one per pair.
         groups: N names, of the sequence of each pair.
-        statistic: Of values.
+        statistic: Statistic of values.
         resamples: See :func:`bootstrap_interval`.
         seed: See :func:`bootstrap_interval`.
     """
@@ -199,9 +200,9 @@ def bootstrap_interval(
     Args:
         values: (N,) one per pair.
         groups: N names, of the sequence of each pair.
-        statistic: Of the values of a resample.
+        statistic: Statistic of the values of a resample.
         resamples: How many draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         The interval; NaN where fewer than two groups or no finite statistic leave nothing to say.

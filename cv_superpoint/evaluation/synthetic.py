@@ -33,10 +33,10 @@ class SyntheticEvaluation:
     """What is drawn.
 
     Attributes:
-        images: Of each kind, clean and noisy.
+        images: Number of images of each kind, clean and noisy.
         size: Height and width, multiples of 8.
         threshold: Pixels within which a corner is found (the paper's 4).
-        seed: Of the drawings.
+        seed: Seed of the drawings.
     """
 
     images: int = 500

@@ -134,8 +134,8 @@ def warp_pair(photograph: Array, name: str, number: int, config: WarpConfig) -> 
 
     Args:
         photograph: (H, W) uint8.
-        name: Of the photograph.
-        number: Of the pair among those of the photograph.
+        name: Name of the photograph.
+        number: Number of the pair among those of the photograph.
         config: What to draw.
 
     Returns:

@@ -89,7 +89,7 @@ class Graph:
         return weight, self.constant(layer.bias, f"{layer.name}.bias")
 
     def _bytes(self, layer: Convolution, source: MapRange) -> tuple[str, str]:
-        """Weight and bias as whole numbers, and what 1 stands for, as runtimes look for them."""
+        """Weight and bias as whole numbers, and the value of 1, as runtimes look for them."""
         whole = whole_weights(layer)
         weight = self.add(
             "DequantizeLinear",
@@ -160,7 +160,7 @@ class Graph:
             inputs: Inputs' shapes by name; a text is a dynamic size.
             outputs: (result, its type such as "float32", shape) by name.
             description: What the model does, for those who find the file.
-            input_type: Of all inputs, "float32" or "uint8".
+            input_type: Type of all inputs, "float32" or "uint8".
         """
         helper, types = self.onnx.helper, self.onnx.TensorProto
         of = {"float32": types.FLOAT, "int64": types.INT64, "uint8": types.UINT8}

@@ -46,7 +46,8 @@ def run_on_ray(
 
     Args:
         plan: The run.
-        address: Of the cluster, such as "ray://host:10001" or "auto"; None starts a local one.
+        address: Address of the cluster, such as "ray://host:10001" or "auto"; None starts a local
+            one.
         actors: Workers; None takes one for each GPU, or one for each two CPUs without any.
         gpus: GPUs for each worker; 0 runs on CPUs.
         readers: Threads that decode for each worker.

@@ -23,7 +23,7 @@ Format = Literal["hdf5", "parquet"]
 ENDINGS: dict[Format, str] = {"hdf5": ".h5", "parquet": ".parquet"}
 RECORD = "run.json"
 VERSION = 3
-"""Of the features: another number where the same options give others."""
+"""Version of the features: it changes where the same options give other features."""
 ELSEWHERE = ("device", "backend", "precision", "threads", "shard_size")
 """Options that may change between runs: where the network runs, and how the work is cut.
 
@@ -72,7 +72,7 @@ class Shard:
 
     Attributes:
         index: Its place among the shards of the run.
-        names: Of the images, relative to their folder.
+        names: Names of the images, relative to their folder.
         path: File that holds its features when it is done.
     """
 
@@ -94,7 +94,7 @@ class Plan:
         images: The folder.
         folder: Where the shards are written.
         shards: Those of the images that are missing.
-        format: Of the shards.
+        format: Format of the shards.
         config: What is extracted.
     """
 
@@ -145,7 +145,7 @@ def compare(images: Path, names: Sequence[str], done: Mapping[str, Done]) -> Com
 
     Args:
         images: The folder.
-        names: Of the images in it.
+        names: Names of the images in it.
         done: By name.
 
     Raises:
@@ -180,9 +180,9 @@ def make_plan(
 
     Args:
         images: The folder of the images.
-        names: Of the missing images, relative to it.
+        names: Names of the missing images, relative to it.
         folder: For the shards.
-        format: Of the shards.
+        format: Format of the shards.
         config: What to extract.
     """
     taken = [int(path.stem) for path in shard_files(folder, format)]

@@ -41,7 +41,7 @@ class Report:
     Attributes:
         output: The file, or the folder of Parquet shards.
         images: With features in it, the earlier runs' included.
-        keypoints: Of all these images.
+        keypoints: Keypoints of all these images.
         broken: Name of each image that was left out, and why.
         resumed: Images that an earlier run had done, and whose files are the same still.
         changed: Names of images whose file is another one than in an earlier run.
@@ -66,7 +66,7 @@ class RayOptions:
     """Where a run on Ray goes.
 
     Attributes:
-        address: Of the cluster; None starts a local one.
+        address: Address of the cluster; None starts a local one.
         actors: Workers; None takes one for each device.
         gpus: GPUs for each worker.
     """
@@ -131,14 +131,14 @@ class _Run:
 
     Attributes:
         output: The file, or the folder of Parquet shards.
-        folder: Of the shards.
-        format: Of the shards.
+        folder: Folder of the shards.
+        format: Format of the shards.
         config: What is extracted; 8 bits are named.
         settings: That the features are made with.
-        names: Of all images in the folder that can be stored.
+        names: Names of all images in the folder that can be stored.
         left_out: By name, why an image cannot be read or stored.
         before: What is in a finished file.
-        comparison: Of the names with all that is done.
+        comparison: Comparison of the names with all that is done.
     """
 
     output: Path

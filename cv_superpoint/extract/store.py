@@ -31,7 +31,7 @@ from cv_superpoint.interop.hloc import StoreError, opened, put_features
 TURNED = "turned upright, and its points with it"
 """Note of an image whose points are not in pixels as stored."""
 ATTRIBUTE = "cv_superpoint"
-"""Of the HDF5 file: the settings. Of an image's group: its file. Both JSON; hloc passes over it."""
+"""Attribute in JSON: settings of the HDF5 file, picture file of a group; hloc ignores it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Row:
 
     Attributes:
         name: Relative to the folder.
-        features: Of the image.
+        features: Features of the image.
         file: That they are of.
         notes: What was done to the image before.
     """
@@ -58,8 +58,8 @@ def write_shard(
 
     Args:
         shard: Its file is written last: what exists is done.
-        format: Of the file.
-        rows: Of the images that can be read.
+        format: Format of the file.
+        rows: Rows of the images that can be read.
         broken: By the name of each other image, why not.
         half: Descriptors as float16, unless they are bytes or bits.
 
@@ -115,7 +115,7 @@ def settings_before(folder: Path, file: Path | None) -> dict[str, Any] | None:
     """What a run that goes on was begun with; None where there is none, or it cannot be read.
 
     Args:
-        folder: Of its shards.
+        folder: Folder of its shards.
         file: Its finished HDF5 file.
     """
     with suppress(Exception):  # of h5py too, for bytes that are anything; the reader tells them

@@ -80,7 +80,7 @@ class Worker:
 
     Args:
         images: The folder of the images.
-        format: Of the shards.
+        format: Format of the shards.
         config: What to extract.
         readers: Threads that read and decode; 0 does it in turn.
     """

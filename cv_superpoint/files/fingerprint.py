@@ -19,7 +19,7 @@ class Fingerprint:
     """The content of a file, and how the system tells that it was not written to since.
 
     Attributes:
-        sha256: Of the content, hexadecimal.
+        sha256: SHA-256 of the content, hexadecimal.
         size: In bytes.
         mtime_ns: Time of the last change that the system states.
         ctime_ns: The same, which no program can set; 0 if the file was written so shortly before

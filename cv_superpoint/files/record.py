@@ -52,7 +52,7 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     Args:
         before: As :func:`read_record` gives them.
         now: The same, or values that :func:`as_stored` would take.
-        name: Of both; fields of fields are named with dots.
+        name: Name of both; fields of fields are named with dots.
     """
     now = as_stored(now)
     if isinstance(before, dict) and isinstance(now, dict):

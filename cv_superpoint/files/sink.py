@@ -16,7 +16,7 @@ class Sink:
     known afterwards.
 
     Args:
-        path: Of the file, which is made or emptied.
+        path: Path of the file, which is made or emptied.
 
     Attributes:
         error: The first of writing; None if there was none.

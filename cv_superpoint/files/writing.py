@@ -39,7 +39,7 @@ class WriteError(OSError, SuperPointError):
     """A file cannot be written; the message names it and tells the remedy.
 
     Attributes:
-        errno: Of the system, None where the system did not refuse it.
+        errno: Error number of the system, None where the system did not refuse it.
     """
 
     def __init__(self, path: str | os.PathLike[str], why: str, number: int | None = None) -> None:

@@ -86,7 +86,7 @@ def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None
     """COLMAP's geometric verification of pairs whose matches were written.
 
     Args:
-        path: Of the database.
+        path: Path of the database.
         pairs: Image names; a mapping by pairs will do.
 
     Raises:

@@ -55,7 +55,7 @@ def write_features(
 
     Raises:
         FeatureError: If descriptors are bits and are not to be kept as they are.
-        StoreError: If the file cannot be written, a name is given twice or cannot stand beside
+        StoreError: If the file cannot be written, a name is given twice or collides with
             another, or features are not finite.
     """
     items = features.items() if isinstance(features, Mapping) else features

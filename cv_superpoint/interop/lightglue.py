@@ -26,8 +26,8 @@ def to_lightglue(features: Features, *, device: str = "cpu") -> dict[str, torch.
     """What LightGlue takes for one image, as ``matcher({"image0": ..., "image1": ...})``.
 
     Args:
-        features: Of one image.
-        device: Of the tensors.
+        features: Features of one image.
+        device: Device of the tensors.
 
     Returns:
         ``keypoints`` (1, N, 2), ``descriptors`` (1, N, D), ``keypoint_scores`` (1, N) and
@@ -68,8 +68,8 @@ def match_with_opencv(
 
     Args:
         matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
-        features0: Of image 0.
-        features1: Of image 1.
+        features0: Features of image 0.
+        features1: Features of image 1.
 
     Returns:
         (M, 2) row numbers and (M,) ``cv2.DMatch`` distances, small for sure matches.

@@ -22,7 +22,7 @@ from cv_superpoint.interop.checks import check_features
 from cv_superpoint.pictures.arrays import check_image
 
 VERSION = 1
-"""Of the layout: with it, OpenSfM takes the sizes as they are."""
+"""Version of the layout: with it, OpenSfM takes the sizes as they are."""
 
 
 def write_features(path: str | os.PathLike[str], features: Features, image: Any) -> None:
@@ -30,7 +30,7 @@ def write_features(path: str | os.PathLike[str], features: Features, image: Any)
 
     Args:
         path: ``features/NAME.jpg.features.npz`` of a dataset; must end in ``.npz``.
-        features: Of the image.
+        features: Features of the image.
         image: The image itself, uint8 grey, BGR or BGRA, for the colours of the points.
 
     Raises:

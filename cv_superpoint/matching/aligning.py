@@ -40,7 +40,7 @@ class Aligned:
 
     Attributes:
         homography: (3, 3); the one given where ``accepted`` is False.
-        correlation: Of both pictures over their overlap, with it.
+        correlation: Correlation of both pictures over their overlap, with it.
         accepted: Whether the pictures agree better with it than with the one given.
     """
 

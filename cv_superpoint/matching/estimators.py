@@ -29,7 +29,7 @@ MINIMUM = {"homography": 4, "fundamental": 8}
 """Matches below which a model is not determined."""
 
 REACH = 8 / 3
-"""Of the threshold: matches that far from a homography still count in its fit, a little."""
+"""Multiple of the threshold up to which matches count in the fit of a homography, a little."""
 KEYPOINT_DEVIATION = 0.8
 """Pixels, of matched keypoints whose pixels say nothing better."""
 _SOFTNESS = 3.5

@@ -27,13 +27,13 @@ def guided_matches(
     elsewhere in the image no longer compete, so more of the keypoints find their partner.
 
     Args:
-        features0: Of image 0.
-        features1: Of image 1.
+        features0: Features of image 0.
+        features1: Features of image 1.
         homography: (3, 3) from image 0 to image 1.
         fundamental: (3, 3) with ``x1' F x0 = 0``; exactly one of the two is given.
-        threshold: Pixels in image 1 that a keypoint may lie from its place, or from the epipolar
-            line of its partner.
-        min_similarity: Least cosine; with so few rivals the nearest may look like nothing.
+        threshold: Largest distance in pixels of image 1 between a keypoint and its place, or the
+            epipolar line of its partner.
+        min_similarity: Smallest cosine; among few candidates the nearest may not look alike.
 
     Returns:
         (M, 2) row numbers, ascending in the first column, and (M,) float32 cosines.

@@ -31,8 +31,8 @@ class Matcher(Protocol):
         """Match.
 
         Args:
-            features0: Of image 0.
-            features1: Of image 1.
+            features0: Features of image 0.
+            features1: Features of image 1.
 
         Returns:
             (M, 2) intp rows of both, each row in one match at most, and (M,) float32 scores, the

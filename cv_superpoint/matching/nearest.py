@@ -3,7 +3,7 @@
 Convention:
     Descriptors are rows of unit length, so the Euclidean distance of two is
     ``sqrt(2 - 2 * cosine)``. Results are (M, 2) row numbers, ascending in the first column, and
-    (M,) float32 cosines. Bytes count as the rows that they stand for. Of B bits of which h differ
+    (M,) float32 cosines. Bytes count as the rows that they encode. Of B bits of which h differ
     the cosine is ``cos(pi h / B)``, which random planes lead one to expect (Charikar, "Similarity
     estimation techniques from rounding algorithms", STOC 2002), so the tests' limits suit them too.
 """
@@ -46,7 +46,7 @@ def mutual_nearest(
     device: str = "cpu",
     binary: bool = False,
 ) -> Pairs:
-    """Pairs of descriptors of which each is the other's nearest.
+    """Find pairs of descriptors that are each other's nearest neighbours.
 
     ``cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)`` finds the same pairs; one matrix product is
     many times faster, also of uint8 rows, for which ``cv2.BFMatcher`` has no fast way with this
@@ -54,14 +54,14 @@ def mutual_nearest(
 
     Args:
         descriptors0: (N0, D) rows, float32 of unit length or uint8 as ``descriptorFormat`` makes
-            them; None, as ``cv2`` gives it, is no row.
-        descriptors1: (N1, D) likewise.
-        max_ratio: Keep pairs whose distance is at most this share of the distance to the second
-            nearest in ``descriptors1`` (Lowe's test); :data:`RATIO` suits these descriptors.
-            None makes no such test.
-        max_distance: Keep pairs at most this far apart; :data:`DISTANCE`. None makes no such test.
+            them; None, as ``cv2`` gives it, means no rows.
+        descriptors1: (N1, D) rows of the same type.
+        max_ratio: Largest ratio of a pair's distance to the distance of the second nearest in
+            ``descriptors1`` (Lowe's test); :data:`RATIO` suits these descriptors.
+            None skips this test.
+        max_distance: Largest distance of a pair, such as :data:`DISTANCE`. None skips this test.
         device: "cpu", or a torch device such as "cuda" for the product.
-        binary: The rows are packed bits, and their distance is Hamming's.
+        binary: Whether the rows are packed bits, compared by Hamming distance.
 
     Returns:
         (M, 2) row numbers, ascending in the first column, and (M,) float32 cosines. Every row is
@@ -143,7 +143,7 @@ def are_binary(features0: Features, features1: Features) -> bool:
     """Whether the descriptors of two images are bits.
 
     Raises:
-        FeatureError: If only those of one are.
+        FeatureError: If only those of one image are bits.
     """
     kinds = features0.descriptor_kind, features1.descriptor_kind
     if ("binary" in kinds) and kinds[0] != kinds[1]:
@@ -155,7 +155,7 @@ def are_binary(features0: Features, features1: Features) -> bool:
 
 
 def _cosine(agreement: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """The cosine that so many equal bits less so many different ones stand for."""
+    """The cosine for a number of equal bits less the number of different ones."""
     differing = (1 - agreement / np.float32(bits)) / 2
     cosine: NDArray[np.float32] = np.cos(np.float32(np.pi) * differing).astype(np.float32)
     return cosine
@@ -166,7 +166,7 @@ def check_descriptors(descriptors: Any, name: str, binary: bool = False) -> NDAr
 
     Args:
         descriptors: What was given.
-        name: Of it, for errors.
+        name: Name of the matcher, for errors.
         binary: They are packed bits.
 
     Returns:

@@ -50,16 +50,16 @@ class MatchResult:
     """The matches between two images and the geometry that verifies them.
 
     Attributes:
-        features0: Of image 0.
-        features1: Of image 1, at its own coordinates also where it was turned for the search; the
-            descriptors are those of the turned image.
+        features0: Features of image 0.
+        features1: Features of image 1, at its own coordinates also where it was turned for the
+            search; the descriptors are those of the turned image.
         matches: (M, 2) rows of ``features0`` and ``features1``.
         similarity: (M,) float32, cosines of the matched descriptors.
-        scores: (M,) float32 of the matcher, the higher the surer; the cosines again of nearest
-            neighbours.
+        scores: (M,) float32, how sure the matcher is of each match, higher for surer ones; the
+            cosines for nearest neighbours.
         inliers: (M,) bool, the matches that agree with the model.
         homography: (3, 3) float64, or None: too few matches, no agreement, or another model.
-        fundamental: (3, 3) float64 with ``x1' F x0 = 0``, or None likewise.
+        fundamental: (3, 3) float64 with ``x1' F x0 = 0``, or None.
         rotation: Degrees, a multiple of 90, by which image 1 was turned counter-clockwise:
             ``np.rot90(image1, rotation // 90)`` is what was matched.
         refined1: (M, 2) float32, the matched points of image 1 after
@@ -87,7 +87,7 @@ class MatchResult:
     def reliable(self) -> bool:
         """Whether more matches agree with the model than chance explains.
 
-        It is a verdict on the pair: of two pictures that share nothing some matches agree, too.
+        It judges the pair: some matches of two pictures that share nothing agree, too.
         """
         return self.log_false_alarms <= LIMIT
 
@@ -95,11 +95,11 @@ class MatchResult:
         """The matches for ``cv2.drawMatches`` and other code written for ``cv2.BFMatcher``.
 
         Args:
-            inliers: Only those that agree with the model.
+            inliers: Whether to give only the matches that agree with the model.
 
         Returns:
             In the order of ``matches``: ``queryIdx`` is a row of ``features0``, ``trainIdx`` one of
-            ``features1``, ``distance`` the Euclidean one of the descriptors, as with
+            ``features1``, ``distance`` is the Euclidean one of the descriptors, as with
             ``cv2.NORM_L2``.
         """
         kept = self.inliers if inliers else np.ones(len(self), np.bool_)
@@ -117,18 +117,18 @@ class MatchResult:
 
     @property
     def points1(self) -> NDArray[np.float32]:
-        """(M, 2) matched points in image 1, row by row those of :attr:`points0`."""
+        """(M, 2) matched points in image 1, in the rows of :attr:`points0`."""
         if self.refined1 is not None:
             return self.refined1
         return self.features1.keypoints[self.matches[:, 1]]
 
     def draw(self, image0: Any, image1: Any, *, limit: int = 150) -> ByteArray:
-        """The images side by side, inliers joined by green lines.
+        """Draw the images side by side, with green lines between inliers.
 
         Args:
-            image0: As passed to :func:`match_pair`.
-            image1: Likewise.
-            limit: Lines drawn at most, spread evenly over the inliers; -1 draws all.
+            image0: Image 0, as passed to :func:`match_pair`.
+            image1: Image 1, as passed to :func:`match_pair`.
+            limit: Largest number of lines, spread evenly over the inliers; -1 draws all.
 
         Returns:
             (H, W, 3) uint8 BGR.
@@ -159,26 +159,27 @@ def match_pair(
 
     The descriptors tolerate turns of the camera up to some 40 degrees. ``rotations=(0, 90, 180,
     270)`` tries image 1 at each quarter turn and keeps the one with the most inliers, the earlier
-    one where two have equally many; docs/results/limits.md tells what that gains.
+    one where two have equally many; docs/results/limits.md shows the gain.
 
     Args:
         image0: uint8, (H, W) or (H, W, C) with 1, 3 (BGR) or 4 (BGRA) channels.
-        image1: Likewise, of any other size.
-        detector: A :class:`~cv_superpoint.SuperPointFeature2D`.
+        image1: Like ``image0``, of any other size.
+        detector: Detector, a :class:`~cv_superpoint.SuperPointFeature2D`.
         mask0: None, or uint8 or bool of the size of ``image0``; non-zero keeps.
-        mask1: The same for ``image1``.
+        mask1: Mask of ``image1``, like ``mask0``.
         rotations: Counter-clockwise turns of ``image1`` to try, of 0, 90, 180 and 270 degrees.
         model: "homography" for flat scenes and turning cameras, "fundamental" for others.
         threshold: Pixels by which an inlier may miss its place, or its epipolar line.
         max_ratio: Ratio test, see :func:`~cv_superpoint.mutual_nearest`.
-        max_distance: Distance test, likewise.
-        matcher: Instead of mutual nearest neighbours, see :mod:`cv_superpoint.matching.matchers`.
-        estimator: How the model is found: "least-squares", "magsac" or "ransac"; None takes the
-            best one measured (see :func:`~cv_superpoint.matching.estimators.find_model`).
-        refine: Move the second points of matches that agree with the model to where the pixels
-            agree, and find the model again (see docs/matching.md).
-        align: At last let the homography make all of the overlap agree, for scenes that are flat
-            all over (see :func:`~cv_superpoint.matching.aligning.align_homography`).
+        max_distance: Distance test, see :func:`~cv_superpoint.mutual_nearest`.
+        matcher: Matcher to use instead of mutual nearest neighbours, see
+            :mod:`cv_superpoint.matching.matchers`.
+        estimator: Method that finds the model: "least-squares", "magsac" or "ransac"; None takes
+            the best one measured (see :func:`~cv_superpoint.matching.estimators.find_model`).
+        refine: Whether to move the second points of inliers to where the pixels agree, and to
+            find the model again (see docs/matching.md).
+        align: Whether to end with the homography that makes all of the overlap agree, for scenes
+            that are flat all over (see :func:`~cv_superpoint.matching.aligning.align_homography`).
 
     Returns:
         Matches and inliers in the coordinates of the images as passed. The same input gives the
@@ -228,20 +229,23 @@ def match_features(
     matcher: Matcher | None = None,
     estimator: Estimator | None = None,
 ) -> MatchResult:
-    """:func:`match_pair` of features that are there, such as those of a feature file.
+    """Match features that exist already, such as those of a file, as :func:`match_pair` does.
 
     Args:
-        features0: Of image 0.
-        features1: Of image 1.
-        model: As of :func:`match_pair`.
-        threshold: Likewise.
-        max_ratio: Likewise.
-        max_distance: Likewise.
-        matcher: Likewise.
-        estimator: Likewise.
+        features0: Features of image 0.
+        features1: Features of image 1.
+        model: As for :func:`match_pair`.
+        threshold: As for :func:`match_pair`.
+        max_ratio: As for :func:`match_pair`.
+        max_distance: As for :func:`match_pair`.
+        matcher: As for :func:`match_pair`.
+        estimator: As for :func:`match_pair`.
+
+    Returns:
+        Matches and inliers.
 
     Raises:
-        FeatureError: If an option is not as there.
+        FeatureError: If an option is not valid there.
     """
     options = _Options(model, threshold, estimator, matcher, max_ratio, max_distance)
     return _verify(_unverified(features0, features1, 0, options.matcher), options, tries=1)

@@ -19,7 +19,7 @@ Points = NDArray[np.float32]
 _AROUND = 25
 """Side of the square that local mean and contrast are taken of, in pixels."""
 _SMOOTH = 0.7
-"""Of the Gaussian before, in pixels: bilinear samples of sharper pictures pull to whole pixels."""
+"""Deviation of the Gaussian before, in pixels: samples of sharper pictures pull to whole pixels."""
 _FLAT = 4.0
 """Grey levels of contrast that are added to every one, so that noise is not blown up."""
 _LEVELS = 36.0
@@ -87,7 +87,7 @@ def cut_sheets(
     """Cut the patches around matched points, those of image 1 warped by an affine map each.
 
     Args:
-        smooth0: Of :func:`smooth`.
+        smooth0: Result of :func:`smooth`.
         smooth1: Likewise.
         points0: (M, 2).
         points1: (M, 2).

@@ -58,10 +58,10 @@ MOST_AREA = 9.0
 CONTRADICTION, LEAST_CONTRADICTION = 2.0, 0.15
 """Deviations, and pixels, by which a smaller window must differ from a larger one to be taken."""
 _PARTS = (2, 3)
-"""Of the window's side, the smaller ones."""
+"""Divisors of the window's side that give the smaller ones."""
 _SMALLEST = 5
 _LOCAL_ROUNDS = 2
-"""Of warps from neighbouring matches: those of placed ones are right to a hundredth."""
+"""Rounds of warps from neighbouring matches: those of placed ones are right to a hundredth."""
 _TOGETHER = 4096
 """Patches on one sheet."""
 

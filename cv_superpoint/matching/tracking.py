@@ -28,7 +28,7 @@ TAIL = 12
 
 
 class VideoError(SuperPointError):
-    """A video cannot be read or written; the message tells the remedy."""
+    """A video cannot be read or written; the message names the remedy."""
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ class Tracker:
     Attributes:
         reach: Pixels that a point may move from one frame to the next.
         similarity: Cosine that the descriptors of a point in two frames must have.
-        matcher: Of two frames.
+        matcher: Matcher of two frames.
         tails: The last positions of each track, oldest first.
         ages: (N,) frames that each track has lasted beyond its first.
     """

@@ -72,13 +72,13 @@ def log_false_alarms(
 
     where s matches fix a model and p(e) is the chance that a keypoint lies as close as e to a place
     or to an epipolar line. The papers take random points of the image: p(e) = pi e^2 / area, or
-    2 e * diagonal / area. Keypoints stand in clusters, and in a mask; so 1 / area is replaced by
+    2 e * diagonal / area. Keypoints crowd in clusters, and in a mask; so 1 / area is replaced by
     the density of the keypoints around a keypoint, where that is higher. An error is the larger
     one of both images, so that a model that maps everything to one spot has large errors.
 
     Args:
-        features0: Of image 0.
-        features1: Of image 1.
+        features0: Features of image 0.
+        features1: Features of image 1.
         matches: (M, 2) rows of both, inliers and others.
         matrix: (3, 3) homography or fundamental matrix; for "essential" the fundamental matrix in
             pixels that belongs to it.

@@ -83,13 +83,13 @@ class Layer:
     """One step from the image to the outputs.
 
     Attributes:
-        name: Of the step's result; of a convolution also its block in the network.
+        name: Name of the step's result; of a convolution also its block in the network.
         kind: "convolution" (with the ReLU that follows), "pool" (2 x 2 maxima) or "sum" (of
             several maps, with a ReLU).
         inputs: Names of the results that it takes; :data:`IMAGE` is the network's input.
         shape: (out, in, k, k) of a convolution's kernel; empty for others.
-        stride: Of a convolution.
-        padding: Of a convolution, on each side, with zeros.
+        stride: Stride of a convolution.
+        padding: Padding of a convolution, on each side, with zeros.
         relu: Whether a ReLU follows.
     """
 

@@ -46,7 +46,7 @@ class MapRange:
 
     @property
     def zero(self) -> int:
-        """The byte that stands for 0, which is told exactly: layers are padded with it."""
+        """The byte that encodes 0 exactly: layers are padded with it."""
         return round(-self.low / float(self.scale))
 
     @property
@@ -84,7 +84,7 @@ class WholeWeights:
 
     Attributes:
         values: (out, in, k, k) int8.
-        scales: (out,) float32, what a 1 stands for.
+        scales: (out,) float32, the value of a 1.
     """
 
     values: NDArray[np.int8]

@@ -25,7 +25,7 @@ class NetworkWeights:
     Attributes:
         config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
         tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
-        ranges: Of the maps, for 8 bits; None where nobody has found them.
+        ranges: Ranges of the maps, for 8 bits; None where nobody has found them.
     """
 
     config: NetworkConfig

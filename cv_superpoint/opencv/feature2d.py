@@ -1,4 +1,4 @@
-"""The face of ``cv2.Feature2D``: cv2 types in, cv2 types out; the work is the detector's.
+"""The interface of ``cv2.Feature2D``: cv2 types in, cv2 types out; the detector computes.
 
 It is a plain Python class, because a Python subclass of ``cv2.Feature2D`` crashes as soon as C++
 calls or deletes it. Where its behaviour differs from ``cv2.SIFT``'s, docs/opencv.md says so.
@@ -52,14 +52,14 @@ class SuperPointFeature2D(Parameters, Portable):
     """SuperPoint with the methods, call forms and return types of ``cv2.SIFT``.
 
     Args:
-        maxKeypoints: Keep the strongest; -1, None, or 0 as in ``cv2.SIFT``, keeps all above the
-            threshold.
-        scoreThreshold: Score a keypoint must exceed, in [0, 1); None takes what the weights
+        maxKeypoints: Largest number of keypoints: the strongest are kept. -1, None, or 0 as in
+            ``cv2.SIFT``, keeps all above the threshold.
+        scoreThreshold: Score that a keypoint must exceed, in [0, 1); None takes what the weights
             recommend.
-        nmsRadius: No two keypoints lie within this Chebyshev distance, in pixels.
-        borderMargin: No keypoint lies closer to the image's border, in pixels.
-        subpixel: Refine positions below the pixel.
-        weights: Bundled name or path of a checkpoint (ours, or in the layout of Magic Leap,
+        nmsRadius: Chebyshev distance in pixels within which only one keypoint is kept.
+        borderMargin: Distance in pixels that every keypoint has from the image's border.
+        subpixel: Whether positions are refined below the pixel.
+        weights: Bundled name, or path of a checkpoint (ours, or in the layout of Magic Leap,
             rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
         precision: "auto", "float32", "bfloat16", "float16" or "int8".
@@ -69,12 +69,13 @@ class SuperPointFeature2D(Parameters, Portable):
             its position among these.
         scoreRadius: A keypoint's score is the sum of the probabilities within this Chebyshev
             distance, in pixels; 0 takes the probability of its pixel, as the paper; None takes
-            what the weights recommend. Another one needs a ``scoreThreshold`` of its own.
+            what the weights recommend. Another radius needs a ``scoreThreshold`` of its own.
         tileSize: Levels with more pixels than its square run in overlapping tiles of about this
             side, a multiple of 8, which bounds the memory in use and changes no keypoint.
-        threads: For a network on the CPU; None takes the cores that the process may use.
+        threads: Threads of a network on the CPU; None takes the cores that the process may use.
         descriptorFormat: "float32", rows of unit length; "uint8", a quarter of the bytes; or
-            "binary", bits for ``cv2.NORM_HAMMING``, as ``cv2.ORB``'s; see docs/descriptors.md.
+            "binary", bits for ``cv2.NORM_HAMMING`` like those of ``cv2.ORB``; see
+            docs/descriptors.md.
         descriptorDim: Numbers of a descriptor, the first principal components, or bits, a multiple
             of 8; None takes all numbers, or 256 bits.
 
@@ -135,7 +136,7 @@ class SuperPointFeature2D(Parameters, Portable):
     @classmethod
     @signature_of(__init__)
     def create(cls, *arguments: Any, **options: Any) -> SuperPointFeature2D:
-        """As the constructor, in OpenCV's manner."""
+        """Create a detector, as OpenCV's classes do; the arguments are the constructor's."""
         return cls(*arguments, **options)
 
     def _start(self, weights: LoadedWeights, config: DetectorConfig) -> None:
@@ -144,7 +145,7 @@ class SuperPointFeature2D(Parameters, Portable):
 
     @property
     def detector(self) -> Detector:
-        """What does the work, on arrays: a new one after every setter."""
+        """The detector that computes, on arrays: a new one after every setter."""
         return self._detector
 
     # ---- the twelve methods of cv2.Feature2D ----
@@ -164,11 +165,11 @@ class SuperPointFeature2D(Parameters, Portable):
             image: uint8 grey, BGR or BGRA, ``numpy`` or ``cv2.UMat``, of any size.
             mask: None, or uint8 or bool of the image's size; non-zero keeps.
             descriptors: Preallocated (N, D) array, filled in place if it fits.
-            useProvidedKeypoints: Describe ``keypoints`` instead of detecting.
-            keypoints: What to describe then; see :meth:`compute`.
+            useProvidedKeypoints: Whether to describe ``keypoints`` instead of detecting.
+            keypoints: Keypoints to describe then; see :meth:`compute`.
 
         Returns:
-            A tuple of ``cv2.KeyPoint`` and (N, D) descriptors, float32 or uint8, ``cv2.UMat`` if
+            A tuple of ``cv2.KeyPoint``, and (N, D) descriptors, float32 or uint8; ``cv2.UMat`` if
             any input was one; ``((), None)`` if there is no keypoint.
 
         Raises:
@@ -233,7 +234,7 @@ class SuperPointFeature2D(Parameters, Portable):
         *,
         images: Any = REQUIRED,
     ) -> tuple[Any, Any]:
-        """Descriptors of any keypoints: trimmed, reordered, another detector's, sub-pixel.
+        """Descriptors of any keypoints: fewer, in another order, from another detector, sub-pixel.
 
         Args:
             image: As for :meth:`detectAndCompute`, or a list of images.
@@ -258,16 +259,16 @@ class SuperPointFeature2D(Parameters, Portable):
         return found, give(rows, descriptors, wants_umat)
 
     def descriptorSize(self) -> int:
-        """Columns of a descriptor: its numbers, or bytes of a binary one."""
+        """Columns of a descriptor: its numbers, or the bytes of a binary one."""
         return self._detector.encoder.size
 
     def descriptorType(self) -> int:
-        """``cv2.CV_32F``; of bytes and of bits ``cv2.CV_8U``."""
+        """``cv2.CV_32F``; ``cv2.CV_8U`` for bytes and bits."""
         floats = self._detector.config.descriptors.kind == "float32"
         return int(cv2.CV_32F if floats else cv2.CV_8U)
 
     def defaultNorm(self) -> int:
-        """``cv2.NORM_L2``, which orders as the rows' dot products do; of bits ``NORM_HAMMING``."""
+        """``cv2.NORM_L2``, which sorts as dot products do; ``cv2.NORM_HAMMING`` for bits."""
         binary = self._detector.config.descriptors.binary
         return int(cv2.NORM_HAMMING if binary else cv2.NORM_L2)
 
@@ -276,10 +277,10 @@ class SuperPointFeature2D(Parameters, Portable):
         return False
 
     def clear(self) -> None:
-        """Nothing to do: no state is kept between calls."""
+        """Do nothing: a detector keeps no state between calls."""
 
     def getDefaultName(self) -> str:
-        """Name in a ``cv2.FileStorage``."""
+        """Name of the detector in a ``cv2.FileStorage``."""
         return storage.NAME
 
     def write(self, file: Any, name: str | None = None) -> None:
@@ -306,7 +307,7 @@ class SuperPointFeature2D(Parameters, Portable):
     # ---- beyond cv2 ----
 
     def extract(self, image: Any, mask: Any = None) -> Features:
-        """Arrays instead of ``cv2.KeyPoint`` objects; as :meth:`detectAndCompute` otherwise."""
+        """Keypoints and descriptors as arrays; otherwise as :meth:`detectAndCompute`."""
         return self._detector.extract(to_host(image), to_host(mask))
 
     def extractBatch(
@@ -326,27 +327,28 @@ class SuperPointFeature2D(Parameters, Portable):
         The network works on an image while the one before it is decoded and the next are read.
 
         Args:
-            images: Read no further than needed, so it may be endless. Must not change an image
-                that it has handed out.
-            ahead: Images at most that are read before the features of the oldest are taken.
+            images: Images, also without an end: no more are read than needed. The iterable must
+                not change an image that it has given.
+            ahead: Largest number of images that are read before the features of the oldest are
+                taken.
 
         Yields:
             Each image with its features.
 
         Raises:
-            FeatureError: If ``ahead`` is below 1; when it is an image's turn, as :meth:`extract`.
+            FeatureError: If ``ahead`` is below 1; for each image as :meth:`extract`.
         """
         check_images(images)
         return stream(self._detector, images, to_host, as_count("ahead", ahead, 1))
 
     def info(self) -> str:
-        """One line on what runs where and why, and on which weights."""
+        """One line that says which weights, backend and precision run, and why."""
         weights = self._weights
         how = f"{self._detector.backend.info()}: {self._choice.reason}"
         return f"{weights.name} ({weights.sha256[:12]}){self._detector.encoder.info()}, {how}"
 
     def describe(self) -> str:
-        """The name of :meth:`info` until release 0.1."""
+        """Old name of :meth:`info`, removed in 0.3."""
         warnings.warn("describe() is info() now", DeprecationWarning, stacklevel=2)
         return self.info()
 

@@ -1,4 +1,4 @@
-"""Getters and setters of what can change after construction, as ``cv2.SIFT`` has them."""
+"""Getters and setters of options that can change after construction, as in ``cv2.SIFT``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cv_superpoint.weights import LoadedWeights
 
 
 class Parameters:
-    """The part of :class:`cv_superpoint.SuperPointFeature2D` that sets and tells its options.
+    """The part of :class:`cv_superpoint.SuperPointFeature2D` with the getters and setters.
 
     Every setter raises :class:`cv_superpoint.FeatureError` where the constructor would.
     """
@@ -22,7 +22,7 @@ class Parameters:
     _weights: LoadedWeights
 
     def _set(self, **changes: Any) -> None:
-        # A new detector rather than a changed one: calls under way in other threads keep theirs.
+        # A new detector rather than a changed one: running calls in other threads keep theirs.
         self._detector = self._detector.configured(replace(self._detector.config, **changes))
 
     @property
@@ -33,7 +33,7 @@ class Parameters:
         self._set(decoding=replace(self._decoding, **changes))
 
     def getMaxKeypoints(self) -> int:
-        """Most keypoints kept; -1 for all."""
+        """Largest number of keypoints; -1 for all."""
         return self._decoding.max_keypoints
 
     def setMaxKeypoints(self, maxKeypoints: int | None) -> None:
@@ -48,24 +48,25 @@ class Parameters:
         """Set :meth:`getScoreThreshold`; None takes what the weights recommend.
 
         Raises:
-            FeatureError: If they recommend one for another :meth:`getScoreRadius` only.
+            FeatureError: If the weights recommend a threshold for another :meth:`getScoreRadius`
+                only.
         """
         self._set_scoring(scoreThreshold, self._decoding.score_radius)
 
     def getScoreRadius(self) -> int:
-        """Pixels around a keypoint whose probabilities make its score; 0 for its own alone."""
+        """Radius in pixels of the window whose probabilities sum to a score; 0 for one pixel."""
         return self._decoding.score_radius
 
     def setScoreRadius(self, scoreRadius: int | None, scoreThreshold: float | None = None) -> None:
         """Set :meth:`getScoreRadius`, and the threshold that goes with it.
 
         Args:
-            scoreRadius: None takes what the weights recommend.
+            scoreRadius: Radius in pixels; None takes what the weights recommend.
             scoreThreshold: See :meth:`getScoreThreshold`; None takes what the weights recommend for
                 this radius. The same radius as before keeps the threshold.
 
         Raises:
-            FeatureError: If they recommend one for another radius only.
+            FeatureError: If the weights recommend a threshold for another radius only.
         """
         now = self._decoding
         same = scoreThreshold is None and scoreRadius == now.score_radius
@@ -86,7 +87,7 @@ class Parameters:
         self._set_decoding(nms_radius=nmsRadius)
 
     def getBorderMargin(self) -> int:
-        """Distance that keypoints keep from the border, in pixels."""
+        """Distance that every keypoint has from the border, in pixels."""
         return self._decoding.border_margin
 
     def setBorderMargin(self, borderMargin: int) -> None:
@@ -102,7 +103,7 @@ class Parameters:
         self._set_decoding(subpixel=subpixel)
 
     def getScales(self) -> tuple[float, ...]:
-        """The pyramid's levels, relative to the image."""
+        """Levels of the pyramid, relative to the image."""
         return self._detector.config.scales
 
     def setScales(self, scales: float | Sequence[float] | None) -> None:
@@ -110,7 +111,7 @@ class Parameters:
         self._set(scales=self._weights.scales if scales is None else scales)
 
     def getDescriptorFormat(self) -> str:
-        """What descriptors are: "float32", "uint8" or "binary"."""
+        """Format of the descriptors: "float32", "uint8" or "binary"."""
         return self._detector.config.descriptors.kind
 
     def setDescriptorFormat(
@@ -119,7 +120,7 @@ class Parameters:
         """Set :meth:`getDescriptorFormat`, and the length that goes with it.
 
         Args:
-            descriptorFormat: None takes "float32".
+            descriptorFormat: Format; None takes "float32".
             descriptorDim: See :meth:`getDescriptorDim`; None takes all numbers, or 256 bits. The
                 same format as before keeps its length.
         """
@@ -129,7 +130,7 @@ class Parameters:
         self._set(descriptors=as_format(descriptorFormat, descriptorDim))
 
     def getDescriptorDim(self) -> int:
-        """Numbers of a descriptor, or bits of a binary one."""
+        """Number of a descriptor's numbers, or of a binary one's bits."""
         return self._detector.encoder.numbers
 
     def setDescriptorDim(self, descriptorDim: int | None) -> None:
@@ -137,7 +138,7 @@ class Parameters:
         self._set(descriptors=as_format(self.getDescriptorFormat(), descriptorDim))
 
     def getTileSize(self) -> int:
-        """Side of the tiles that large levels run in, in pixels."""
+        """Side in pixels of the tiles in which large levels run."""
         return self._detector.config.tile_size
 
     def setTileSize(self, tileSize: int) -> None:

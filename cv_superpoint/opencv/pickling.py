@@ -27,8 +27,8 @@ class _Bundled:
     """Weights that every installation of this release has.
 
     Attributes:
-        name: Of the set.
-        sha256: Of its file, hexadecimal.
+        name: Name of the set.
+        sha256: SHA-256 of its file, hexadecimal.
     """
 
     name: str

@@ -35,7 +35,7 @@ class SavedParameters:
     Attributes:
         config: The detector's.
         weights: Bundled name or absolute path.
-        sha256: Of the weights, hexadecimal.
+        sha256: SHA-256 of the weights, hexadecimal.
     """
 
     config: DetectorConfig

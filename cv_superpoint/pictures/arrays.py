@@ -130,7 +130,7 @@ def window_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
 
     Args:
         values: (H, W) float32 or float64.
-        radius: Of the window, in pixels.
+        radius: Radius of the window, in pixels.
     """
     # As far as there are pixels, however large the radius is.
     sides = [2 * min(radius, max(length - 1, 0)) + 1 for length in values.shape]

@@ -43,7 +43,7 @@ class Entry:
 
 
 def byte_order(data: bytes) -> Literal["little", "big"]:
-    """Of a TIFF structure."""
+    """Order of the bytes of a TIFF structure."""
     return "little" if data[:2] == b"II" else "big"
 
 
@@ -77,7 +77,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Kind, start and end of the content of each marker segment of a JPEG file.
 
     A scan's data are passed over. The last is :data:`JPEG_END`, where there is one, or 0 where
-    something stands in the place of a marker.
+    there is something else where a marker should be.
     """
     position = 2
     while position + 1 < len(data):
@@ -135,7 +135,7 @@ def boxes(data: Data, start: int = 0, end: int | None = None) -> Iterator[tuple[
     Args:
         data: The file.
         start: Where the first box is.
-        end: Of the content of the box that they are in; None takes the whole file.
+        end: End of the content of the box that they are in; None takes the whole file.
     """
     last = len(data) if end is None else min(end, len(data))
     while start + 8 <= last:

@@ -16,7 +16,7 @@ from cv_superpoint.errors import FeatureError
 from cv_superpoint.pictures.arrays import ByteArray
 
 SHARE = 0.001
-"""Of the values at either end, which may be defects of the sensor and are not counted."""
+"""Share of the values at either end that counts as defects of the sensor."""
 FILLED = 0.5
 """Share of a usual range that ordinary photographs fill; what fills less is spread."""
 BITS = (8, 10, 12, 14, 16)
@@ -48,20 +48,20 @@ class Range:
 
 
 def to_uint8(image: Any, low: float | None = None, high: float | None = None) -> ByteArray:
-    """An array of any whole or floating type as the uint8 that detectors take.
+    """Convert an array of whole or floating numbers to the uint8 that detectors take.
 
     Args:
-        image: Any shape. NaN, and the lowest number of a signed type, mean "no value" and
-            become 0.
+        image: Array of any shape. NaN, and the lowest number of a signed type, mean "no value"
+            and become 0.
         low: Value that becomes 0; None takes it from the values, see :func:`find_range`.
-        high: Value that becomes 255; None likewise. Give both where pictures are to be compared
-            in brightness too, such as the frames of one thermal film.
+        high: Value that becomes 255; None takes it from the values. Give both bounds to compare
+            the brightness of pictures, such as the frames of one thermal film.
 
     Returns:
         uint8 of the same shape; ``image`` itself if it is uint8 and neither bound is given.
 
     Raises:
-        FeatureError: If it is no array of numbers or ``low`` is not below ``high``.
+        FeatureError: If it is not an array of numbers or ``low`` is not below ``high``.
     """
     array: NDArray[Any] = np.asarray(image)
     if array.dtype.kind not in "buif":

@@ -27,7 +27,7 @@ from cv_superpoint.pictures.containers import (
 )
 
 TAG = 274
-"""Of the orientation, in TIFF and in EXIF."""
+"""Tag of the orientation, in TIFF and in EXIF."""
 
 _TURNS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 

@@ -28,7 +28,7 @@ class _Tiff:
 
     Attributes:
         type: "unsigned", "signed", "floating" or "complex".
-        bits: Of each.
+        bits: Bits of each.
         channels: Values of a pixel.
         in_planes: Whether each channel lies in a plane of its own.
         is_negative: Whether 0 is white.

@@ -56,7 +56,7 @@ def load_picture(
     """Read a picture file.
 
     Args:
-        path: Of any format that OpenCV reads, with values of any type.
+        path: File in any format that OpenCV reads, with values of any type.
         grey: Decode to grey.
         upright: Turn as the file's orientation says, as viewers and ``cv2.imread`` do. COLMAP and
             hloc take pixels as stored.

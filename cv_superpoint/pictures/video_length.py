@@ -42,7 +42,7 @@ def length_of(path: Path, stored: int) -> Length:
     """Read what a file says of its length.
 
     Args:
-        path: Of a video file of any format; nothing is known of other things.
+        path: Path of a video file of any format; nothing is known of other things.
         stored: Frames that OpenCV tells of.
     """
     try:

@@ -23,7 +23,7 @@ class PhotometricConfig:
     """Strengths of the photometric changes; each is applied with ``probability``.
 
     Attributes:
-        probability: Of every change on its own.
+        probability: Probability of every change on its own.
         brightness: Largest shift in grey levels.
         contrast: Smallest and largest factor around the mean.
         gamma: Smallest and largest exponent.

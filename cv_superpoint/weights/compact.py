@@ -45,7 +45,7 @@ def save_compaction(
     """Write what :class:`Compaction` describes, as float16.
 
     Args:
-        path: Of the file, see :func:`compact_path`.
+        path: Path of the file, see :func:`compact_path`.
         weights: The network that it is of.
         mean: As of :class:`Compaction`, as are the other arrays.
         components: Likewise.

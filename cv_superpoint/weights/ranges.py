@@ -21,7 +21,7 @@ from cv_superpoint.weights.files import WeightsError
 
 KEY = "ranges"
 SHARE = 0.99999
-"""Of a map's values lie within its range."""
+"""Share of a map's values that lie within its range."""
 METHOD = f"{SHARE:.3%} of the values of each map"
 LARGEST = 1e6
 """End of a range; those of trained networks are below 100."""

@@ -38,11 +38,11 @@ def save_weights(
         net: A trained network.
         path: Target, ending in ``.safetensors``; replaced in one step if it exists.
         score_threshold: Recommended threshold of a keypoint's score.
-        score_radius: Of the window that the score is the sum of, in pixels.
+        score_radius: Radius of the window that the score is the sum of, in pixels.
         scales: Recommended levels of the pyramid; None for the image alone.
         recipe: Training recipe.
         commit: Commit of the training code.
-        ranges: Of the folded network's maps, for 8 bits, see
+        ranges: Ranges of the folded network's maps, for 8 bits, see
             :func:`cv_superpoint.weights.find_ranges`.
 
     Returns:
@@ -81,7 +81,7 @@ def save_again(
     """Write loaded weights with all that goes with them into a file in our layout.
 
     Args:
-        loaded: Of any release's file.
+        loaded: Weights of any release's file.
         path: Target, ending in ``.safetensors``.
         ranges: None keeps those that there are.
         precisions: In which the network keeps its accuracy; None keeps those that are listed.

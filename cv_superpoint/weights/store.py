@@ -44,14 +44,14 @@ class LoadedWeights(NetworkWeights):
     Attributes:
         name: Bundled name, or the file's name.
         path: The file.
-        sha256: Of the file, hexadecimal.
+        sha256: SHA-256 of the file, hexadecimal.
         layout: Name of the checkpoint's layout.
         score_threshold: Recommended threshold of a keypoint's score.
-        score_radius: Of the window, in pixels, whose sum of probabilities that score is; 0 is the
-            pixel alone, as in the paper.
+        score_radius: Radius of the window, in pixels, whose sum of probabilities that score is; 0
+            is the pixel alone, as in the paper.
         recipe: Training recipe, if recorded.
         commit: Commit of this repository that trained it, if recorded.
-        licence: Of a bundled set; None where the file's own licence applies.
+        licence: Licence of a bundled set; None where the file's own licence applies.
         precisions: In which these weights were measured to keep their accuracy; "auto" takes no
             other.
         scales: Recommended levels of the pyramid, relative to the image.

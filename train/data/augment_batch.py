@@ -26,7 +26,7 @@ class Lot:
     Args:
         generator: Source of randomness.
         count: Images of the batch.
-        channels: Of an image.
+        channels: Channels of an image.
     """
 
     def __init__(self, generator: torch.Generator, count: int, channels: int = 1) -> None:

@@ -46,7 +46,7 @@ def load_image(path: Path, config: ImageConfig) -> npt.NDArray[np.uint8]:
     """A photograph at working size, upright.
 
     Args:
-        path: Of the image.
+        path: Path of the image.
         config: The working size.
 
     Returns:

@@ -58,12 +58,12 @@ class DevicePairs:
     """Photographs and their labels on a device, and the batches of warped pairs made of them.
 
     Args:
-        seed: Of the pairs.
+        seed: Seed of the pairs.
         images: Photographs and their keypoints.
         sizes: Working size of the photographs.
         config: How pairs are made.
         device: Where.
-        rank: Of this process among ``world_size``; each makes its own share of a step's pairs.
+        rank: Rank of this process among ``world_size``; each makes its own share of a step's pairs.
         world_size: Number of processes.
     """
 

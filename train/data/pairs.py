@@ -49,7 +49,7 @@ class PairConfig:
     Attributes:
         size: (height, width) of both images, multiples of 8.
         mild: Warp of one image.
-        strong: Warp of the other one; which is which is drawn by lot.
+        strong: Warp of the other one; a random draw decides which is which.
         photometric: Changes of both.
         border: Pixels next to the photograph's border that do not count.
         soft: Sub-pixel labels instead of one hard pixel.

@@ -44,12 +44,12 @@ class Photographs:
 
     @property
     def paths(self) -> list[Path]:
-        """Of the photographs, in the order of the folders."""
+        """Paths of the photographs, in the order of the folders."""
         return [self.folder / name for name in self.contents]
 
     @property
     def sha256(self) -> str:
-        """Of all names and contents."""
+        """SHA-256 of all names and contents."""
         lines = sorted(f"{name}\0{content}" for name, content in self.contents.items())
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -60,7 +60,7 @@ def look_at(folder: Path, seen: Path, run_dir: Path) -> Photographs:
     Args:
         folder: Searched with its subfolders.
         seen: File that keeps what was found, for the next stage and the next run.
-        run_dir: Of the run: what it wrote is no photograph.
+        run_dir: Folder of the run: what it wrote is no photograph.
 
     Returns:
         Those that can be read. Others are told in the log.

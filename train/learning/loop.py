@@ -39,7 +39,7 @@ class LoopConfig:
         minutes: Length of the stage in wall-clock minutes, validation included; 0 to count steps.
         steps: Length in optimiser steps when ``minutes`` is 0.
         batch_size: Samples per step, of all processes together.
-        learning_rate: Of Adam, after the warm-up.
+        learning_rate: Learning rate of Adam, after the warm-up.
         warmup_steps: Steps of linear warm-up.
         flat: Share of the stage before the cosine decay to zero starts.
         freeze_stem_from: Share of the stage after which the first stage of the network stops

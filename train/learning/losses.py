@@ -166,7 +166,7 @@ def dense_hinge_loss(
         valid: (B, h * w, h * w) boolean, pairs (cell of image 0, cell of image 1) that count.
         positive_margin: Correspondences below it are pulled together.
         negative_margin: Others above it are pushed apart.
-        positive_weight: Of the correspondences.
+        positive_weight: Weight of the correspondences.
         cell_size: Pixels; also the largest distance of a correspondence.
 
     Returns:
@@ -194,8 +194,8 @@ def reprojection_loss(
     the counterpart is missing, or the detector is flat, other terms must care.
 
     Args:
-        keypoints0: Of image 0.
-        keypoints1: Of image 1.
+        keypoints0: Keypoints of image 0.
+        keypoints1: Keypoints of image 1.
         homography: (B, 3, 3), maps points of image 0 to image 1.
         radius: Pixels of either image.
 
@@ -238,8 +238,8 @@ def agreement_loss(
     gradient.
 
     Args:
-        keypoints0: Of image 0.
-        keypoints1: Of image 1.
+        keypoints0: Keypoints of image 0.
+        keypoints1: Keypoints of image 1.
         homography: (B, 3, 3), maps points of image 0 to image 1.
 
     Returns:
@@ -265,7 +265,7 @@ def agreement_loss(
 
 
 def _divergence(target: Tensor, probability: Tensor) -> Tensor:
-    """Of Bernoulli distributions (Kullback and Leibler), nats."""
+    """Divergence of Bernoulli distributions (Kullback and Leibler), nats."""
     yes = target * (target / probability).log()
     return yes + (1 - target) * ((1 - target) / (1 - probability)).log()
 

@@ -74,7 +74,7 @@ class TrainingNetwork(Trainable):
     runs folded and without gradients, which makes a step a third to a half cheaper on a CPU.
 
     Args:
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         config: Architecture; its ``norm`` is "before_relu", or "none" to train folded weights.
     """
 
@@ -97,7 +97,7 @@ class TrainingNetwork(Trainable):
 
     @property
     def config(self) -> NetworkConfig:
-        """Of the network."""
+        """Config of the network."""
         return self.net.config
 
     @property

@@ -37,7 +37,7 @@ class ValidationConfig:
         points: Strongest keypoints of an image that count.
         homography: From image 0 to image 1.
         photometric: Changes of image 1.
-        seed: Of the warps: the same for all runs.
+        seed: Seed of the warps: the same for all runs.
     """
 
     pairs: int = 12

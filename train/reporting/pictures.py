@@ -73,8 +73,8 @@ def coordinate_list(
     Args:
         sample: Whose keypoints.
         title: First line.
-        height: Of the picture, pixels.
-        columns: Of coordinates; what does not fit in is counted in the last line.
+        height: Height of the picture, pixels.
+        columns: Columns of coordinates; what does not fit in is counted in the last line.
 
     Returns:
         The picture, and how many coordinates it lists.

@@ -46,7 +46,7 @@ class Stage:
     """What a stage has reported.
 
     Attributes:
-        name: Of the stage.
+        name: Name of the stage.
         scalars: Curves by tag: (step, value) pairs.
         pictures: By tag: (step, PNG file) pairs.
     """

@@ -69,8 +69,8 @@ def multiplies_bfloat16(capabilities: Mapping[str, Any], environment: Mapping[st
     """Whether torch multiplies in bfloat16 on a CPU.
 
     Args:
-        capabilities: Of the CPU, as ``torch.cpu.get_capabilities`` names them.
-        environment: Of the process; it may deny oneDNN the instructions.
+        capabilities: Capabilities of the CPU, as ``torch.cpu.get_capabilities`` names them.
+        environment: Environment of the process; it may deny oneDNN the instructions.
     """
     has = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return bool(has) and CPU_BFLOAT16 in allowed(frozenset({CPU_BFLOAT16}), environment)

@@ -100,7 +100,7 @@ def heatmap_function(weights: NetworkWeights, precision: str = "auto") -> Heatma
     """A folded network as a function, in the fastest backend for the CPU that is installed.
 
     Args:
-        weights: Of the network.
+        weights: Weights of the network.
         precision: "float32", "bfloat16", or "auto": what is fastest.
 
     Returns:
@@ -239,11 +239,11 @@ def adapt(
     """Label photographs that have no labels yet, in random order.
 
     Args:
-        weights: Of a folded network.
-        paths: Of the photographs.
+        weights: Weights of a folded network.
+        paths: Paths of the photographs.
         run_dir: The labels go to a folder in ``run_dir / "labels"``.
         config: Views, thresholds, time.
-        seed: Of the order and the views.
+        seed: Seed of the order and the views.
         shard: (k, n): this process does every n-th photograph from the k-th on.
 
     Returns:

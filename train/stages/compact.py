@@ -42,7 +42,7 @@ NEAR = 3.0
 PLANES = 2 * BITS
 """The most bits that can be asked for; half of them are the default."""
 LEAST_NOISE = 0.01
-"""Of the noise in its noisiest direction, what each direction is taken to have at least."""
+"""Share of the noisiest direction's noise that every direction is taken to have at least."""
 _CHECKED = 5
 """One photograph of so many is held out, to measure the result on."""
 
@@ -60,8 +60,8 @@ class CompactConfig:
         output: The file; by default beside the weights.
         photographs: How many are taken, evenly from the folder.
         views: Warped pairs of each.
-        seed: Of the warps and of the rotations.
-        threads: Of the network.
+        seed: Seed of the warps and of the rotations.
+        threads: Threads of the network.
     """
 
     images: Path
@@ -240,5 +240,5 @@ def _tell(weights: LoadedWeights, compaction: Compaction, checked: list[Pair]) -
 
 
 def manifest_lines(entry: dict[str, Any]) -> str:
-    """The entry as it stands in ``weights/manifest.json``."""
+    """The entry of ``weights/manifest.json``."""
     return f'"compact": {json.dumps(entry)}'

@@ -52,13 +52,14 @@ class JointConfig:
         pairs: Made by "workers" (processes, on the CPU) or on the training "device", where all
             photographs must fit into memory; "auto": on the device if it is a GPU.
         descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
-        negative_margin: Of the dense hinge: products of cells that do not correspond are pushed
-            down to it. The paper's 0.2; -1 pushes them all the way.
-        detector_weight: Of the detector's loss, the mean of both images.
-        descriptor_weight: Of the descriptors' loss. At 1 its gradient starves the detector.
-        reprojection_weight: Of the distance between corresponding keypoints, in pixels.
-        spread_weight: Of the spread of their 5 x 5 windows, in pixels squared.
-        agreement_weight: Of the difference between what both images say about a keypoint, in nats.
+        negative_margin: Lower margin of the dense hinge: products of cells that do not correspond
+            are pushed down to it. The paper's 0.2; -1 pushes them all the way.
+        detector_weight: Weight of the detector's loss, the mean of both images.
+        descriptor_weight: Weight of the descriptors' loss. At 1 its gradient starves the detector.
+        reprojection_weight: Weight of the distance between corresponding keypoints, in pixels.
+        spread_weight: Weight of the spread of their 5 x 5 windows, in pixels squared.
+        agreement_weight: Weight of the difference between what both images say about a keypoint, in
+            nats.
         keypoints: Strongest keypoints of an image that these three terms look at.
         keypoint_threshold: Smallest probability of such a keypoint.
         temperature: Where the learned temperature of the dual softmax starts.

@@ -82,7 +82,7 @@ class MagicPoint:
         return detector_loss(logits, batch["targets"], keypoint_weight=weight), {}
 
     def validate(self, network: TrainingNetwork) -> dict[str, float]:
-        """Of clean drawings and of drawings with photometric changes, at 2.5 px.
+        """Measure on clean drawings and on drawings with photometric changes, at 2.5 px.
 
         Average precision, precision and recall of the detections above ``THRESHOLD``, and the
         localisation error of the correct ones.

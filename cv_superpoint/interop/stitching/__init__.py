@@ -42,8 +42,8 @@ class Panorama:
         keypoints: Number of keypoints of each picture.
         pairs: What was found between each two pictures.
         used: Indices of the pictures in it: those without whose view another shows in full.
-        focal_lengths: Of the camera of each picture used, in pixels of the picture as it was used;
-            none where the model is a plane.
+        focal_lengths: Focal lengths of the camera of each picture used, in pixels of the picture as
+            it was used; none where the model is a plane.
     """
 
     image: ByteArray

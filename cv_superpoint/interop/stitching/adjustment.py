@@ -22,7 +22,7 @@ ITERATIONS = 30
 CONVERGED = 1e-6
 """Share by which the sum of losses must fall for another iteration."""
 STEP = 1e-6
-"""Of the differences that stand for derivatives; coordinates are of the order of 1."""
+"""Step of the differences that approximate derivatives; coordinates are of the order of 1."""
 
 
 def chain(links: Sequence[Link], count: int, reference: int) -> list[Matrix]:

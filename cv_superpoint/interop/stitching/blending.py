@@ -22,7 +22,7 @@ LARGEST_GROWTH = 8
 """A canvas this many times the pictures together is mostly black or mostly stretched."""
 
 SEAM_PIXELS = 1e5
-"""Of the copies that seams are found on, as in OpenCV's own stitcher."""
+"""Pixels of the copies on which seams are found, as in OpenCV's own stitcher."""
 
 
 def canvas(boxes: Sequence[Box]) -> Box:

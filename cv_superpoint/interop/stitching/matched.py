@@ -26,7 +26,7 @@ def match_pictures(
     """What ``BestOf2NearestMatcher.apply2`` returns, of another matcher.
 
     Args:
-        features: Of each picture.
+        features: Features of each picture.
         converted: The same as ``cv2.detail.ImageFeatures``.
         matcher: Called once for each two pictures.
 
@@ -57,7 +57,7 @@ def _empty_pairs(converted: Sequence[Any]) -> list[Any]:
 def _homography(
     features: tuple[Features, Features], rows: Rows
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """Of positions from the pictures' centres, and which matches agree."""
+    """Homography of positions from the pictures' centres, and which matches agree."""
     nothing = None, np.zeros(len(rows), np.bool_)
     if len(rows) < FEWEST:
         return nothing

@@ -43,9 +43,9 @@ class PairReport:
 
     Attributes:
         first: Index of one picture.
-        second: Of the other, larger.
+        second: Index of the other, larger.
         matches: Between them.
-        inliers: Of these, those that agree with a homography.
+        inliers: Inliers of these, those that agree with a homography.
         confidence: ``inliers / (8 + 0.3 * matches)``, OpenCV's measure; 1 is sure.
         reliable: Whether they belong together: chance does not explain the inliers (see
             :mod:`cv_superpoint.matching.verdict`), however few they are of all matches.
@@ -65,7 +65,7 @@ class Link:
 
     Attributes:
         first: Index of one picture.
-        second: Of the other, larger.
+        second: Index of the other, larger.
         points0: (K, 2) inliers in pixels of the first.
         points1: (K, 2) in pixels of the second, row by row.
         homography: (3, 3) from the first to the second.
@@ -84,7 +84,7 @@ def to_image_features(features: Features, index: int) -> Any:
     """A ``cv2.detail.ImageFeatures``, which OpenCV's matchers and bundle adjusters take.
 
     Args:
-        features: Of one picture.
+        features: Features of one picture.
         index: Its place in the sequence of pictures.
     """
     # Made by C++ and then filled: in OpenCV 4 the descriptors of a detail.ImageFeatures() made in
@@ -107,7 +107,7 @@ def match_all(
     """OpenCV's features, matches of every two of them, and the pairs that belong together.
 
     Args:
-        features: Of each picture.
+        features: Features of each picture.
         matcher: Instead of OpenCV's own.
     """
     converted = [to_image_features(each, index) for index, each in enumerate(features)]

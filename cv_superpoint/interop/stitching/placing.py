@@ -21,7 +21,7 @@ from cv_superpoint.pictures.arrays import ByteArray
 
 _SWEEPS = 30
 _HOLD = 1e-3
-"""Of a match, what a keypoint's own place counts: what no match decides stays where it was."""
+"""Weight of a keypoint's own place against a match: what no match decides stays where it was."""
 
 Matrix = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def place_keypoints(
 
     Args:
         pictures: (H, W, 3) uint8 each.
-        features: Of each picture.
+        features: Features of each picture.
         converted: OpenCV's features of each picture, whose keypoints are moved as well.
         pairs: OpenCV's matches.
         links: The pairs to rely on.
@@ -82,7 +82,7 @@ def _agree(
     """(count, 2) moves of all keypoints, by least squares in sweeps (Jacobi, half a step each).
 
     Args:
-        count: Of keypoints.
+        count: Number of keypoints.
         first: (K,) of each match.
         second: (K,) likewise.
         change: (K, 2, 2) from moves of the first to those of the second.

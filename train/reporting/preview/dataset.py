@@ -25,8 +25,8 @@ def save_dataset(folder: Path, seed: int, count: int, config: SyntheticConfig) -
 
     Args:
         folder: Made if it is not there.
-        seed: Of the samples.
-        count: Of the samples.
+        seed: Seed of the samples.
+        count: Number of the samples.
         config: What is drawn.
 
     Returns:

@@ -26,7 +26,7 @@ class PreviewConfig:
         rows: Samples in preview.png.
         save: Folder for a dataset of PNG and JSON files; none is written if left out.
         count: Samples of that dataset.
-        seed: Of the samples.
+        seed: Seed of the samples.
         data: What is drawn.
     """
 
