@@ -41,8 +41,8 @@ class View:
         """Run it until Ctrl-C; returns the exit code."""
         from cv_superpoint.errors import require
         from cv_superpoint.pictures.reading import load_picture
-        from cv_superpoint.viewer.analysis import LoadedNetwork
         from cv_superpoint.viewer.app import make_app, serve
+        from cv_superpoint.viewer.networks import load_networks
 
         require("gradio", "viewer")
         images: list[ByteArray | None] = []
@@ -51,8 +51,7 @@ class View:
             if picture is not None:
                 output.picture(path, picture)
             images.append(None if picture is None else picture.pixels)
-        app = make_app(LoadedNetwork(self.weights, self.device), *images, upright=self.upright)
-        where = f"http://127.0.0.1:{self.port}" if self.port else "http://127.0.0.1, from 7860 on"
-        output.say(f"the viewer is at {where}; Ctrl-C ends it")
-        serve(app, port=self.port, open_browser=self.open_browser)
+        networks = load_networks(self.weights, self.device)
+        app = make_app(networks, *images, upright=self.upright)
+        serve(app, port=self.port, open_browser=self.open_browser, say=output.say)
         return DONE

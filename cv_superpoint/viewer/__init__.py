@@ -1,4 +1,5 @@
-"""A page in the browser: two pictures, the options as sliders, beside SIFT and ORB.
+"""A page in the browser: two pictures, the options as sliders, our sets beside SIFT and ORB.
 
-analysis.py computes, on pictures.py; app.py shows it through Gradio (extra ``[viewer]``).
+networks.py loads the sets, analysis.py compares, on pictures.py; app.py shows it through Gradio
+(extra ``[viewer]``), on parts.py.
 """

@@ -1,52 +1,56 @@
-"""What the viewer shows of two pictures: keypoints, heatmap, matches, overlay, figures."""
+"""What the viewer shows of two pictures: matches, figures, overlay, keypoints, heatmap."""
 
 from __future__ import annotations
 
 import io
+import statistics
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.decoding import Decoding
-from cv_superpoint.decoding.arrays import logits_to_heatmap
-from cv_superpoint.detector import Detector, DetectorConfig
 from cv_superpoint.detector.features import Features
-from cv_superpoint.detector.runtime import Runtime
 from cv_superpoint.geometry import corner_error
-from cv_superpoint.matching.drawing import draw_keypoints, draw_matches, draw_overlay
+from cv_superpoint.matching.drawing import draw_keypoints, draw_overlay
 from cv_superpoint.matching.estimators import find_model
-from cv_superpoint.matching.matchers import Matcher, NearestNeighbours, check_matches
+from cv_superpoint.matching.matchers import build_matcher, check_matches
 from cv_superpoint.matching.refining import refine_homography
-from cv_superpoint.pictures.arrays import ByteArray, pad, to_channels
-from cv_superpoint.weights import load_weights
+from cv_superpoint.pictures.arrays import ByteArray
+from cv_superpoint.viewer.networks import DetectorSettings, LoadedNetwork
+from cv_superpoint.viewer.pictures import draw_on_screen, warp_onto
 
 REFINED = ", refined"
 """Behind a detector's name in the table, of its matches placed by the pixels around them."""
 PIXELS = 3.0
 """Error up to which a match is an inlier."""
+COLUMNS = ("detector", "keypoints", "matches", "inliers", "share", "error, px", "ms")
+"""Of the table; keypoints are those of both pictures, the error is that of the corners."""
+UNKNOWN = "-"
+"""A corner error without a homography, or where the true one is not known."""
+RUNS, SECONDS = 5, 1.0
+"""Warm runs that a time is the median of, at most, and how long they may take together."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The page's sliders.
+    """The page's options.
 
     Attributes:
-        decoding: What is kept; ``max_keypoints`` counts for SIFT and ORB, too.
-        pyramid: Detect at half the size as well.
-        matcher: Of our features.
+        detection: Of our detectors.
+        matcher: Of our features, as :func:`build_matcher` knows it.
         refine: Also place the matches of every detector by the pixels around them; pictures of
             matches and the overlay then show these, the table both.
     """
 
-    decoding: Decoding
-    pyramid: bool = False
-    matcher: Matcher = field(default_factory=NearestNeighbours)
+    detection: DetectorSettings = field(default_factory=DetectorSettings)
+    matcher: str = "mutual"
     refine: bool = False
 
 
@@ -55,13 +59,14 @@ class Found:
     """What one detector found.
 
     Attributes:
-        name: Of the detector.
+        name: Name of the detector.
         counts: Keypoints of both pictures.
         points0: (M, 2) matched points in picture 0.
         points1: (M, 2) in picture 1.
         inliers: (M,) bool.
         homography: From picture 0 to picture 1, or None.
-        milliseconds: For both pictures, without the matching; with the refinement.
+        milliseconds: Detection and description in both pictures, without the matching, with the
+            refinement; the median of warm runs.
     """
 
     name: str
@@ -75,24 +80,18 @@ class Found:
     def row(self, size: tuple[int, int], truth: NDArray[np.float64] | None) -> list[Any]:
         """A row of :data:`COLUMNS`."""
         matches, inliers = len(self.points0), int(self.inliers.sum())
-        error = "-"
+        error = UNKNOWN
         if truth is not None and self.homography is not None:
             error = f"{corner_error(self.homography, truth, size):.2f}"
         return [
             self.name,
-            *self.counts,
+            "{} / {}".format(*self.counts),
             matches,
             inliers,
             f"{inliers / max(matches, 1):.0%}",
             error,
-            round(self.milliseconds),
+            f"{self.milliseconds:.3g}" if self.milliseconds < 10 else f"{self.milliseconds:.0f}",
         ]
-
-
-COLUMNS = (
-    *("detector", "keypoints 1", "keypoints 2", "matches", "inliers", "share"),
-    *("corner error, px", "ms"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,13 +99,15 @@ class Analysis:
     """Everything on the page.
 
     Attributes:
-        keypoints0: Picture 0 with our keypoints, BGR.
-        keypoints1: Picture 1 with our keypoints.
-        heatmap: Of picture 0.
-        matches: Picture of the matches by detector.
-        overlay: Picture 0 warped onto picture 1, or picture 1 where there is no homography.
+        keypoints0: Picture 0 with the keypoints of the first network, BGR.
+        keypoints1: Picture 1 with them.
+        heatmap: Of picture 0, by the first network.
+        matches: Picture of the matches by detector: our networks, SIFT, ORB.
+        overlay: Picture 0 warped onto picture 1 in red, picture 1 in cyan; picture 1 where there is
+            no homography.
+        warped: Picture 0 warped onto picture 1, likewise.
         rows: The table, in the order of :data:`COLUMNS`.
-        download: A zip archive of keypoints, descriptors and matches.
+        download: A zip archive of the first network's keypoints, descriptors and matches.
     """
 
     keypoints0: ByteArray
@@ -114,92 +115,83 @@ class Analysis:
     heatmap: ByteArray
     matches: dict[str, ByteArray]
     overlay: ByteArray
+    warped: ByteArray
     rows: list[list[Any]]
     download: bytes
-
-
-class LoadedNetwork:
-    """Weights that run on a device; what is kept changes without loading them again.
-
-    Args:
-        weights: Bundled name or file, or None.
-        device: As of ``SuperPointFeature2D``.
-    """
-
-    def __init__(self, weights: str | None = None, device: str = "auto") -> None:
-        loaded = load_weights(weights)
-        self.recommended, self._scales = loaded.decoding(), loaded.scales
-        config = DetectorConfig(decoding=self.recommended)
-        self._detector, _ = Runtime(device=device).start(loaded, config)
-
-    def detector(self, settings: Settings) -> Detector:
-        """A detector with these settings."""
-        scales = (1.0, 0.5) if settings.pyramid else self._scales
-        config = DetectorConfig(decoding=settings.decoding, scales=scales)
-        return self._detector.configured(config)
-
-    def heatmap(self, image: ByteArray) -> ByteArray:
-        """The probabilities of a keypoint, to the power of a quarter, in colours."""
-        pixels = pad(to_channels(image, self._detector.channels))
-        batch = pixels.reshape(1, *pixels.shape[:2], self._detector.channels)
-        logits, _ = self._detector.backend.run(batch)
-        heat = logits_to_heatmap(logits[0])[: image.shape[0], : image.shape[1]]
-        levels = np.clip(255 * heat**0.25, 0, 255).astype(np.uint8)
-        coloured: ByteArray = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO))
-        return coloured
 
 
 def analyse(
     image0: ByteArray,
     image1: ByteArray,
     settings: Settings,
-    network: LoadedNetwork,
+    networks: Sequence[LoadedNetwork],
     truth: NDArray[np.float64] | None = None,
 ) -> Analysis:
-    """Compare two pictures with our detector, SIFT and ORB.
+    """Compare two pictures with our detectors, SIFT and ORB.
 
     Args:
         image0: BGR.
         image1: BGR.
         settings: The options.
-        network: Ours.
+        networks: Ours, at least one; the first is shown in all views.
         truth: Homography from picture 0 to picture 1, where it is known.
+
+    Raises:
+        FeatureError: If a set of weights or a matcher cannot do what the settings ask for.
     """
-    detector = network.detector(settings)
-    start = time.perf_counter()
-    features = detector.extract(image0), detector.extract(image1)
-    seconds = time.perf_counter() - start
-    pairs, _ = check_matches(settings.matcher(*features), *features)
-    ours = _verified(
-        "SuperPoint", features[0].keypoints, features[1].keypoints, pairs, 1e3 * seconds
-    )
-    count = settings.decoding.max_keypoints
-    others = [
-        _classic("SIFT", lambda: cv2.SIFT.create(count), cv2.NORM_L2, image0, image1),
-        _classic("ORB", lambda: cv2.ORB.create(count), cv2.NORM_HAMMING, image0, image1),
+    ours = [_network(each, settings, image0, image1) for each in networks]
+    features, pairs, _ = ours[0]
+    count = settings.detection.max_keypoints
+    listed = [found for _, _, found in ours]
+    listed += [
+        _classic("SIFT", cv2.SIFT.create(count), cv2.NORM_L2, image0, image1),
+        _classic("ORB", cv2.ORB.create(count), cv2.NORM_HAMMING, image0, image1),
     ]
     size = image0.shape[0], image0.shape[1]
-    listed = shown = [ours, *others]
+    shown = listed
     if settings.refine:
         shown = [_refined(each, image0, image1) for each in listed]
         listed = [each for both in zip(listed, shown, strict=True) for each in both]
-    ours = shown[0]
+    homography = shown[0].homography
     return Analysis(
         keypoints0=draw_keypoints(image0, features[0]),
         keypoints1=draw_keypoints(image1, features[1]),
-        heatmap=network.heatmap(image0),
+        heatmap=networks[0].heatmap(image0),
         matches={
-            each.name.removesuffix(REFINED): draw_matches(
-                image0, image1, each.points0, each.points1, inliers=each.inliers, outliers=True
+            each.name.removesuffix(REFINED): draw_on_screen(
+                image0, image1, each.points0, each.points1, each.inliers
             )
             for each in shown
         },
-        overlay=(
-            image1 if ours.homography is None else draw_overlay(image0, image1, ours.homography)
-        ),
+        overlay=draw_overlay(image0, image1, homography) if homography is not None else image1,
+        warped=warp_onto(image0, image1, homography) if homography is not None else image1,
         rows=[each.row(size, truth) for each in listed],
-        download=_archive(features, pairs, ours),
+        download=_archive(features, pairs, shown[0]),
     )
+
+
+def _warm(run: Callable[[], T]) -> tuple[T, float]:
+    """The result of a first run, and the median time of some more, in milliseconds."""
+    result = run()
+    times: list[float] = []
+    while not times or (len(times) < RUNS and sum(times) < SECONDS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return result, 1e3 * statistics.median(times)
+
+
+def _network(
+    network: LoadedNetwork, settings: Settings, image0: ByteArray, image1: ByteArray
+) -> tuple[tuple[Features, Features], NDArray[np.intp], Found]:
+    """Features of both pictures, matched rows, and what the table and the views show."""
+    detector = network.detector(settings.detection)
+    # The one place where the matcher is chosen; a learned one may depend on the network.
+    matcher = build_matcher(settings.matcher)
+    features, milliseconds = _warm(lambda: (detector.extract(image0), detector.extract(image1)))
+    pairs, _ = check_matches(matcher(*features), *features)
+    points = features[0].keypoints, features[1].keypoints
+    return features, pairs, _verified(network.name, *points, pairs, milliseconds)
 
 
 def _refined(found: Found, image0: ByteArray, image1: ByteArray) -> Found:
@@ -207,27 +199,25 @@ def _refined(found: Found, image0: ByteArray, image1: ByteArray) -> Found:
     name = found.name + REFINED
     if found.homography is None:
         return replace(found, name=name)
-    start = time.perf_counter()
-    exact = refine_homography(
-        image0, image1, found.points0, found.points1, found.homography, threshold=PIXELS
+    points, homography = (found.points0, found.points1), found.homography
+    exact, milliseconds = _warm(
+        lambda: refine_homography(image0, image1, *points, homography, threshold=PIXELS)
     )
-    milliseconds = found.milliseconds + 1e3 * (time.perf_counter() - start)
     return replace(
         found,
         name=name,
         points1=exact.points1,
         homography=exact.homography,
-        milliseconds=milliseconds,
+        milliseconds=found.milliseconds + milliseconds,
     )
 
 
 def _classic(
-    name: str, create: Callable[[], Any], norm: int, image0: ByteArray, image1: ByteArray
+    name: str, detector: cv2.Feature2D, norm: int, image0: ByteArray, image1: ByteArray
 ) -> Found:
-    detector = create()
-    start = time.perf_counter()
-    found = [detector.detectAndCompute(image, None) for image in (image0, image1)]
-    seconds = time.perf_counter() - start
+    found, milliseconds = _warm(
+        lambda: [detector.detectAndCompute(image, None) for image in (image0, image1)]
+    )
     points = [
         np.array([one.pt for one in keypoints], np.float32).reshape(-1, 2) for keypoints, _ in found
     ]
@@ -235,7 +225,7 @@ def _classic(
     if all(rows is not None for _, rows in found):
         matches = cv2.BFMatcher(norm, crossCheck=True).match(found[0][1], found[1][1])
         pairs = np.array([(one.queryIdx, one.trainIdx) for one in matches], np.intp).reshape(-1, 2)
-    return _verified(name, points[0], points[1], pairs, 1e3 * seconds)
+    return _verified(name, points[0], points[1], pairs, milliseconds)
 
 
 def _verified(

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cv_superpoint.errors import PictureError, require
+from cv_superpoint.errors import PictureError, SuperPointError, require
 from cv_superpoint.files import replace_file
-from cv_superpoint.matching.matchers import MATCHERS, build_matcher
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.pictures.reading import load_picture
-from cv_superpoint.viewer.analysis import COLUMNS, LoadedNetwork, Settings, analyse
+from cv_superpoint.viewer import parts
+from cv_superpoint.viewer.analysis import Analysis, Settings, analyse
+from cv_superpoint.viewer.networks import LoadedNetwork
 from cv_superpoint.viewer.pictures import second_view, shrink_for_screen
 
-INTRODUCTION = """# cv_superpoint
-Two pictures, or one and a turned view of it. Circles: red for the surest keypoints, blue for the
-least. Lines: green for matches that agree with the homography, red for others."""
+TITLE = "**cv_superpoint**: two pictures, or one and a turned view of it"
 
 
 def make_app(
-    network: LoadedNetwork,
+    networks: Sequence[LoadedNetwork],
     image0: ByteArray | None = None,
     image1: ByteArray | None = None,
     *,
@@ -33,106 +31,131 @@ def make_app(
     """The page as ``gradio.Blocks``.
 
     Args:
-        network: That finds the keypoints.
-        image0: BGR picture shown at first.
-        image1: The second.
+        networks: Sets that are compared; the first is shown in all views.
+        image0: BGR picture, compared when the page opens.
+        image1: The second; None takes a turned view of the first.
         upright: Turn pictures that are chosen on the page as their files say.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = require("gradio", "viewer")
-    folder = tempfile.mkdtemp(prefix="cv_superpoint-")
-
-    def compare(
-        first: Any,
-        second: Any,
-        threshold: float,
-        radius: float,
-        count: float,
-        subpixel: bool,
-        pyramid: bool,
-        matcher: str,
-        refine: bool,
-    ) -> list[Any]:
-        if first is None:
-            raise gr.Error("choose a first picture")
-        one = shrink_for_screen(_read(gr, first, upright))
-        truth = None
-        if second is None:
-            other, truth = second_view(one)
-        else:
-            other = shrink_for_screen(_read(gr, second, upright))
-        decoding = replace(
-            network.recommended,
-            score_threshold=threshold,
-            nms_radius=int(radius),
-            max_keypoints=int(count),
-            subpixel=subpixel,
-        )
-        settings = Settings(
-            decoding=decoding, pyramid=pyramid, matcher=build_matcher(matcher), refine=refine
-        )
-        result = analyse(one, other, settings, network, truth)
-        archive = Path(folder) / "matches.zip"
-        replace_file(archive, result.download)
-        pictures = (
-            *(result.keypoints0, result.keypoints1, result.matches["SuperPoint"]),
-            *(result.overlay, result.heatmap, result.matches["SIFT"], result.matches["ORB"]),
-        )
-        return [result.rows, str(archive), *map(_swap, pictures)]
-
-    with gr.Blocks(title="cv_superpoint", analytics_enabled=False) as app:
-        gr.Markdown(INTRODUCTION)
+    folder = Path(tempfile.mkdtemp(prefix="cv_superpoint-"))
+    comparison = _Comparison(gr=gr, networks=networks, folder=folder, upright=upright)
+    names = [*(each.name for each in networks), "SIFT", "ORB"]
+    with gr.Blocks(title="cv_superpoint", analytics_enabled=False, fill_width=True) as app:
+        gr.Markdown(TITLE, elem_id="title")
         with gr.Row():
-            first = _picture(gr, "Picture 1", "first", image0)
-            second = _picture(gr, "Picture 2 (none: a turned view of picture 1)", "second", image1)
-        with gr.Row():
-            threshold = gr.Slider(
-                0.0,
-                0.95,
-                network.recommended.score_threshold,
-                step=0.005,
-                label="Threshold",
-                elem_id="threshold",
-            )
-            radius = gr.Slider(0, 16, 4, step=1, label="NMS radius, px", elem_id="radius")
-            count = gr.Slider(10, 5000, 1000, step=10, label="Keypoints at most", elem_id="count")
-        with gr.Row():
-            subpixel = gr.Checkbox(True, label="Sub-pixel positions", elem_id="subpixel")
-            pyramid = gr.Checkbox(False, label="Two scales (1 and 0.5)", elem_id="pyramid")
-            names = list(MATCHERS)
-            matcher = gr.Radio(names, value=names[0], label="Matcher", elem_id="matcher")
-            refine = gr.Checkbox(False, label="Refine from pixels, too", elem_id="refine")
-            button = gr.Button("Compare", variant="primary", elem_id="compare")
-        table = gr.Dataframe(headers=list(COLUMNS), label="Figures", elem_id="figures")
-        download = gr.DownloadButton("Download keypoints and matches", elem_id="download")
-        with gr.Row():
-            shown = [
-                _picture(gr, f"Keypoints {index + 1}", f"keypoints{index}") for index in (0, 1)
-            ]
-        shown.append(_picture(gr, "Matches of SuperPoint", "matches"))
-        with gr.Row():
-            shown.append(_picture(gr, "Picture 1 (red) warped onto picture 2 (cyan)", "overlay"))
-            shown.append(_picture(gr, "Heatmap of picture 1", "heatmap"))
-        with gr.Row():
-            shown += [_picture(gr, f"Matches of {name}", name.lower()) for name in ("SIFT", "ORB")]
-        inputs = [first, second, threshold, radius, count, subpixel, pyramid, matcher, refine]
-        outputs = [table, download, *shown]
-        button.click(compare, inputs, outputs)
-        for slider in (threshold, radius, count):
-            slider.release(compare, inputs, outputs)
-        for choice in (subpixel, pyramid, matcher, refine):
-            choice.input(compare, inputs, outputs)
+            with gr.Column(scale=4, min_width=340, elem_id="results"):
+                with gr.Tabs(selected="matches" if image0 is not None else "pictures") as tabs:
+                    views = parts.views(gr, names)
+                    chosen = parts.inputs(gr, image0, image1)
+                figures = gr.HTML(elem_id="figures", apply_default_css=False)
+            with gr.Column(scale=1, min_width=270):
+                button = gr.Button("Compare", variant="primary", elem_id="compare")
+                options = parts.options(gr)
+                download = gr.DownloadButton(
+                    "Download keypoints and matches", size="sm", elem_id="download"
+                )
+        call = (comparison.compare, [*chosen, *options], [figures, download, *views])
+        button.click(lambda: gr.Tabs(selected="matches"), None, tabs, api_visibility="private")
+        # One at a time, so that none takes time from another; a click during one is not lost.
+        alone: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compare"}
+        alone["trigger_mode"] = "always_last"
+        button.click(*call, api_name="compare", **alone)
+        changes = [each.release if isinstance(each, gr.Slider) else each.input for each in options]
+        for event in [*changes, app.load] if image0 is not None else changes:
+            event(*call, api_visibility="private", **alone)
     return app
 
 
-def serve(app: Any, *, port: int | None, open_browser: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """What the page computes.
+
+    Attributes:
+        gr: Gradio.
+        networks: Ours.
+        folder: For the file that is downloaded.
+        upright: Turn pictures as their files say.
+    """
+
+    gr: Any
+    networks: Sequence[LoadedNetwork]
+    folder: Path
+    upright: bool
+
+    def compare(
+        self,
+        first: Any,
+        second: Any,
+        count: float,
+        threshold: float,
+        radius: float,
+        scales: str,
+        descriptors: str,
+        matcher: str,
+        subpixel: bool,
+        refine: bool,
+    ) -> list[Any]:
+        """Values of the table, the download and the views."""
+        if first is None:
+            raise self.gr.Error("choose a first picture, in the tab Pictures")
+        one, truth = shrink_for_screen(self._read(first)), None
+        if second is None:
+            other, truth = second_view(one)
+        else:
+            other = shrink_for_screen(self._read(second))
+        settings = Settings(
+            detection=parts.detection_of(count, threshold, radius, scales, descriptors, subpixel),
+            matcher=matcher,
+            refine=refine,
+        )
+        try:
+            result = analyse(one, other, settings, self.networks, truth)
+        except SuperPointError as error:  # of options that do not go together
+            raise self.gr.Error(str(error)) from error
+        archive = self.folder / "matches.zip"
+        replace_file(archive, result.download)
+        return [parts.table(result.rows), str(archive), *_shown(result, other)]
+
+    def _read(self, path: str) -> ByteArray:
+        """A picture chosen on the page, by the rules of all commands, which Gradio's reader lacks.
+
+        Raises:
+            gr.Error: If it cannot be read; the page shows it.
+        """
+        try:
+            picture = load_picture(path, upright=self.upright)
+        except PictureError as error:
+            raise self.gr.Error(str(error).replace(path, Path(path).name)) from error
+        for note in picture.notes:
+            self.gr.Warning(f"{Path(path).name}: {note}")
+        return picture.pixels
+
+
+def _shown(result: Analysis, image1: ByteArray) -> list[Any]:
+    """Values of :func:`parts.views`."""
+    matches = [parts.swap(each) for each in result.matches.values()]
+    slider = parts.swap(result.warped), parts.swap(image1)
+    others = (result.overlay, result.keypoints0, result.keypoints1, result.heatmap)
+    return [matches[0], *matches, slider, *map(parts.swap, others)]
+
+
+def serve(
+    app: Any, *, port: int | None, open_browser: bool, say: Callable[[str], None] = print
+) -> None:
     """Show the page at http://127.0.0.1 until Ctrl-C.
+
+    Args:
+        app: Of :func:`make_app`.
+        port: None takes the first free one from 7860 on.
+        open_browser: Open it in the browser.
+        say: Told where the page is.
 
     Raises:
         OSError: If the port is taken.
     """
     gr = require("gradio", "viewer")
-    app.launch(
+    _, address, _ = app.launch(
         server_name="127.0.0.1",
         server_port=port,
         inbrowser=open_browser,
@@ -141,40 +164,8 @@ def serve(app: Any, *, port: int | None, open_browser: bool) -> None:
         quiet=True,
         footer_links=[],
         theme=gr.themes.Default(font=["sans-serif"], font_mono=["monospace"]),
+        css=parts.STYLE,
+        prevent_thread_lock=True,
     )
-
-
-def _read(gr: Any, path: str, upright: bool) -> ByteArray:
-    """A picture chosen on the page, by the rules of all commands, which Gradio's reader lacks.
-
-    Raises:
-        gr.Error: If it cannot be read; the page shows it.
-    """
-    try:
-        picture = load_picture(path, upright=upright)
-    except PictureError as error:
-        raise gr.Error(str(error).replace(path, Path(path).name)) from error
-    for note in picture.notes:
-        gr.Warning(f"{Path(path).name}: {note}")
-    return picture.pixels
-
-
-def _picture(gr: Any, label: str, name: str, image: ByteArray | None = None) -> Any:
-    is_input = name in ("first", "second")
-    return gr.Image(
-        None if image is None else _swap(image),
-        label=label,
-        elem_id=name,
-        type="filepath" if is_input else "numpy",
-        image_mode=None,  # the file as it is
-        format="png",
-        sources=["upload", "clipboard"] if is_input else [],
-        interactive=is_input,
-        buttons=[] if is_input else ["download", "fullscreen"],
-    )
-
-
-def _swap(image: ByteArray) -> ByteArray:
-    """BGR to RGB or back."""
-    swapped: ByteArray = np.ascontiguousarray(image[..., 2::-1])
-    return swapped
+    say(f"the viewer is at {address}; Ctrl-C ends it")
+    app.block_thread()
