@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,17 @@ def precision(
         pairs_per_image: As of the protocol "warp".
         seed: As of the protocol "warp".
         output: Folder for precision_DEVICE.json.
-        page: Put the tables into docs/results/precision.md.
+        page: Put the tables into docs/results/precision.md, those of other weights stay.
     """
     config = WarpConfig(pairs_per_image=pairs_per_image, seed=seed)
     warped = WarpedPhotographs(root=images, config=config)
     facts = machine(device, 0)
-    records: dict[str, Any] = {
+    measured = {
         "machine": {key: facts[key] for key in ("processor", "packages")},
-        "warp": {"pairs_per_image": pairs_per_image, "seed": seed},
+        "pairs": {"pairs_per_image": pairs_per_image, "seed": seed},
     }
-    texts = []
+    records: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     for name in weights or available_weights():
         loaded = load_weights(name)
         candidates = {
@@ -108,19 +110,27 @@ def precision(
         if real is not None:
             pairs = HPatches(root=real)
             found["plain"] = compare(pairs, PROTOCOLS["plain"], loaded, candidates)
-        records[loaded.name] = {"sha256": loaded.sha256} | {
+        records[loaded.name] = {**measured, "sha256": loaded.sha256} | {
             protocol: {name: one.record() for name, one in comparisons.items()}
             for protocol, comparisons in found.items()
         }
-        texts += [
+        texts[loaded.name] = "\n\n".join(
             f"**{loaded.name}**, {comparisons[REFERENCE].pairs} pairs of the protocol "
             f"`{protocol}`:\n\n{comparison_table(comparisons)}"
             for protocol, comparisons in found.items()
-        ]
-        print("\n\n".join(texts[-len(found) :]), flush=True)
+        )
+        print(texts[loaded.name], flush=True)
     name = f"precision_{device.partition(':')[0]}"
     if output is not None:
         publish.write_json(output / f"{name}.json", records)
     if page:
-        publish.write_json(publish.FIGURES / f"{name}.json", records)
-        publish.replace_block(publish.PRECISION, name, "\n\n".join(texts))
+        _publish(name, records, texts)
+
+
+def _publish(name: str, records: dict[str, Any], texts: dict[str, str]) -> None:
+    """Put what was measured on the page, beside what others were found to be."""
+    path = publish.FIGURES / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for weights, text in texts.items():
+        publish.replace_block(publish.PRECISION, f"{name} {weights}", text)
+    publish.write_json(path, before | records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from benchmarks.soak import run_soak
 from benchmarks.speed import FLOOR, measure_speed, plot_speed, speed_markdown
 from benchmarks.throughput import throughput
 from cv_superpoint import SuperPointFeature2D
-from cv_superpoint.weights import load_weights
+from cv_superpoint.weights import available_weights, load_weights
 
 COUNT = 100
 
@@ -103,16 +104,25 @@ def test_blocks_of_a_page_are_replaced(tmp_path: Path) -> None:
     [
         (
             publish.PERFORMANCE,
-            "speed_cpu speed_cuda throughput_cpu throughput_cuda "
-            "pipeline processes busy parts growth train_cpu",
+            (
+                "speed_cpu", "speed_cuda", "throughput_cpu", "throughput_cuda", "pipeline",
+                "processes", "busy", "parts", "growth", "train_cpu",
+            ),
         ),
-        (publish.PRECISION, "precision_cpu precision_cuda"),
-        (publish.GPU, "kernels"),
+        (
+            publish.PRECISION,
+            [
+                f"precision_{device} {weights}"
+                for device in ("cpu", "cuda")
+                for weights in available_weights()
+            ],
+        ),
+        (publish.GPU, ["kernels"]),
     ],
-)
-def test_pages_have_the_blocks_that_commands_write(page: Path, names: str) -> None:
+)  # fmt: skip
+def test_pages_have_the_blocks_that_commands_write(page: Path, names: Sequence[str]) -> None:
     text = page.read_text(encoding="utf-8")
-    for name in names.split():
+    for name in names:
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- end {name} -->") == 1, name
 
 
