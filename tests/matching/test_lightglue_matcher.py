@@ -1,5 +1,7 @@
 """The learned matcher: one network in torch, numpy and ONNX, its files, and its interface."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from cv_superpoint.matching.lightglue.matcher import LightGlueMatcher
 from cv_superpoint.matching.lightglue.network import MatcherNet
 
 CONFIG = MatcherConfig(descriptor_dim=24, width=32, layers=2, heads=2)
-BACKENDS = ("numpy", "onnxruntime")
+BACKENDS = ("numpy", "onnxruntime", "openvino", "torch")
 
 
 def network(config: MatcherConfig = CONFIG) -> MatcherNet:
@@ -105,7 +107,9 @@ def test_scores_are_probabilities_and_padding_changes_nothing() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_returns_mutual_best_above_the_threshold(path: Path, backend: str) -> None:
     first, second = drawn(60, 2), drawn(50, 3)
-    rows, scores = LightGlueMatcher.create(path, backend=backend)(first, second)
+    matcher = LightGlueMatcher.create(path, backend=backend, threads=1)
+    assert matcher.backend == backend
+    rows, scores = matcher(first, second)
     expected, values = mutual_best(in_torch(network(), first, second), 0.05)
     assert len(expected) >= 3
     np.testing.assert_array_equal(rows, expected)
@@ -172,6 +176,42 @@ def test_colmap_s_layout_takes_pixels(path: Path) -> None:
     np.testing.assert_allclose(scores[rows[:, 0]], values, rtol=2e-3)
 
 
+@settings(max_examples=30)
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), seed=st.integers(0, 999))
+def test_mutual_best_by_definition_with_ties(rows: int, columns: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, 6, (rows, columns)).astype(np.float32) / 8
+    pairs, values = mutual_best(scores, 0.2)
+    assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
+    for (i, j), value in zip(pairs, values, strict=True):
+        assert value == scores[i, j] == scores[i].max() == scores[:, j].max() > 0.2
+    clear = (
+        scores + np.random.default_rng(seed).permutation(scores.size).reshape(scores.shape) / 1e4
+    )
+    expected = {
+        (i, j)
+        for i, j in np.ndindex(*clear.shape)
+        if clear[i, j] == clear[i].max() == clear[:, j].max() > 0.2
+    }
+    assert set(map(tuple, mutual_best(clear.astype(np.float32), 0.2)[0].tolist())) == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_thousands_of_keypoints_and_threads_are_no_matter(path: Path, backend: str) -> None:
+    """Calls at the same time, of different sizes, and after pickling."""
+    matcher = LightGlueMatcher.create(path, backend=backend, threads=1)
+    first, second = drawn(2500, 6), drawn(1800, 7)
+    pairs = [(first[:count], second[:200]) for count in (400, 40, 1, 300)]
+    alone = [matcher(*pair) for pair in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda pair: matcher(*pair), pairs))
+    again = pickle.loads(pickle.dumps(matcher))
+    assert (again.backend, again.threshold) == (backend, matcher.threshold)
+    for one, other in ((alone[1], again(*pairs[1])), *zip(alone, together, strict=True)):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_allclose(one[1], other[1], rtol=1e-4)
+    assert len(matcher(first, second)[0]) > 0
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0), (1, 1), (1, 9)])
 def test_few_keypoints_are_no_error(path: Path, backend: str, counts: tuple[int, int]) -> None:
@@ -203,7 +243,11 @@ def test_what_does_not_fit_is_refused_by_name(path: Path) -> None:
         matcher.match(first.descriptors.astype(np.uint8), first.descriptors)
     with pytest.raises(FeatureError, match="threshold"):
         LightGlueMatcher.create(path, 1.5)
-    with pytest.raises(FeatureError, match="backend"):
+    with pytest.raises(FeatureError, match="threads must be a whole number, at least 1"):
+        LightGlueMatcher.create(path, threads=0)
+    with pytest.raises(FeatureError, match="not finite"):
+        matcher(replace(first, descriptors=np.full_like(first.descriptors, np.nan)), first)
+    with pytest.raises(FeatureError, match="backend must be one of auto, openvino"):
         LightGlueMatcher.create(path, backend="tensorflow")  # type: ignore[arg-type]
 
 

@@ -3,7 +3,10 @@
 config.py    sizes of the network
 network.py   the network in torch, for training
 arrays.py    the network in numpy
+layers.py    the network node by node, for graphs
 graph.py     the network as ONNX files
+openvino.py  the network in OpenVINO
+running.py   what runs the network, and which of it is taken
 files.py     files of matchers
 bundled.py   those that come with the package
 matcher.py   LightGlueMatcher

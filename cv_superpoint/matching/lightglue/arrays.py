@@ -11,7 +11,7 @@ from cv_superpoint.matching.lightglue.config import MatcherConfig
 
 Floats = NDArray[np.float32]
 
-_EPSILON = 1e-5
+EPSILON = 1e-5
 """Of the layer normalisations, as in torch."""
 
 
@@ -65,10 +65,12 @@ def mutual_best(scores: Floats, threshold: float) -> tuple[NDArray[np.intp], Flo
     if scores.size == 0:
         return np.empty((0, 2), np.intp), np.empty(0, np.float32)
     best = scores.argmax(axis=1)
-    rows = np.arange(len(scores))
-    values = scores[rows, best]
-    kept = (scores.argmax(axis=0)[best] == rows) & (values > threshold)
-    return np.stack([rows[kept], best[kept]], axis=1), values[kept]
+    values = np.take_along_axis(scores, best[:, None], axis=1)[:, 0]
+    # A maximum along columns is a vector operation where an argmax is not.
+    kept = np.flatnonzero((values == scores.max(axis=0)[best]) & (values > threshold))
+    # Of equal scores in a column the first keeps it.
+    kept = np.sort(kept[np.unique(best[kept], return_index=True)[1]])
+    return np.stack([kept, best[kept]], axis=1), values[kept]
 
 
 class _Layers:
@@ -118,7 +120,7 @@ class _Layers:
         hidden = np.concatenate([rows, self.linear(f"{name}.message", told)], axis=1)
         hidden = self.linear(f"{name}.mix.0", hidden)
         hidden -= hidden.mean(axis=1, keepdims=True)
-        hidden /= np.sqrt(np.square(hidden).mean(axis=1, keepdims=True) + np.float32(_EPSILON))
+        hidden /= np.sqrt(np.square(hidden).mean(axis=1, keepdims=True) + np.float32(EPSILON))
         hidden *= self.tensors[f"{name}.mix.1.weight"]
         hidden += self.tensors[f"{name}.mix.1.bias"]
         return rows + self.linear(f"{name}.mix.3", _gelu(hidden))

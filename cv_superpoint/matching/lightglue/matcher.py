@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cv_superpoint.checks import as_count
 from cv_superpoint.detector.features import Features, float_rows, keypoints_to_array
-from cv_superpoint.errors import FeatureError, require
-from cv_superpoint.matching.lightglue.arrays import assignment_scores, mutual_best
+from cv_superpoint.errors import FeatureError
+from cv_superpoint.matching.lightglue.arrays import mutual_best
 from cv_superpoint.matching.lightglue.bundled import find_matcher, name_of
 from cv_superpoint.matching.lightglue.files import LoadedMatcher, check_threshold
 from cv_superpoint.matching.lightglue.graph import MatcherLayout, matcher_model
+from cv_superpoint.matching.lightglue.running import MatcherBackend, make_runner
 from cv_superpoint.matching.nearest import UNIT_TOLERANCE, Pairs
 
 Floats = NDArray[np.float32]
-MatcherBackend = Literal["auto", "numpy", "onnxruntime"]
 
 
 class LightGlueMatcher:
@@ -32,20 +32,31 @@ class LightGlueMatcher:
     Args:
         loaded: The network.
         threshold: Score that a match must exceed, in [0, 1).
-        backend: "onnxruntime", "numpy", or "auto", the first of these that is installed.
+        backend: "openvino", "onnxruntime", "torch", "numpy", or "auto", the fastest one that is
+            installed.
+        threads: Of one call; None takes the cores that the process may use.
     """
 
     def __init__(
-        self, loaded: LoadedMatcher, threshold: float, backend: MatcherBackend = "auto"
+        self,
+        loaded: LoadedMatcher,
+        threshold: float,
+        backend: MatcherBackend = "auto",
+        threads: int | None = None,
     ) -> None:
-        if backend not in get_args(MatcherBackend):
-            raise FeatureError(
-                f"backend must be one of {', '.join(get_args(MatcherBackend))}, got {backend!r}"
-            )
         self.loaded = loaded
         self.threshold = check_threshold(threshold)
-        self._session = _session(loaded) if _takes_onnxruntime(backend) else None
+        self._choice = backend, None if threads is None else as_count("threads", threads, 1)
+        self._runner = make_runner(loaded, *self._choice)
         self._info: tuple[Floats, Floats] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.loaded, self.threshold, *self._choice)
+
+    @property
+    def backend(self) -> str:
+        """What runs the network."""
+        return self._runner.name
 
     @classmethod
     def create(
@@ -53,6 +64,7 @@ class LightGlueMatcher:
         weights: str | os.PathLike[str] | None = None,
         scoreThreshold: float | None = None,  # noqa: N803  # as cv2.LightGlueMatcher.create
         backend: MatcherBackend = "auto",
+        threads: int | None = None,
     ) -> LightGlueMatcher:
         """A matcher that comes with the package, or from a file.
 
@@ -61,6 +73,7 @@ class LightGlueMatcher:
                 file that ``python -m train matcher`` wrote; or None for the default weights.
             scoreThreshold: Score that a match must exceed; by default what the matcher recommends.
             backend: As above.
+            threads: As above.
 
         Raises:
             WeightsError: If these weights have no matcher, or the file is none.
@@ -68,7 +81,8 @@ class LightGlueMatcher:
             ImportError: If the backend's package is not installed.
         """
         loaded = find_matcher(weights)
-        return cls(loaded, loaded.threshold if scoreThreshold is None else scoreThreshold, backend)
+        threshold = loaded.threshold if scoreThreshold is None else scoreThreshold
+        return cls(loaded, threshold, backend, threads)
 
     def __call__(self, features0: Features, features1: Features, /) -> Pairs:
         """Match the features of two images.
@@ -169,20 +183,7 @@ class LightGlueMatcher:
             self._check(side, positions, rows)
         if min(map(len, points)) == 0:
             return np.empty((0, 2), np.intp), np.empty(0, np.float32)
-        if self._session is None:
-            loaded = self.loaded
-            scores = assignment_scores(
-                loaded.tensors,
-                loaded.config,
-                (points[0], points[1]),
-                (descriptors[0], descriptors[1]),
-            )
-            return mutual_best(scores, self.threshold)
-        inputs = dict(zip(("kpts0", "kpts1"), (rows[None] for rows in points), strict=True))
-        inputs |= dict(zip(("desc0", "desc1"), (rows[None] for rows in descriptors), strict=True))
-        rows, scores = self._session.run(None, inputs)
-        kept = (rows[:, 1] >= 0) & (scores > self.threshold)
-        return rows[kept].astype(np.intp), scores[kept]
+        return mutual_best(self._runner(points, descriptors), self.threshold)
 
     def _check_weights(self, side: int, features: Features) -> None:
         """Where either side does not know, only lengths can be compared."""
@@ -212,19 +213,6 @@ class LightGlueMatcher:
                 f"image {side} has descriptors that are not of unit length, so they are not those "
                 f"of {self.loaded.weights}; pass them as the detector gives them"
             )
-
-
-def _takes_onnxruntime(backend: MatcherBackend) -> bool:
-    if backend != "auto":
-        return backend == "onnxruntime"
-    # It builds its graph with onnx.
-    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx"))
-
-
-def _session(loaded: LoadedMatcher) -> Any:
-    onnxruntime = require("onnxruntime", "onnxruntime")
-    model = matcher_model(loaded.tensors, loaded.config, threshold=0.0).SerializeToString()
-    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
 def _points(keypoints: Any) -> Floats:
