@@ -78,8 +78,8 @@ def precision(
         rounded: Round to 16 bits after every layer where the CPU computes in them, too.
         across: Also features of float32 from the first image of each pair, of the other precision
             from the second.
-        pairs_per_image: As of the protocol "warp".
-        seed: As of the protocol "warp".
+        pairs_per_image: As for the protocol "warp".
+        seed: As for the protocol "warp".
         output: Folder for precision_DEVICE.json.
         page: Put the tables into docs/results/precision.md, those of other weights stay.
     """

@@ -266,8 +266,8 @@ def recorded(
     Args:
         net: The network on its device, for pixels in [0, 255].
         dtype: That it computes in.
-        decoding: As of :func:`decode_batch`.
-        room: As of :func:`decode_batch`.
+        decoding: As for :func:`decode_batch`.
+        room: As for :func:`decode_batch`.
 
     Returns:
         A function of pixels (B, H', W', C) uint8, and of ``frames`` and ``allowed`` as of
@@ -293,7 +293,7 @@ def unpack(answer: Floats, room: int, length: int) -> tuple[list[Decoded], int]:
 
     Args:
         answer: All numbers; nothing that comes back shares their memory.
-        room: As of :func:`decode_batch`, at most :func:`most_keypoints`.
+        room: As for :func:`decode_batch`, at most :func:`most_keypoints`.
         length: Length of a descriptor.
 
     Returns:

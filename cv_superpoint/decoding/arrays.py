@@ -199,7 +199,7 @@ def strongest(scores: Floats, count: int) -> Indices:
 
     Args:
         scores: (N,) float32, not negative.
-        count: At most.
+        count: Largest number of keypoints.
     """
     order = indices(descending(scores))
     return order if count < 0 else order[:count]

@@ -218,7 +218,7 @@ def strongest(scores: Tensor, found: Tensor, count: int, radius: int) -> tuple[T
     Args:
         scores: (B, H, W) float32, positive where there are keypoints.
         found: (B, H, W) bool, which pixels are keypoints, no two of them within ``radius``.
-        count: At most.
+        count: Largest number of keypoints.
         radius: In pixels (Chebyshev).
 
     Returns:

@@ -67,11 +67,11 @@ class LimitsConfig:
 
     Attributes:
         data: Folder of photographs.
-        detectors: As of ``cv-superpoint evaluate``.
-        matchers: As of ``cv-superpoint evaluate``.
+        detectors: As for ``cv-superpoint evaluate``.
+        matchers: As for ``cv-superpoint evaluate``.
         weights: Weights of superpoint; the package's default if left out.
         only: Keys of :data:`LEVELS`; all if left out.
-        photographs: At most.
+        photographs: Largest number of photographs.
         out: Folder for limits.md.
     """
 

@@ -65,7 +65,7 @@ def suppress_neighbours(points: Array, scores: Array, radius: int) -> Array:
     Args:
         points: (N, 2).
         scores: (N,).
-        radius: Pixels.
+        radius: Radius in pixels.
 
     Returns:
         Indices of the points that stay, best first.
@@ -102,7 +102,7 @@ def repeatability(
         points0: (N0, 2).
         points1: (N1, 2).
         h_0to1: (3, 3).
-        threshold: Pixels.
+        threshold: Threshold in pixels.
         pooled: Repeating points over all points (the paper), or else the mean of the two
             images' rates and of their errors.
 
@@ -137,7 +137,7 @@ def match_detections(
         points: (N, 2).
         scores: (N,).
         corners: (M, 2).
-        threshold: Pixels.
+        threshold: Threshold in pixels.
         groups: (M,) from :func:`group_corners`: corners of a group count as one, and further
             detections of it are neither right nor false.
 
@@ -242,7 +242,7 @@ def matching_score(
         errors: (M,) of :func:`match_errors`.
         count0: Points of image 0 in the shared view.
         count1: Points of image 1 in the shared view.
-        threshold: Pixels.
+        threshold: Threshold in pixels.
         of_smaller: Divide by the smaller count instead of averaging over both images (the paper).
     """
     correct = int((errors <= threshold).sum())
@@ -296,7 +296,7 @@ def nearest_neighbour_map(
         points0: (N0, 2).
         points1: (N1, 2).
         h_0to1: (3, 3).
-        threshold: Pixels.
+        threshold: Threshold in pixels.
     """
     if distances.size == 0:
         return 0.0

@@ -54,10 +54,10 @@ class VerdictConfig:
         data: Folder of photographs that show different things.
         pairs: Folder in HPatches layout, for more right pairs.
         detectors: superpoint with its options, as of ``cv-superpoint evaluate``; one of them.
-        matcher: As of ``cv-superpoint evaluate``, one of them.
+        matcher: As for ``cv-superpoint evaluate``, one of them.
         weights: Weights of superpoint; the package's default if left out.
         model: What the verdict is about. Right pairs are those whose homography is right.
-        threshold: Pixels, as of match_pair.
+        threshold: Threshold in pixels, as for match_pair.
         unrelated: Pairs drawn from all pairs of photographs.
         pairs_per_image: Warps of each photograph and kind.
         seed: Seed of the draws.

@@ -68,7 +68,7 @@ class EvaluateConfig:
         estimator: Estimator of homographies, instead of the protocol's RANSAC: least-squares, as
             match_pair takes, magsac, or dlt, a fit to all matches by their scores. Figures are then
             not the protocol's.
-        ransac_threshold: Pixels; the protocol's own if left out.
+        ransac_threshold: Threshold in pixels; the protocol's own if left out.
         size: Height and width of the pairs of warp; the default is 240 320.
         pairs_per_image: Pairs that warp and verdict make of each photograph.
         images: Drawings of each kind for synthetic.

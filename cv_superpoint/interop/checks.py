@@ -99,7 +99,7 @@ def merge_directions(
         features: By image name.
 
     Raises:
-        StoreError: As of :func:`check_matches`, or where an image has no features.
+        StoreError: As for :func:`check_matches`, or where an image has no features.
     """
     unknown = {name for pair in matches for name in pair} - set(features)
     if unknown:

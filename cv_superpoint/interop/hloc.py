@@ -70,7 +70,7 @@ def put_features(
     """Add the group of one image to an open ``h5py.File``.
 
     Raises:
-        StoreError: As of :func:`write_features`.
+        StoreError: As for :func:`write_features`.
     """
     check_features(name, features)
     group = _new_group(file, name, _FEATURES, f"image {name!r}")
@@ -278,7 +278,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
     """An open ``h5py.File`` to read from; damage that shows only then is said in one line, too.
 
     Raises:
-        StoreError: As of :func:`opened`, and if what is read in the block is damaged.
+        StoreError: As for :func:`opened`, and if what is read in the block is damaged.
     """
     with opened(path) as file:
         try:

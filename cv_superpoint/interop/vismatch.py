@@ -32,7 +32,7 @@ class PairMatcher:
 
         Args:
             image0: (3, H, W) RGB in [0, 1], torch tensor on any device, or array.
-            image1: Likewise, of any other size.
+            image1: Like ``image0``, of any other size.
 
         Returns:
             ``num_inliers``, ``H`` (3, 3) from image 0 to image 1 or None, and arrays

@@ -54,7 +54,7 @@ def align_homography(image0: Any, image1: Any, homography: Any) -> Aligned:
 
     Args:
         image0: uint8, (H, W) or (H, W, C) with 1, 3 (BGR) or 4 (BGRA) channels.
-        image1: Likewise, of any other size.
+        image1: Like ``image0``, of any other size.
         homography: (3, 3) from image 0 to image 1, right to a few pixels.
 
     Returns:

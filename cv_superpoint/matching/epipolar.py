@@ -38,8 +38,8 @@ def refine_epipolar(
     that were placed agree better.
 
     Args:
-        image0: As of :func:`~cv_superpoint.matching.refining.refine_matches`.
-        image1: Likewise.
+        image0: As for :func:`~cv_superpoint.matching.refining.refine_matches`.
+        image1: As for ``image0``.
         points0: (M, 2).
         points1: (M, 2), matched row by row.
         matrix: (3, 3), fundamental or essential.

@@ -45,8 +45,8 @@ class NearestNeighbours:
     """Mutual nearest neighbours; a score is the cosine of both descriptors.
 
     Attributes:
-        max_ratio: As of :func:`~cv_superpoint.mutual_nearest`.
-        max_distance: Likewise.
+        max_ratio: As for :func:`~cv_superpoint.mutual_nearest`.
+        max_distance: As for :func:`~cv_superpoint.mutual_nearest`.
     """
 
     max_ratio: float | None = None

@@ -88,7 +88,7 @@ def cut_sheets(
 
     Args:
         smooth0: Result of :func:`smooth`.
-        smooth1: Likewise.
+        smooth1: The same for image 1.
         points0: (M, 2).
         points1: (M, 2).
         affines: (M, 2, 2), a step ``d`` in image 0 is ``A d`` in image 1.

@@ -114,7 +114,7 @@ def refine_matches(
 
     Args:
         image0: uint8, (H, W) or (H, W, C) with 1, 3 (BGR) or 4 (BGRA) channels.
-        image1: Likewise, of any other size.
+        image1: Like ``image0``, of any other size.
         points0: (M, 2) as (x, y) in image 0.
         points1: (M, 2) in image 1, matched row by row.
         homography: (3, 3) from image 0 to image 1, right to a few pixels around the points that
@@ -268,8 +268,8 @@ def refine_homography(
     with it as with the first one.
 
     Args:
-        image0: As of :func:`refine_matches`.
-        image1: Likewise.
+        image0: As for :func:`refine_matches`.
+        image1: As for ``image0``.
         points0: (M, 2), also of wrong matches.
         points1: (M, 2), matched row by row.
         homography: (3, 3), which most of them agree with.

@@ -111,7 +111,7 @@ def shrink(vertices: Matrix, counts: Sequence[int], distance: float) -> Matrix:
     Args:
         vertices: (N, 2) of all polygons, one after the other, in either direction.
         counts: Vertices of each.
-        distance: Pixels.
+        distance: Distance in pixels.
 
     Returns:
         (N, 2), the vertices of the smaller polygons.

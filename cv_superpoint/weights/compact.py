@@ -47,7 +47,7 @@ def save_compaction(
     Args:
         path: Path of the file, see :func:`compact_path`.
         weights: The network that it is of.
-        mean: As of :class:`Compaction`, as are the other arrays.
+        mean: As for :class:`Compaction`, as are the other arrays.
         components: Likewise.
         planes: Likewise.
         offsets: Likewise.
