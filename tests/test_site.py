@@ -56,14 +56,15 @@ def test_every_page_is_there_and_needs_no_network(site: Path) -> None:
         assert shown in pages["api.html"], shown
 
 
-def test_every_link_leads_to_a_page_and_a_heading(site: Path) -> None:
+def test_every_link_leads_to_a_file_and_a_heading(site: Path) -> None:
     pages = pages_of(site)
     names = {
         name: set(re.findall(r'\s(?:id|name)="([^"]+)"', text)) for name, text in pages.items()
     }
     followed = 0
     for name, text in pages.items():
-        for link in re.findall(r'<a[^>]*\shref="([^"]*)"', text):
+        links = re.findall(r'<a[^>]*\shref="([^"]*)"', text)
+        for link in links + re.findall(r'<img[^>]*\ssrc="([^"]*)"', text):
             address = urlsplit(link)
             if address.scheme or address.netloc:
                 continue
