@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from cv_superpoint.cli.output import DONE, Output
 from cv_superpoint.files.fingerprint import sha256_of
 from cv_superpoint.files.record import as_stored, differences, read_record, write_record
 from cv_superpoint.matching.lightglue.config import MatcherConfig
-from cv_superpoint.matching.lightglue.files import load_matcher, save_matcher
+from cv_superpoint.matching.lightglue.files import LoadedMatcher, load_matcher, save_matcher
 from cv_superpoint.opencv.feature2d import SuperPointFeature2D
 from cv_superpoint.synthetic.photometric import Image
 from cv_superpoint.weights import LoadedWeights, load_weights
 from train.data.feature_pairs import extract_scenes, features_folder, scene_files
 from train.data.images import ImageConfig, load_readable
 from train.data.photographs import Photographs, look_at
+from train.data.translate import translate_matcher
 from train.export import current_commit
 from train.learning import checkpoint
 from train.learning.loop import Trainer
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 RECORD = "matcher.json"
 """File of the settings."""
+TRANSLATED = 60
+"""Photographs that a start for other weights is adapted with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,8 @@ class TrainMatcher:
     Attributes:
         images: Folder of photographs.
         weights: Whose features it learns to match: a bundled name, or a file.
-        start: Matcher to start with, of the same sizes; one of other weights' features helps too.
+        start: Matcher to start with, of the same sizes. If it was trained for other weights, its
+            first layer is adapted to the descriptors of these.
         run_dir: Folder of features, checkpoints and results.
         threads: Threads of the training on a CPU; 0 leaves the choice to torch.
         sizes: Working size of the photographs.
@@ -74,11 +79,34 @@ class TrainMatcher:
         found = look_at(self.images, self.run_dir / "photographs.json", self.run_dir)
         self._check(weights, found)
         files = self._features(weights, found)
-        start = None if self.start is None else load_matcher(self.start)
-        task = MatcherTask(self.training, files, start)
+        task = MatcherTask(self.training, files, self._start(weights, found))
         Trainer(task, self.training.loop, self.run_dir).fit()
         output.say(str(self._export(weights, task)))
         return DONE
+
+    def _start(self, weights: LoadedWeights, found: Photographs) -> LoadedMatcher | None:
+        """What the training starts with, for descriptors of these weights."""
+        if self.start is None:
+            return None
+        start = load_matcher(self.start)
+        if start.fitted_to == weights.tensor_digest:
+            return start
+        theirs = load_weights(start.weights)
+        if theirs.tensor_digest != start.fitted_to:
+            raise ValueError(
+                f"{self.start} was trained for weights {start.weights} that are not here: start "
+                "with a matcher of bundled weights, or with none"
+            )
+        photographs = list(islice(load_readable(found.paths, self.sizes), TRANSLATED))
+        return translate_matcher(
+            start, self._detector(start.weights), self._detector(self.weights), photographs
+        )
+
+    def _detector(self, weights: str) -> SuperPointFeature2D:
+        # A thread pool of OpenCV's own would take the cores of the network.
+        cv2.setNumThreads(1)
+        count = self.training.features.keypoints
+        return SuperPointFeature2D.create(count, weights=weights, threads=self.threads or None)
 
     def _export(self, weights: LoadedWeights, task: MatcherTask) -> Path:
         """Write the averaged network and the threshold that suits it."""
@@ -133,9 +161,7 @@ class TrainMatcher:
         folder = features_folder(
             self.run_dir, f"{weights.sha256} {found.sha256} {self.sizes}", config, seed
         )
-        detector = SuperPointFeature2D.create(
-            config.keypoints, weights=self.weights, threads=self.threads or None
-        )
+        detector = self._detector(self.weights)
         detector.setScoreThreshold(detector.getScoreThreshold() * config.threshold)
         paths = found.paths
 
@@ -146,8 +172,6 @@ class TrainMatcher:
                 return image
             raise ValueError(f"none of the photographs of {found.folder} can be read any more")
 
-        # A thread pool of OpenCV's own would take the cores of the network.
-        cv2.setNumThreads(1)
         extract_scenes(detector, photograph, len(paths), folder, config, seed)
         files = scene_files(folder, config)
         log.info("features of %d scenes, %.0f MB", len(files), _megabytes(files))

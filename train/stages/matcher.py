@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -108,7 +108,7 @@ class MatcherTask:
     Args:
         config: How it is trained.
         files: Features of all scenes.
-        start: Matcher whose network it starts with, but for a first layer of another size.
+        start: Matcher whose network it starts with.
     """
 
     name = "matcher"
@@ -201,20 +201,14 @@ def _start_with(network: MatcherNet, start: LoadedMatcher) -> None:
     """Take over what a matcher of the same sizes has learned.
 
     Raises:
-        ValueError: If anything but the length of the descriptors differs.
+        ValueError: If its sizes differ.
     """
-    if replace(start.config, descriptor_dim=network.config.descriptor_dim) != network.config:
+    if start.config != network.config:
         raise ValueError(
             f"{start.path} has the sizes {start.config}, this training {network.config}: give "
             "the same width, layers and heads"
         )
-    own = network.state_dict()
-    taken = {
-        name: torch.from_numpy(value)
-        for name, value in start.tensors.items()
-        if own[name].shape == value.shape
-    }
-    network.load_state_dict(taken, strict=False)
+    network.load_state_dict({name: torch.from_numpy(row) for name, row in start.tensors.items()})
 
 
 def _rates(scores: Sequence[Tensor], batches: Sequence[Batch]) -> dict[float, dict[str, float]]:

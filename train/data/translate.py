@@ -1,0 +1,62 @@
+"""A matcher of one set of weights as the beginning of a matcher for another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cv_superpoint.matching.lightglue.files import LoadedMatcher
+from cv_superpoint.opencv.feature2d import SuperPointFeature2D
+from cv_superpoint.synthetic.photometric import Image
+
+Rows = npt.NDArray[np.float32]
+
+
+def translate_matcher(
+    start: LoadedMatcher,
+    theirs: SuperPointFeature2D,
+    own: SuperPointFeature2D,
+    photographs: Iterable[Image],
+) -> LoadedMatcher:
+    """A matcher whose first layer takes descriptors of other weights.
+
+    Both sets describe the same keypoints. What the first layer makes of one descriptor is
+    predicted from the other by least squares, so the layers after it go on knowing what they see.
+
+    Args:
+        start: The matcher.
+        theirs: Detector with the weights that it was trained for.
+        own: Detector with the other weights.
+        photographs: Images, of which both describe the keypoints that ``own`` finds.
+
+    Raises:
+        ValueError: If there are fewer keypoints than numbers of a descriptor.
+    """
+    seen: list[Rows] = []
+    wanted: list[Rows] = []
+    for image in photographs:
+        keypoints = own.detect(image)
+        for detector, rows in ((own, seen), (theirs, wanted)):
+            described: Rows | None = detector.compute(image, keypoints)[1]
+            if described is not None:
+                rows.append(described)
+    inputs = np.concatenate(seen) if seen else np.empty((0, own.descriptorSize()), np.float32)
+    count, length = inputs.shape
+    if count < length:
+        raise ValueError(
+            f"the photographs have {count} keypoints, and a start takes at least {length}: give "
+            "more photographs, or no start"
+        )
+    weight, bias = (start.tensors[f"project.{name}"] for name in ("weight", "bias"))
+    outputs = np.concatenate(wanted) @ weight.T + bias
+    known = np.concatenate([inputs, np.ones((count, 1), np.float32)], axis=1)
+    solved = np.linalg.lstsq(known, outputs, rcond=None)[0].astype(np.float32)
+    first = {"project.weight": np.ascontiguousarray(solved[:-1].T), "project.bias": solved[-1]}
+    return replace(
+        start,
+        config=replace(start.config, descriptor_dim=length),
+        tensors={**start.tensors, **first},
+    )
