@@ -12,6 +12,7 @@ from benchmarks.busy import busy
 from benchmarks.gpu import gpu
 from benchmarks.growth import growth
 from benchmarks.kernels import kernels
+from benchmarks.matching import matching
 from benchmarks.parts import parts
 from benchmarks.pipeline import pipeline
 from benchmarks.precision import precision
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "speed": speed,
     "processes": processes,
     "pipeline": pipeline,
+    "matching": matching,
     "precision": precision,
     "throughput": throughput,
     "busy": busy,
