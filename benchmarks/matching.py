@@ -19,7 +19,7 @@ from cv_superpoint.evaluation.warps import WarpConfig, warp_pair
 from cv_superpoint.matching.lightglue.bundled import find_matcher
 from cv_superpoint.matching.lightglue.files import LoadedMatcher
 from cv_superpoint.matching.lightglue.running import BACKENDS
-from cv_superpoint.matching.matchers import NearestNeighbours
+from cv_superpoint.matching.matchers import Matcher, NearestNeighbours
 
 THRESHOLD = 1e-4
 """Low enough for thousands of keypoints."""
@@ -52,11 +52,10 @@ def contenders(loaded: LoadedMatcher, threads: int) -> dict[str, Callable[[Pair]
     for backend in BACKENDS[1:]:
         if backend == "numpy" or is_installed(backend):
             matcher = LightGlueMatcher(loaded, loaded.threshold, backend, threads)
-            found[f"LightGlueMatcher, {backend}"] = lambda pair, match=matcher: match(*pair)
+            found[f"LightGlueMatcher, {backend}"] = _on_pairs(matcher)
     if hasattr(cv2, "LightGlueMatcher"):
         found["cv2.LightGlueMatcher"] = _opencvs(loaded)
-    nearest = NearestNeighbours()
-    found[NEAREST] = lambda pair: nearest(*pair)
+    found[NEAREST] = _on_pairs(NearestNeighbours())
     brute = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)
     found["cv2.BFMatcher, cross-check"] = lambda pair: brute.match(
         pair[0].descriptors, pair[1].descriptors
@@ -64,12 +63,16 @@ def contenders(loaded: LoadedMatcher, threads: int) -> dict[str, Callable[[Pair]
     return found
 
 
+def _on_pairs(matcher: Matcher) -> Callable[[Pair], Any]:
+    return lambda pair: matcher(*pair)
+
+
 def _opencvs(loaded: LoadedMatcher) -> Callable[[Pair], Any]:
     """The exported file in OpenCV 5."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "matcher.onnx"
         path.write_bytes(LightGlueMatcher(loaded, loaded.threshold, "numpy").export_onnx())
-        matcher: Any = cv2.LightGlueMatcher.create(str(path))  # type: ignore[attr-defined]
+        matcher: Any = cv2.LightGlueMatcher.create(str(path))
 
     def match(pair: Pair) -> Any:
         sizes = [each.image_size[::-1] for each in pair]
