@@ -42,7 +42,7 @@ def export_onnx(
     decoding: Decoding | None = None,
     **options: Any,
 ) -> Path:
-    """Write the network as an ONNX file; a reader never sees half of it.
+    """Write the network as an ONNX file, which appears when it is whole.
 
     The layouts, all float32 unless said otherwise, K = ``max_keypoints``:
 
@@ -52,22 +52,22 @@ def export_onnx(
     - "full": ``image`` (batch, C, H, W) in [0, 1] -> ``keypoints`` (batch, K, 2) as (x, y)
       pixels, ``scores`` (batch, K), descending, ``descriptors`` (batch, K, D). Rows with a
       negative score are empty. H and W are those of ``size``.
-    - "disk": what ``cv2.DISK`` of OpenCV 5 reads: ``image`` (1, 3, H, W), RGB in [0, 1] ->
-      ``keypoints`` (1, K, 2) int64, ``scores`` (1, K), ``descriptors`` (1, K, D). Positions are
+    - "disk": the layout that ``cv2.DISK`` of OpenCV 5 reads: ``image`` (1, 3, H, W), RGB in [0, 1]
+      -> ``keypoints`` (1, K, 2) int64, ``scores`` (1, K), ``descriptors`` (1, K, D). Positions are
       whole pixels, as that class has them.
 
     Args:
         weights: As for ``SuperPointFeature2D``, or loaded ones.
         path: Target, ending in ``.onnx``; replaced in one step if it exists.
-        layout: See above.
+        layout: "heads", "full" or "disk", see above.
         size: (height, width) of the image, multiples of 8 ("disk": of 16).
-        batch: Images in one call ("full").
-        precision: "float32", or "int8": the weights as bytes, a quarter of the file, and maps told
+        batch: Number of images in one call ("full").
+        precision: "float32", or "int8": the weights as bytes, a quarter of the file, and maps
             in bytes ("heads" and "full"). On x86 without VNNI runtimes saturate sums of such
             products.
-        decoding: What is kept; None takes at most 1024 keypoints with the threshold that the
-            weights recommend. ``subpixel`` is of "full" alone.
-        options: Single fields of :class:`Decoding` instead, such as ``max_keypoints=500``.
+        decoding: Options of the decoding; None takes at most 1024 keypoints with the threshold that
+            the weights recommend. ``subpixel`` acts in "full" only.
+        options: Single fields of :class:`Decoding`, such as ``max_keypoints=500``.
 
     Returns:
         The path.

@@ -32,23 +32,23 @@ But for 8 bits, see :mod:`cv_superpoint.extract.precision`.
 
 
 class ExtractError(SuperPointError):
-    """A run cannot start or go on; the message tells the remedy. What is done so far is kept."""
+    """A run cannot start or continue; the message names the remedy. Finished work is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig(DetectorOptions):
-    """What is extracted, and how; a run goes on only with the same values.
+    """Options of an extraction; a run continues only with the same values.
 
     Attributes:
-        longest_side: Larger images are shrunk to this, in pixels; keypoints are those of the
-            whole image all the same. -1 shrinks none.
-        half: Descriptors as float16, half the size; their cosines change by less than 0.001. Bytes
-            and bits stay as they are.
-        upright: Turn images as their files say, as the other commands do; --no-upright takes the
-            pixels as they are stored.
-        stored_points: Points in pixels as they are stored all the same, as COLMAP and hloc take
-            them.
-        shard_size: Images in a shard; it may change.
+        longest_side: Longest side in pixels to which larger images are shrunk; keypoints are in
+            pixels of the whole image all the same. -1 shrinks none.
+        half: Whether descriptors are float16, half the size; their cosines change by less than
+            0.001. Bytes and bits stay as they are.
+        upright: Whether to turn images as their files say, as all commands do; --no-upright takes
+            the pixels as they are stored.
+        stored_points: Whether points are in pixels as stored although images are upright, as COLMAP
+            and hloc take them.
+        shard_size: Number of images in a shard; it may change.
     """
 
     longest_side: int = -1

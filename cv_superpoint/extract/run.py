@@ -36,14 +36,14 @@ from cv_superpoint.files.writing import sweep
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
         output: The file, or the folder of Parquet shards.
-        images: With features in it, the earlier runs' included.
-        keypoints: Keypoints of all these images.
-        broken: Name of each image that was left out, and why.
-        resumed: Images that an earlier run had done, and whose files are the same still.
+        images: Number of images with features in the output, those of earlier runs included.
+        keypoints: Number of keypoints of all these images.
+        broken: Reason by the name of each image that was left out.
+        resumed: Number of images that an earlier run had done and whose files have not changed.
         changed: Names of images whose file is another one than in an earlier run.
         gone: Names of images that an earlier run had done and that are not in the folder any
             more. Their features stay.
@@ -86,22 +86,23 @@ def extract_folder(
     ray: RayOptions | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Features of every picture in a folder.
+    """Extract the features of every picture in a folder.
 
-    A run that was stopped goes on; a finished one takes in what was added or replaced since. The
-    content of the files and the options decide what is done.
+    A run that was stopped continues; a finished one takes in pictures that were added or replaced
+    since. The content of the files and the options decide which pictures are done.
 
     Args:
-        images: Searched with its subfolders; names in the output are relative to it.
+        images: Folder, searched with its subfolders; names in the output are relative to it.
         output: A file ending in ``.h5``, in hloc's layout, or a folder for Parquet shards.
-        config: What to extract.
-        readers: Threads that read and decode pictures, for each device; 0 decodes in turn.
+        config: Options of the extraction.
+        readers: Number of threads that read and decode pictures, for each device; 0 decodes in
+            turn.
         processes: Deprecated name of ``readers``.
-        ray: Run on a Ray cluster instead of in this process.
-        tick: Called with the images done and their total, as they are done.
+        ray: Ray cluster on which to run, instead of this process.
+        tick: Function that is called with the number of images done and their total.
 
     Raises:
-        ExtractError: If it cannot start or go on; run again after the remedy.
+        ExtractError: If the run cannot start or continue; run again after the remedy.
         PictureError: If the folder holds no picture.
         WriteError: If the output cannot be written.
     """

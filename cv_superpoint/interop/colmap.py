@@ -51,9 +51,9 @@ def write_database(
     camera of its own unless ``cameras`` names one. All is written or nothing.
 
     Args:
-        path: Such as ``database.db``.
-        features: By image name, the path relative to the image folder.
-        matches: By pair of image names: (M, 2) row numbers. COLMAP keeps a pair once: what is
+        path: Database, such as ``database.db``.
+        features: Features by image name, which is the path relative to the image folder.
+        matches: (M, 2) row numbers by pair of image names. COLMAP keeps a pair once: what is
             given as (a, b) and as (b, a) is put together, equal matches once.
         cameras: ``pycolmap.Camera`` by image name, in COLMAP's coordinates, for images that the
             database does not know; for others a SIMPLE_RADIAL camera is guessed, as COLMAP does.
@@ -83,11 +83,11 @@ def write_database(
 
 
 def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None:
-    """COLMAP's geometric verification of pairs whose matches were written.
+    """Run COLMAP's geometric verification on pairs whose matches were written.
 
     Args:
         path: Path of the database.
-        pairs: Image names; a mapping by pairs will do.
+        pairs: Pairs of image names, or a mapping by such pairs.
 
     Raises:
         StoreError: If there is no such database, image or pair of matches.
@@ -107,7 +107,7 @@ def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None
 
 
 def read_keypoints(path: str | os.PathLike[str], name: str) -> NDArray[np.float32]:
-    """(N, 2) keypoints of an image in our coordinates: (0, 0) the centre of the first pixel.
+    """(N, 2) keypoints of an image; (0, 0) is the centre of the first pixel.
 
     Raises:
         StoreError: If there is no such database or image, or it has no keypoints.

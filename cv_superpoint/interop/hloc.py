@@ -45,13 +45,14 @@ def write_features(
     *,
     descriptor_dtype: DTypeLike = np.float32,
 ) -> None:
-    """Write a feature file, replacing one that is there in one step.
+    """Write a feature file; an older one is replaced in one step.
 
     Args:
-        path: Such as ``features.h5``.
-        features: By image name; pairs of name and features, for more than fit into memory.
-        descriptor_dtype: float16 halves the file; hloc reads both. uint8 keeps bytes and bits as
-            they are, which :func:`read_features` reads and hloc does not.
+        path: File to write, such as ``features.h5``.
+        features: Features by image name, or pairs of name and features, for more than fit into
+            memory.
+        descriptor_dtype: Type of the descriptors. float16 halves the file; hloc reads both. uint8
+            keeps bytes and bits as they are, which :func:`read_features` reads and hloc does not.
 
     Raises:
         FeatureError: If descriptors are bits and are not to be kept as they are.
@@ -152,11 +153,11 @@ def write_matches(
     path: str | os.PathLike[str],
     matches: Mapping[Pair, tuple[Matches, NDArray[np.floating[Any]], int]],
 ) -> None:
-    """Write a match file, replacing one that is there in one step.
+    """Write a match file; an older one is replaced in one step.
 
     Args:
-        path: Such as ``matches.h5``.
-        matches: By pair of image names: (M, 2) row numbers, (M,) scores, and the number of
+        path: File to write, such as ``matches.h5``.
+        matches: For each pair of image names (M, 2) row numbers, (M,) scores, and the number of
             keypoints of the first image.
 
     Raises:
@@ -251,7 +252,7 @@ def _new_group(file: Any, name: str, datasets: set[str], what: str) -> Any:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], mode: str = "r") -> Iterator[Any]:
-    """An ``h5py.File``; what cannot be opened is said in one line.
+    """An ``h5py.File``; a file that cannot be opened is an error of one line.
 
     Raises:
         StoreError: If there is no such file, or it is cut short, locked or no HDF5.
@@ -275,7 +276,7 @@ def opened(path: str | os.PathLike[str], mode: str = "r") -> Iterator[Any]:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """An open ``h5py.File`` to read from; damage that shows only then is said in one line, too.
+    """An open ``h5py.File`` to read from; damage that shows only then is an error of one line, too.
 
     Raises:
         StoreError: As for :func:`opened`, and if what is read in the block is damaged.

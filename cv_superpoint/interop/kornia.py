@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_lafs(features: Features, *, device: str = "cpu") -> torch.Tensor:
-    """(1, N, 2, 3) upright frames: centre in pixels, as ours, and scale half the keypoint's size.
+    """(1, N, 2, 3) upright frames: the keypoint as centre, and half its size as scale.
 
     A frame's scale is the radius of its circle, which for a keypoint is half its diameter:
     4 pixels at full resolution.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def to_lightglue(features: Features, *, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """What LightGlue takes for one image, as ``matcher({"image0": ..., "image1": ...})``.
+    """Make LightGlue's input for one image, as ``matcher({"image0": ..., "image1": ...})``.
 
     Args:
         features: Features of one image.
@@ -106,7 +106,7 @@ class TorchLightGlue:
     """cvg's or kornia's ``LightGlue`` as a :class:`~cv_superpoint.matching.matchers.Matcher`.
 
     Args:
-        network: ``kornia.feature.LightGlue("superpoint")``, on the device that it is to run on.
+        network: ``kornia.feature.LightGlue("superpoint")``, on the device on which it runs.
     """
 
     def __init__(self, network: Any) -> None:

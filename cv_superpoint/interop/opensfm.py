@@ -3,7 +3,7 @@
 Convention:
     OpenSfM's positions have their origin in the middle of the image and the longer side as unit:
     ``(x + 0.5 - width / 2) / max(width, height)``. Sizes are in that unit, too. Descriptors are
-    floats, or bits, which OpenSfM takes uint8 rows for and matches by their Hamming distance.
+    floats, or bits in uint8 rows, which OpenSfM matches by their Hamming distance.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VERSION = 1
 
 
 def write_features(path: str | os.PathLike[str], features: Features, image: Any) -> None:
-    """Write the features of one image, replacing a file that is there in one step.
+    """Write the features of one image; an older file is replaced in one step.
 
     Args:
         path: ``features/NAME.jpg.features.npz`` of a dataset; must end in ``.npz``.

@@ -12,7 +12,7 @@ def enable_pickling() -> None:
     """Let ``cv2.KeyPoint`` and ``cv2.DMatch`` be pickled and copied, in this process.
 
     It is a choice of the program, because it changes how these classes behave everywhere in it.
-    What was pickled can be read without it: the receiving side needs only cv2.
+    A pickle can be read without it: the reader needs only cv2.
     """
     copyreg.pickle(cv2.KeyPoint, _reduce_keypoint)
     copyreg.pickle(cv2.DMatch, _reduce_match)

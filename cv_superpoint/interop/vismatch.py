@@ -12,7 +12,7 @@ from cv_superpoint.pictures.arrays import ByteArray
 
 
 class PairMatcher:
-    """A matcher with vismatch's arguments and answer.
+    """A matcher with vismatch's arguments and results.
 
     Args:
         detector: A :class:`~cv_superpoint.SuperPointFeature2D`; None makes one with the defaults.

@@ -1,4 +1,4 @@
-"""Two views of a plane aligned over all of their overlap, from a homography that is about right.
+"""Align two views of a plane over all of their overlap, from a homography that is nearly right.
 
 The correlation of both pictures is maximised over the eight numbers of a homography (Evangelidis
 and Psarakis, "Parametric image alignment using enhanced correlation coefficient maximization", IEEE
@@ -36,7 +36,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Aligned:
-    """What :func:`align_homography` found.
+    """Result of :func:`align_homography`.
 
     Attributes:
         homography: (3, 3); the one given where ``accepted`` is False.
@@ -59,10 +59,10 @@ def align_homography(image0: Any, image1: Any, homography: Any) -> Aligned:
 
     Returns:
         The homography that makes the pictures correlate most; the one given where the overlap is
-        small, the search ends nowhere or further than :data:`FARTHEST` away, or nothing is gained.
+        small, the search fails or ends further than :data:`FARTHEST` away, or nothing is gained.
 
     Raises:
-        FeatureError: If an image or the homography is not as above.
+        FeatureError: If an image or the homography is not valid.
     """
     start = np.asarray(homography, np.float64)
     if start.shape != (3, 3) or not np.isfinite(start).all() or abs(np.linalg.det(start)) < 1e-12:
@@ -87,7 +87,7 @@ def align_homography(image0: Any, image1: Any, homography: Any) -> Aligned:
 
 
 def overlap_correlation(picture0: Picture, picture1: Picture, homography: Matrix) -> float:
-    """Correlation of two pictures where a homography lays one over the other; NaN of hardly any."""
+    """Correlation of two pictures over the overlap that a homography gives; NaN if too small."""
     back = np.asarray(np.linalg.inv(homography), np.float64)
     seen = valid_mask(back, _size(picture1), _size(picture0), border=_BORDER)
     if seen.sum() < LEAST_OVERLAP:

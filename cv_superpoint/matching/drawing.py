@@ -30,11 +30,11 @@ def to_bgr(image: Any) -> ByteArray:
 
 
 def draw_keypoints(image: Any, features: Features) -> ByteArray:
-    """The image with a circle at each keypoint: red for the surest of them, blue for the least.
+    """Draw a circle at each keypoint: from blue for the lowest score to red for the highest.
 
     Args:
-        image: That the features were made of; uint8 grey, BGR or BGRA.
-        features: Its keypoints; a circle's diameter is the keypoint's size.
+        image: Image of the features; uint8 grey, BGR or BGRA.
+        features: Keypoints; a circle's diameter is the keypoint's size.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -66,7 +66,7 @@ def draw_matches(
     outliers: bool = False,
     limit: int = 150,
 ) -> ByteArray:
-    """The images side by side, matched points joined: inliers by green lines, others by red.
+    """Draw the images side by side, with green lines between inliers and red ones between others.
 
     Args:
         image0: uint8 grey, BGR or BGRA.
@@ -74,8 +74,8 @@ def draw_matches(
         points0: (M, 2) in image 0.
         points1: (M, 2) in image 1, row by row.
         inliers: (M,) bool; None takes all.
-        outliers: Whether the others are drawn, too.
-        limit: Lines of a colour drawn at most, spread evenly; -1 draws all.
+        outliers: Whether to draw the others, too.
+        limit: Largest number of lines of a colour, spread evenly; -1 draws all.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -100,7 +100,7 @@ def draw_matches(
 
 
 def draw_overlay(image0: Any, image1: Any, homography: NDArray[np.float64]) -> ByteArray:
-    """Image 0, warped onto image 1, in red and image 1 in cyan: grey where they agree.
+    """Draw image 0, warped onto image 1, in red and image 1 in cyan: grey where they agree.
 
     Args:
         image0: uint8 grey, BGR or BGRA.

@@ -1,10 +1,10 @@
-"""Homographies and fundamental matrices of matches of which some are wrong.
+"""Find homographies and fundamental matrices from matches of which some are wrong.
 
 A random sample finds the matches that belong together; a homography is then fitted to all of them
 by least squares, each counting by how well it fits. The scale of the misses is taken from the
 matches themselves: where one homography explains the scene all misses are small and a wrong match
-counts for nothing; where the scene is not quite flat, all of it has its say, so that the homography
-does not settle on one part.
+counts for nothing; where the scene is not quite flat, all of it counts, so that the homography
+does not fit one part only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def find_model(
     threshold: float = 3.0,
     estimator: Estimator | None = None,
 ) -> Found:
-    """A model that most matches agree with.
+    """Find the model with which most matches agree.
 
     Args:
         points0: (M, 2).
@@ -68,7 +68,7 @@ def find_model(
         matches give the same result.
 
     Raises:
-        FeatureError: If ``estimator`` does not go with ``model``.
+        FeatureError: If ``estimator`` does not exist for ``model``.
     """
     estimator = check_estimator(estimator, model)
     nothing = np.zeros(len(points0), np.bool_)
@@ -169,7 +169,7 @@ def fit_homography(
         points1: (M, 2), matched row by row.
         start: (3, 3), about right.
         reach: Pixels by which a match may miss and still count.
-        deviation: (M,) pixels, what is known of each match; None takes all alike.
+        deviation: (M,) standard deviation of each match in pixels; None takes all alike.
 
     Returns:
         (3, 3); ``start`` where too few matches are near it, or they do not fix a homography.

@@ -21,7 +21,7 @@ def guided_matches(
     threshold: float = 5.0,
     min_similarity: float = 0.5,
 ) -> Pairs:
-    """Mutual nearest neighbours among the pairs that a known geometry allows.
+    """Find mutual nearest neighbours among the pairs that a known geometry allows.
 
     With a homography from a first round of matching, or from calibrated cameras, look-alikes
     elsewhere in the image no longer compete, so more of the keypoints find their partner.

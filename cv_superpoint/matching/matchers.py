@@ -25,7 +25,7 @@ from cv_superpoint.matching.nearest import RATIO, Pairs, are_binary, nearest_fea
 
 
 class Matcher(Protocol):
-    """What matches the features of two images."""
+    """A matcher of the features of two images."""
 
     def __call__(self, features0: Features, features1: Features, /) -> Pairs:
         """Match.
@@ -92,7 +92,7 @@ class OpenCVMatcher:
     Args:
         matcher: ``cv2.BFMatcher(cv2.NORM_L2)``, ``cv2.FlannBasedMatcher()``. For descriptors that
             are bytes of bits it needs ``cv2.NORM_HAMMING``, or an LSH index.
-        max_ratio: Keep matches whose distance is at most this share of that to the second nearest.
+        max_ratio: Largest ratio of a match's distance to the distance of the second nearest.
             A matcher with a cross check finds no second nearest.
     """
 

@@ -1,10 +1,10 @@
-"""Matched points moved to where the pixels around them agree best, to a fraction of a pixel.
+"""Move matched points to where the pixels around them agree best, to a fraction of a pixel.
 
-Image 1 is warped into image 0 by the homography that the matches already give, so that what is
-left between the two patches of a match is a small shift. Both pictures are brought to the same
-local mean and contrast, which takes away gain, offset and slow changes of light, and the shift is
-found by least squares (Lucas and Kanade, 1981, "An iterative image registration technique with an
-application to stereo vision", section 3), patch by patch.
+Image 1 is warped into image 0 by the homography of the matches. Then only a small shift is left
+between the two patches of a match. Both pictures are brought to the same local mean and contrast,
+which removes gain, offset and slow changes of light. The shift is found by least squares (Lucas and
+Kanade, 1981, "An iterative image registration technique with an application to stereo vision",
+section 3), patch by patch.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ _TOGETHER = 4096
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Refined:
-    """What :func:`refine_matches` found.
+    """Result of :func:`refine_matches`.
 
     Attributes:
-        points1: (M, 2) float32, the points of image 1; as they were where ``moved`` is False.
-        moved: (M,) bool, which ones the pixels could place.
+        points1: (M, 2) float32, the points of image 1; unchanged where ``moved`` is False.
+        moved: (M,) bool, whether the pixels could place each point.
         deviation: (M,) float32, expected standard deviation of a moved point along its less certain
             direction, in pixels of image 0, from the gradients of its patch and what remains
             between both patches; infinite for the others.
@@ -85,13 +85,13 @@ class Refined:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RefinedHomography:
-    """What :func:`refine_homography` found.
+    """Result of :func:`refine_homography`.
 
     Attributes:
-        points1: (M, 2), of the type that they came in; as they were where ``moved`` is False.
-        moved: (M,) bool, which ones the pixels could place.
+        points1: (M, 2), of the input's type; unchanged where ``moved`` is False.
+        moved: (M,) bool, whether the pixels could place each point.
         homography: (3, 3); the first one where ``accepted`` is False.
-        accepted: Whether the pixels say more than the keypoints.
+        accepted: Whether the homography of the placed points was taken.
     """
 
     points1: NDArray[Any]
@@ -122,14 +122,14 @@ def refine_matches(
             the matches around it agree with (see :mod:`cv_superpoint.matching.local_warps`), so
             most of the matches should be right.
         window: Side of the compared patches, odd, in pixels of image 0.
-        farthest: Pixels of image 0 that a point moves at most.
+        farthest: Largest distance that a point moves, in pixels of image 0.
 
     Returns:
         Points that cannot be placed keep their position: patches that reach beyond an image, flat
         ones, those that do not show the same, those that would move too far.
 
     Raises:
-        FeatureError: If an argument is not as above.
+        FeatureError: If an argument is not valid.
     """
     first, second = (
         _as_points(name, p) for name, p in (("points0", points0), ("points1", points1))
@@ -272,7 +272,7 @@ def refine_homography(
         image1: As for ``image0``.
         points0: (M, 2), also of wrong matches.
         points1: (M, 2), matched row by row.
-        homography: (3, 3), which most of them agree with.
+        homography: (3, 3), with which most of them agree.
         threshold: Pixels by which an inlier may miss it.
     """
     missed = misses(homography, points0, points1)

@@ -1,7 +1,7 @@
 """Whether chance explains the matches that agree: the number of false alarms.
 
 Of two pictures that share nothing, some matches always agree with some homography. If every match
-joined two points at random, how many models as good as the one found would turn up among all that
+joined two points at random, how many models as good as the one found would there be among all that
 the matches can give? Below :data:`LIMIT` chance is no explanation.
 
 Sources: Moisan and Stival, "A probabilistic criterion to detect rigid point matches between two
@@ -82,8 +82,8 @@ def log_false_alarms(
         matches: (M, 2) rows of both, inliers and others.
         matrix: (3, 3) homography or fundamental matrix; for "essential" the fundamental matrix in
             pixels that belongs to it.
-        kind: How the model was found.
-        tries: Sets of matches that this one is the best of, as of several rotations.
+        kind: Kind of the model.
+        tries: Number of sets of matches of which this one is the best, such as rotations tried.
 
     Returns:
         Infinity where there are too few matches for any evidence.

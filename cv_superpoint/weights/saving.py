@@ -38,7 +38,7 @@ def save_weights(
         net: A trained network.
         path: Target, ending in ``.safetensors``; replaced in one step if it exists.
         score_threshold: Recommended threshold of a keypoint's score.
-        score_radius: Radius of the window that the score is the sum of, in pixels.
+        score_radius: Radius in pixels of the window whose probabilities sum to the score.
         scales: Recommended levels of the pyramid; None for the image alone.
         recipe: Training recipe.
         commit: Commit of the training code.
@@ -78,13 +78,13 @@ def save_again(
     ranges: Ranges | None = None,
     precisions: Sequence[str] | None = None,
 ) -> str:
-    """Write loaded weights with all that goes with them into a file in our layout.
+    """Write loaded weights and all their fields into a file in this project's layout.
 
     Args:
         loaded: Weights of any release's file.
         path: Target, ending in ``.safetensors``.
-        ranges: None keeps those that there are.
-        precisions: In which the network keeps its accuracy; None keeps those that are listed.
+        ranges: Ranges of the maps; None keeps the present ones.
+        precisions: Precisions in which the network keeps its accuracy; None keeps the listed ones.
 
     Returns:
         The file's sha256, hexadecimal.

@@ -1,9 +1,9 @@
 """Weights store: find, verify and load a network, bundled or from a file, in any known layout.
 
-Bundled sets lie in ``weights/`` (in an installed wheel ``cv_superpoint/_weights``) beside a
-``manifest.json`` with their checksums; they are verified on every load. Files of the user's own
-may be ours or another release's, see :mod:`cv_superpoint.weights.layouts`; the licence that
-came with such a file applies (Magic Leap's weights are for non-commercial research only).
+Bundled sets are in ``weights/`` (in an installed wheel ``cv_superpoint/_weights``) with a
+``manifest.json`` of their checksums; they are verified on every load. A user's file may have the
+layout of this project or of another release, see :mod:`cv_superpoint.weights.layouts`; the licence
+of such a file applies (Magic Leap's weights are for non-commercial research only).
 
 Importing this module does not import torch.
 """
@@ -39,7 +39,7 @@ FALLBACK_SCORE_THRESHOLD = 0.005
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedWeights(NetworkWeights):
-    """A network's tensors, where they come from, and what goes with them.
+    """A network's tensors, their origin, and the options that they recommend.
 
     Attributes:
         name: Bundled name, or the file's name.
@@ -52,10 +52,11 @@ class LoadedWeights(NetworkWeights):
         recipe: Training recipe, if recorded.
         commit: Commit of this repository that trained it, if recorded.
         licence: Licence of a bundled set; None where the file's own licence applies.
-        precisions: In which these weights were measured to keep their accuracy; "auto" takes no
+        precisions: Precisions in which these weights keep their accuracy, measured; "auto" takes no
             other.
         scales: Recommended levels of the pyramid, relative to the image.
-        compaction: What makes descriptors shorter, from the file beside the weights.
+        compaction: Components and planes for shorter descriptors, from the file next to the
+            weights.
     """
 
     name: str
@@ -73,7 +74,7 @@ class LoadedWeights(NetworkWeights):
 
     @property
     def digest(self) -> str:
-        """That of the file, which says all of it."""
+        """SHA-256 of the file."""
         return self.sha256
 
     def decoding(
@@ -84,10 +85,10 @@ class LoadedWeights(NetworkWeights):
         score_radius: int | None = None,
         **options: Any,
     ) -> Decoding:
-        """A decoding with what these weights recommend where nothing else is given.
+        """Make the options of a decoding, with what these weights recommend by default.
 
         Args:
-            base: All that is not given below; its threshold and its radius are not taken.
+            base: Options that are not given below, except threshold and radius.
             score_threshold: None takes what the weights recommend.
             score_radius: None takes what the weights recommend. Another one needs a threshold of
                 its own.
@@ -123,7 +124,7 @@ def available_weights() -> tuple[str, ...]:
 
 
 def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights:
-    """Load a network.
+    """Load a network, bundled or from a file.
 
     Nothing in a file is ever executed: pickled checkpoints are restricted to tensors.
 

@@ -1,4 +1,4 @@
-"""OpenCV's stitching pipeline (``cv2.detail``) on our keypoints, and a plane beside it."""
+"""OpenCV's stitching pipeline (``cv2.detail``) on SuperPoint keypoints; a model for planes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Model = Literal["rotation", "plane"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Panorama:
-    """A panorama and what it was made of.
+    """A panorama, and the pictures and cameras of which it was made.
 
     Attributes:
         image: (H, W, 3) uint8 BGR, black where no picture reaches.
         keypoints: Number of keypoints of each picture.
-        pairs: What was found between each two pictures.
+        pairs: Result for each two pictures.
         used: Indices of the pictures in it: those without whose view another shows in full.
         focal_lengths: Focal lengths of the camera of each picture used, in pixels of the picture as
             it was used; none where the model is a plane.
@@ -62,23 +62,23 @@ def stitch(
     refine: bool = False,
     matcher: Matcher | None = None,
 ) -> Panorama:
-    """A panorama of overlapping pictures.
+    """Make a panorama of overlapping pictures.
 
     Args:
         images: Two or more, uint8 grey, BGR or BGRA, overlapping by about a third. Of pictures
             that show the same view the first is taken.
         detector: A :class:`~cv_superpoint.SuperPointFeature2D`; 1500 keypoints are plenty.
-        megapixels: Larger pictures are shrunk to this; None keeps them.
+        megapixels: Size to which larger pictures are shrunk; None keeps them.
         model: "rotation" for a camera that turned in one place, "plane" for a flat scene (a wall,
             a page, a map) from anywhere.
-        refine: Place the keypoints by the pixels around them before the cameras are found.
+        refine: Whether the pixels around them place the keypoints before the cameras are found.
         matcher: Instead of OpenCV's nearest neighbours with a ratio test, such as a
             :class:`~cv_superpoint.LightGlueMatcher`.
 
     Raises:
         StitchError: If there are fewer than two, they do not belong together, all show the same
             view, or the model does not explain them.
-        FeatureError: If one is no image.
+        FeatureError: If one is not an image.
     """
     if len(images) < 2:
         raise StitchError(f"a panorama needs two pictures or more, got {len(images)}")
