@@ -11,7 +11,7 @@ import cv2
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import choosing
 from cv_superpoint.backends.processor import CPU_BFLOAT16, CPU_INT8, instructions
-from cv_superpoint.weights import LoadedWeights
+from cv_superpoint.weights import LoadedWeights, available_weights
 
 THRESHOLD = 2e-4
 """Low enough that every photograph fills the quota of keypoints."""
@@ -19,6 +19,10 @@ OURS = "cv_superpoint"
 PEER = "transformers SuperPoint"
 
 Call = Callable[[Any], Any]
+
+
+SETS = ("superpoint", "superpoint-lite")
+"""Weights that tables of time and memory have rows for."""
 
 
 def our_variants(device: str) -> list[tuple[str, str]]:
@@ -35,10 +39,23 @@ def our_variants(device: str) -> list[tuple[str, str]]:
     return variants
 
 
-def ours(backend: str, precision: str, device: str, count: int, threads: int) -> Any:
+def ours(
+    backend: str,
+    precision: str,
+    device: str,
+    count: int,
+    threads: int,
+    weights: str | None = None,
+) -> Any:
     """Our detector as it is compared."""
     return SuperPointFeature2D.create(
-        count, THRESHOLD, backend=backend, precision=precision, device=device, threads=threads
+        count,
+        THRESHOLD,
+        weights=weights,
+        backend=backend,
+        precision=precision,
+        device=device,
+        threads=threads,
     )
 
 
@@ -47,8 +64,9 @@ def contenders(
 ) -> Iterator[tuple[str, Call]]:
     """Name and whole call of each, ours first."""
     cv2.setNumThreads(threads)
+    named = weights.name if weights.name in available_weights() else str(weights.path)
     for backend, precision in our_variants(device):
-        detector = ours(backend, precision, device, count, threads)
+        detector = ours(backend, precision, device, count, threads, named)
         yield f"{OURS}, {backend} {precision}", detector.detectAndCompute
     if choosing.is_installed("torch"):
         import torch

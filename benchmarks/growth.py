@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import publish
+from benchmarks.contenders import SETS
 
 SIZES = ((120, 160), (240, 320), (480, 640), (960, 1280), (1920, 2560), (4320, 7680))
 COUNTS = (100, 300, 1000, 3000, 10000, 20000)
@@ -17,11 +18,12 @@ import json, statistics, sys, time
 import numpy as np
 from benchmarks.measure import photographs
 from cv_superpoint import SuperPointFeature2D
-backend, precision, height, width, count, threads, calls, folder = sys.argv[1:]
+weights, backend, precision, height, width, count, threads, calls, folder = sys.argv[1:]
 folder = None if folder == "-" else __import__("pathlib").Path(folder)
 [image] = photographs(folder, (int(height), int(width)), 1)
 detector = SuperPointFeature2D.create(
-    int(count), 2e-5, backend=backend, precision=precision, device="cpu", threads=int(threads))
+    int(count), 2e-5, weights=weights, backend=backend, precision=precision, device="cpu",
+    threads=int(threads))
 detector.detectAndCompute(image[:64, :64], None)
 seconds = []
 for _ in range(int(calls)):
@@ -35,6 +37,7 @@ print(json.dumps({"seconds": statistics.median(seconds), "keypoints": len(keypoi
 
 
 def _measure(
+    weights: str,
     backend: str,
     precision: str,
     size: tuple[int, int],
@@ -44,7 +47,7 @@ def _measure(
 ) -> dict[str, Any]:
     """One fresh process, because the most memory that a process ever took does not go down."""
     calls = 1 if size[0] > 1000 else 3 if size[0] > 400 else 7
-    values = [backend, precision, *size, count, threads, calls, images or "-"]
+    values = [weights, backend, precision, *size, count, threads, calls, images or "-"]
     command = [sys.executable, "-c", SCRIPT, *map(str, values)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     measured = json.loads(done.stdout.splitlines()[-1])
@@ -55,6 +58,7 @@ def _measure(
 
 def growth(
     *,
+    weights: tuple[str, ...] = SETS,
     backend: str = "auto",
     precision: str = "auto",
     images: Path | None = None,
@@ -64,33 +68,47 @@ def growth(
     """Measure time and peak memory as sizes, keypoints and threads grow.
 
     Args:
+        weights: Bundled names or paths.
         backend: As for SuperPointFeature2D.
         precision: As for SuperPointFeature2D.
         images: Folder of photographs, of which the first is taken; skimage's without one.
-        output: Folder for growth.json and growth.png.
+        output: Folder for growth.json and a plot for each set of weights.
         page: Put table and plot into docs/results/performance.md.
     """
-    by_size = [
-        _measure(backend, precision, size, 1024, threads, images)
-        for threads in (2, 1)
-        for size in SIZES
-    ]
-    by_count = [_measure(backend, precision, (1920, 2560), count, 2, images) for count in COUNTS]
-    result = {"by_size": by_size, "by_count": by_count}
-    text = growth_markdown(result)
-    print(text)
+    result = {}
+    for name in weights:
+        by_size = [
+            _measure(name, backend, precision, size, 1024, threads, images)
+            for threads in (2, 1)
+            for size in SIZES
+        ]
+        by_count = [
+            _measure(name, backend, precision, (1920, 2560), count, 2, images) for count in COUNTS
+        ]
+        result[name] = {"by_size": by_size, "by_count": by_count}
+    texts = {name: growth_markdown(one) for name, one in result.items()}
+    print("\n\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
     folders = [output, publish.FIGURES if page else None]
     for folder in folders:
         if folder is not None:
             publish.write_json(folder / "growth.json", result)
-            plot_growth(result, folder / "growth.png")
+            for name, one in result.items():
+                plot_growth(one, folder / _plot_of(name))
     if page:
-        picture = "![Time and memory over pixels, time over keypoints](performance/growth.png)"
-        publish.replace_block(publish.PERFORMANCE, "growth", f"{text}\n\n{picture}")
+        parts = [
+            f"**{name}**\n\n{text}\n\n"
+            f"![Time and memory over pixels, time over keypoints](performance/{_plot_of(name)})"
+            for name, text in texts.items()
+        ]
+        publish.replace_block(publish.PERFORMANCE, "growth", "\n\n".join(parts))
+
+
+def _plot_of(weights: str) -> str:
+    return f"growth_{Path(weights).stem}.png"
 
 
 def growth_markdown(result: dict[str, Any]) -> str:
-    """Two tables."""
+    """Two tables of one set of weights."""
     two = {tuple(one["size"]): one for one in result["by_size"] if one["threads"] == 2}
     single = {tuple(one["size"]): one for one in result["by_size"] if one["threads"] == 1}
     sizes = [

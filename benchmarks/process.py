@@ -13,11 +13,12 @@ import time; start = time.perf_counter()
 import json, sys
 import numpy as np
 from cv_superpoint import SuperPointFeature2D
-backend, precision, path, count, threads, calls = sys.argv[1:]
+weights, backend, precision, path, count, threads, calls = sys.argv[1:]
 image = np.load(path)
 imported = time.perf_counter()
 detector = SuperPointFeature2D.create(
-    int(count), 2e-4, backend=backend, precision=precision, device="cpu", threads=int(threads))
+    int(count), 2e-4, weights=weights, backend=backend, precision=precision, device="cpu",
+    threads=int(threads))
 keypoints, _ = detector.detectAndCompute(image, None)
 done = time.perf_counter()
 for _ in range(int(calls)):
@@ -54,10 +55,17 @@ class Process:
 
 
 def fresh_process(
-    backend: str, precision: str, image: Path, *, count: int, threads: int, calls: int = 5
+    weights: str,
+    backend: str,
+    precision: str,
+    image: Path,
+    *,
+    count: int,
+    threads: int,
+    calls: int = 5,
 ) -> Process:
     """Run :data:`SCRIPT` in a new interpreter; on Linux, which tells a process its memory."""
-    arguments = [backend, precision, str(image), str(count), str(threads), str(calls)]
+    arguments = [weights, backend, precision, *map(str, (image, count, threads, calls))]
     command = [sys.executable, "-c", SCRIPT, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Process(**json.loads(done.stdout.splitlines()[-1]))

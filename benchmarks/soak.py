@@ -76,6 +76,7 @@ def run_soak(detector: SuperPointFeature2D, *, calls: int, largest: int, seed: i
 
 def soak(
     *,
+    weights: str | None = None,
     backend: str = "auto",
     device: str = "cpu",
     calls: int = 20000,
@@ -85,13 +86,16 @@ def soak(
     """Call a detector with images of random sizes and report its memory.
 
     Args:
+        weights: A bundled name or a path; the default set without one.
         backend: As for SuperPointFeature2D.
         device: As for SuperPointFeature2D.
         calls: How often.
         largest: Side of the largest image, in pixels.
         threads: Threads of the network, on the CPU.
     """
-    detector = SuperPointFeature2D.create(500, backend=backend, device=device, threads=threads)
+    detector = SuperPointFeature2D.create(
+        500, weights=weights, backend=backend, device=device, threads=threads
+    )
     print(detector.info())
     seen = run_soak(detector, calls=calls, largest=largest)
     print(

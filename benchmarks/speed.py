@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import publish
-from benchmarks.contenders import PEER, contenders, our_variants, ours
+from benchmarks.contenders import PEER, SETS, contenders, our_variants, ours
 from benchmarks.measure import GFLOP_480_640, Timing, in_turn, machine, matrix_product
 from benchmarks.measure import photographs as photographs_of
 from benchmarks.process import fresh_process
@@ -56,7 +56,7 @@ def measure_speed(
 
 
 def measure_processes(
-    image: NDArray[np.uint8], *, count: int, threads: int, repeats: int
+    weights: str, image: NDArray[np.uint8], *, count: int, threads: int, repeats: int
 ) -> dict[str, Any]:
     """A fresh process of each backend: the median of several, after one that fills the caches."""
     found: dict[str, Any] = {}
@@ -65,13 +65,13 @@ def measure_processes(
         np.save(path, image)
         for backend, precision in our_variants("cpu"):
             runs = [
-                fresh_process(backend, precision, path, count=count, threads=threads)
+                fresh_process(weights, backend, precision, path, count=count, threads=threads)
                 for _ in range(repeats + 1)
             ]
             # The first one fills the caches, the model's and the file system's.
             ordered = sorted(runs[1:], key=lambda run: run.first)
             found[f"{backend} {precision}"] = asdict(ordered[(repeats - 1) // 2])
-    return {"machine": machine("cpu", threads), "processes": found}
+    return found
 
 
 def _batches(
@@ -140,9 +140,10 @@ def speed_markdown(result: dict[str, Any]) -> str:
 
 
 def processes_markdown(measured: dict[str, Any]) -> str:
-    """The table of :func:`measure_processes`."""
+    """The table of :func:`processes`."""
     rows = [
         [
+            weights,
             name,
             f"{one['imported']:.2f}",
             f"{one['first']:.2f}",
@@ -150,9 +151,17 @@ def processes_markdown(measured: dict[str, Any]) -> str:
             f"{one['peak_mib']:.0f}",
             "yes" if one["torch"] else "no",
         ]
-        for name, one in measured["processes"].items()
+        for weights, found in measured["weights"].items()
+        for name, one in found.items()
     ]
-    header = ["fresh process", "imports, s", "first keypoints, s", "steady, MiB", "peak, MiB"]
+    header = [
+        "weights",
+        "fresh process",
+        "imports, s",
+        "first keypoints, s",
+        "steady, MiB",
+        "peak, MiB",
+    ]
     table = publish.table([*header, "imports torch"], rows)
     return f"{publish.facts(measured['machine'])}.\n\n{table}"
 
@@ -230,6 +239,7 @@ def speed(
 
 def processes(
     *,
+    weights: tuple[str, ...] = SETS,
     images: Path | None = None,
     size: tuple[int, int] = (480, 640),
     keypoints: int = 1024,
@@ -240,6 +250,7 @@ def processes(
     """Start a fresh process of every backend: time to the first keypoints, and memory (Linux).
 
     Args:
+        weights: Bundled names or paths.
         images: Folder of photographs, of which the first is taken; skimage's without one.
         size: Height and width of the image.
         keypoints: At most.
@@ -248,7 +259,13 @@ def processes(
         page: Put the table into docs/results/performance.md.
     """
     [image] = photographs_of(images, size, 1)
-    measured = measure_processes(image, count=keypoints, threads=threads, repeats=repeats)
+    measured = {
+        "machine": machine("cpu", threads),
+        "weights": {
+            name: measure_processes(name, image, count=keypoints, threads=threads, repeats=repeats)
+            for name in weights
+        },
+    }
     text = processes_markdown(measured)
     print(text)
     if page:

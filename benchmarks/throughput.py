@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import publish
-from benchmarks.contenders import THRESHOLD
+from benchmarks.contenders import SETS, THRESHOLD
 from benchmarks.measure import Timing, in_turn, machine, photographs
 from cv_superpoint import SuperPointFeature2D
 
@@ -19,6 +19,7 @@ IMAGES = 16
 
 
 def _calls(
+    weights: str,
     backend: str,
     precision: str,
     device: str,
@@ -49,6 +50,7 @@ def _calls(
         detector = SuperPointFeature2D.create(
             count,
             THRESHOLD,
+            weights=weights,
             backend=backend,
             device=device,
             precision=precision,
@@ -65,6 +67,7 @@ def _calls(
 
 def throughput(
     *,
+    weights: tuple[str, ...] = SETS,
     backend: str = "auto",
     precision: str = "auto",
     device: str = "cpu",
@@ -79,6 +82,7 @@ def throughput(
     """Measure images per second of batches, streams and callers, in turn.
 
     Args:
+        weights: Bundled names or paths.
         backend: As for SuperPointFeature2D.
         precision: As for SuperPointFeature2D.
         device: "cpu" or a CUDA device.
@@ -93,16 +97,17 @@ def throughput(
     pictures = photographs(images, size, IMAGES)
     repeated = [pictures[index % len(pictures)] for index in range(IMAGES)]
     shifted = [np.roll(image, 8 * k, axis=1) for k, image in enumerate(repeated)]
-    calls = _calls(
-        backend, precision, device, keypoints, threads if device == "cpu" else (1,), batches
-    )
-    timings = in_turn(calls, [shifted], rounds)
-    result = {
+    used = threads if device == "cpu" else (1,)
+    result: dict[str, Any] = {
         "machine": machine(device, max(threads)),
         "size": list(size),
         "images": IMAGES,
-        "calls": {name: asdict(timing) for name, timing in timings.items()},
+        "weights": {},
     }
+    for name in weights:
+        calls = _calls(name, backend, precision, device, keypoints, used, batches)
+        timings = in_turn(calls, [shifted], rounds)
+        result["weights"][name] = {call: asdict(timing) for call, timing in timings.items()}
     text = throughput_markdown(result)
     print(text)
     if page:
@@ -114,19 +119,21 @@ def throughput(
 def throughput_markdown(result: dict[str, Any]) -> str:
     """One row for each way."""
     rows = []
-    for name, values in result["calls"].items():
-        timing = Timing(**values)
-        count = result["images"]
-        rows.append(
-            [
-                name,
-                f"{count / timing.median:.2f}",
-                f"{count / timing.high:.2f} to {count / timing.low:.2f}",
-                f"{1e3 * timing.processor / count:.0f}",
-            ]
-        )
+    count = result["images"]
+    for weights, calls in result["weights"].items():
+        for name, values in calls.items():
+            timing = Timing(**values)
+            rows.append(
+                [
+                    weights,
+                    name,
+                    f"{count / timing.median:.1f}",
+                    f"{count / timing.high:.1f} to {count / timing.low:.1f}",
+                    f"{1e3 * timing.processor / count:.0f}",
+                ]
+            )
     height, width = result["size"]
-    header = ["how", "images a second", "quartiles", "processor time an image, ms"]
+    header = ["weights", "how", "images a second", "quartiles", "processor time an image, ms"]
     return (
         f"{height} x {width}, {result['images']} images. {publish.facts(result['machine'])}.\n\n"
         + publish.table(header, rows)

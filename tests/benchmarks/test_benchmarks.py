@@ -130,7 +130,9 @@ def test_pages_have_the_blocks_that_commands_write(page: Path, names: Sequence[s
 def test_a_fresh_process_needs_little_memory_and_no_torch(tmp_path: Path) -> None:
     """The bar of docs/results/performance.md: at most 400 MiB at 480 x 640."""
     np.save(tmp_path / "image.npy", photographs(None, (480, 640), 1)[0])
-    seen = fresh_process("auto", "auto", tmp_path / "image.npy", count=1024, threads=2, calls=2)
+    seen = fresh_process(
+        "superpoint", "auto", "auto", tmp_path / "image.npy", count=1024, threads=2, calls=2
+    )
     assert seen.keypoints == 1024
     assert not seen.torch
     assert seen.steady_mib <= 400
@@ -147,10 +149,12 @@ def test_memory_does_not_grow_with_random_sizes(backend: str) -> None:
 
 
 def test_throughput_is_reported_for_every_way(capsys: pytest.CaptureFixture[str]) -> None:
-    throughput(size=(64, 80), keypoints=30, batches=(2,), rounds=1)
+    sets = ("superpoint", "superpoint-lite")
+    throughput(weights=sets, size=(64, 80), keypoints=30, batches=(2,), rounds=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if "thread" in line]
-    ways = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
-    assert ways == [
+    cells = [line.split("|") for line in lines if line.startswith("|")]
+    assert [row[1].strip() for row in cells] == [name for name in sets for _ in range(5)]
+    assert [row[2].strip() for row in cells[:5]] == [
         "1 thread, extractBatch of 2",
         "1 thread, extractStream",
         "1 thread, 2 callers",
