@@ -237,7 +237,14 @@ def test_render_scenes(run: Runner) -> None:
     assert [len(line.split()) for line in lines] == [38, 38]
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "render_scenes"])
+def test_opencv_only_says_what_is_wrong(run: Runner) -> None:
+    """tests/matching/test_lightglue_export.py runs it on exported files."""
+    output = run("opencv_only", "detector.onnx", "matcher.onnx", "a.png", "b.png", code=1)
+    wanted = "cannot be read" if hasattr(cv2, "LightGlueMatcher") else "this needs OpenCV 5"
+    assert wanted in output
+
+
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - {"render_scenes", "opencv_only"}))
 def test_help(run: Runner, name: str) -> None:
     assert "--weights" in run(name, "--help")
 
