@@ -132,6 +132,23 @@ def test_the_interface_is_opencv_s(path: Path, backend: str) -> None:
     assert [m[0].trainIdx for m in by_row if m] == rows[:, 1].tolist()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pictures_of_different_sizes_and_types_of_positions(path: Path, backend: str) -> None:
+    """What counts is where a keypoint lies in its own picture."""
+    first, second = drawn(60, 2), drawn(50, 3)
+    matcher = LightGlueMatcher.create(path, backend=backend)
+    expected = matcher(first, second)
+    larger = replace(second, keypoints=second.keypoints * (2, 3), image_size=(720, 640))
+    larger = replace(larger, keypoints=larger.keypoints.astype(np.float32))
+    rows, scores = matcher(first, larger)
+    np.testing.assert_array_equal(rows, expected[0])
+    np.testing.assert_allclose(scores, expected[1], rtol=1e-3)
+    for points in (first.keypoints.astype(np.float64), first.keypoints.tolist()):
+        matcher.setPairInfo(points, larger.keypoints, (320, 240), (640, 720))
+        found = matcher.match(first.descriptors, second.descriptors)
+        assert [(m.queryIdx, m.trainIdx) for m in found] == [tuple(row) for row in rows.tolist()]
+
+
 @pytest.mark.skipif(not hasattr(cv2, "LightGlueMatcher"), reason="OpenCV 5 has LightGlueMatcher")
 def test_opencv_runs_the_exported_file(path: Path, tmp_path: Path) -> None:
     first, second = drawn(60, 2), drawn(50, 3)
@@ -223,7 +240,7 @@ def test_few_keypoints_are_no_error(path: Path, backend: str, counts: tuple[int,
 
 def test_what_does_not_fit_is_refused_by_name(path: Path) -> None:
     matcher = LightGlueMatcher.create(path)
-    first = drawn(5, 0)
+    first, second = drawn(5, 0), drawn(50, 1)
     with pytest.raises(FeatureError, match="24 numbers of superpoint"):
         matcher(first, drawn(5, 1, dim=32))
     broken = replace(first, keypoints=np.full((5, 2), np.nan, np.float32))
@@ -243,6 +260,12 @@ def test_what_does_not_fit_is_refused_by_name(path: Path) -> None:
         matcher.match(first.descriptors.astype(np.uint8), first.descriptors)
     with pytest.raises(FeatureError, match="threshold"):
         LightGlueMatcher.create(path, 1.5)
+    for sizes in (((0, 0), (0, 0)), ((240, 320), (320, 240))):  # forgotten, and height first
+        matcher.setPairInfo(second.keypoints, second.keypoints, *sizes)
+        with pytest.raises(FeatureError, match=r"far outside of it; .* as \(width, height\)"):
+            matcher.match(second.descriptors, second.descriptors)
+    with pytest.raises(FeatureError, match=r"positions must have shape \(N, 2\), got \(5, 3\)"):
+        matcher.setPairInfo(np.zeros((5, 3)), first.keypoints, (320, 240), (320, 240))
     with pytest.raises(FeatureError, match="threads must be a whole number, at least 1"):
         LightGlueMatcher.create(path, threads=0)
     with pytest.raises(FeatureError, match="not finite"):

@@ -22,6 +22,9 @@ from cv_superpoint.matching.nearest import UNIT_TOLERANCE, Pairs
 
 Floats = NDArray[np.float32]
 
+FARTHEST = 1.2
+"""Normalised position of a keypoint; those inside the image lie in [-1, 1]."""
+
 
 class LightGlueMatcher:
     """A learned matcher for the features of one set of weights.
@@ -91,7 +94,8 @@ class LightGlueMatcher:
             (M, 2) row numbers, ascending in the first column, and (M,) scores in [0, 1].
 
         Raises:
-            FeatureError: If the descriptors are not those that it learned.
+            FeatureError: If the descriptors are not those that it learned, numbers are not finite,
+                or positions lie far outside of the image.
         """
         both = features0, features1
         for side, features in enumerate(both):
@@ -114,6 +118,9 @@ class LightGlueMatcher:
             trainKpts: Of the other image.
             queryImageSize: (width, height).
             trainImageSize: (width, height).
+
+        Raises:
+            FeatureError: If the positions are not (N, 2).
         """
         sides = ((queryKpts, queryImageSize), (trainKpts, trainImageSize))
         first, second = (
@@ -207,6 +214,11 @@ class LightGlueMatcher:
             )
         if not (np.isfinite(points).all() and np.isfinite(rows).all()):
             raise FeatureError(f"image {side} has positions or descriptors that are not finite")
+        if len(points) and np.abs(points).max() > FARTHEST:
+            raise FeatureError(
+                f"image {side} has positions far outside of it; give setPairInfo the sizes of both "
+                "images as (width, height), or positions in [-1, 1] and no sizes"
+            )
         squares = np.einsum("nd,nd->n", rows, rows)
         if len(rows) and np.abs(squares - 1).max() > UNIT_TOLERANCE:
             raise FeatureError(
