@@ -48,6 +48,16 @@ def test_links_lead_somewhere() -> None:
     assert count > 50
 
 
+def test_pages_are_in_plain_english() -> None:
+    """These phrases stop a reader whose first language is another one."""
+    phrases = re.compile(
+        r"stands? in for|to be had|gone on with|\bby lot\b|\bbears? (the|wrong|turns)"
+    )
+    for page in LINKING:
+        found = phrases.search(page.read_text(encoding="utf-8"))
+        assert found is None, f"{page.name}: {found}"
+
+
 def anchors(page: Path) -> set[str]:
     """The headings' names in addresses, as both GitHub and the site make them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
