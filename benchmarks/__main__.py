@@ -21,7 +21,7 @@ from benchmarks.speed import processes, speed
 from benchmarks.throughput import throughput
 from benchmarks.training import train
 from benchmarks.training_data import data
-from cv_superpoint.cli.command import choose, run_program
+from cv_superpoint.cli.command import Program, run_program
 from cv_superpoint.cli.output import DONE, Output
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -66,17 +66,16 @@ def _later(function: Callable[..., None]) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    commands = {name: _later(function) for name, function in COMMANDS.items()}
-    return run_program(
-        lambda: _Benchmark(
-            choose(
-                commands,
-                given,
-                prog="python -m benchmarks",
-                description="Time and memory; docs/results/performance.md has the figures.",
-            )
-        )
+    program = Program(
+        name="python -m benchmarks",
+        description="Time and memory of everything; docs/speed.md has the figures.",
+        commands={name: _later(function) for name, function in COMMANDS.items()},
+        examples={
+            "speed": "whole calls of every backend, SIFT and ORB",
+            "pipeline": "two images to a homography",
+        },
     )
+    return run_program(lambda: _Benchmark(program.choose(given)))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,19 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import cv2
 import torch
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from cv_superpoint.cli.command import Command, choose, run_program, tree
+from cv_superpoint.cli.command import Command, Program, run_program
 from cv_superpoint.cli.evaluate import Evaluate
 from cv_superpoint.cli.explain import explain
-from cv_superpoint.cli.output import DONE, FAILED, PARTLY, STOPPED, WRONG_USAGE, Output
+from cv_superpoint.cli.help import Help
+from cv_superpoint.cli.output import DONE, FAILED, PARTLY, STOPPED, Output
+from cv_superpoint.cli.usage import refuse, said_in_one_line
 from train.checks import check_run
 from train.config import RunConfig
 from train.matcher import TrainMatcher
@@ -35,13 +37,6 @@ from train.runtime.process import restart_with_settings, start_logging
 from train.stages.compact import CompactConfig, manifest_lines
 from train.stages.compact import fit as fit_compaction
 
-PROGRAM = "python -m train"
-DESCRIPTION = (
-    "Train a detector and its descriptors: python -m train --images DIR --run-dir DIR runs all "
-    "stages. Those take the same options (python -m train all --help); further ones override "
-    "single fields of the recipe, for example --joint.loop.minutes 90, and --help-fields lists "
-    "them. matcher, evaluate, compact, preview and summary have options of their own."
-)
 ACTIONABLE = (ValueError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError)
 """Errors that a user can act on; other RuntimeErrors of torch are mostly the program's faults."""
 
@@ -86,6 +81,17 @@ class Stage:
     """
 
     stage: ClassVar[str]
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "all --images photographs --run-dir runs/mine",
+            "all --images photographs --run-dir runs/mine --start superpoint --recipe finetune",
+        ),
+        results=(
+            "checkpoints of every stage, from which the same command goes on",
+            "labels of the photographs; curves and pictures for TensorBoard",
+            "superpoint.safetensors: the weights, from the stages export and all",
+        ),
+    )
 
     run_dir: Path = Path("runs/default")
     images: Path | None = None
@@ -136,6 +142,15 @@ class Export(Stage):
 class Preview(PreviewConfig):
     """Draw synthetic samples to look at: preview.png (with their keypoints) and shapes.png."""
 
+    HELP: ClassVar[Help] = Help(
+        examples=("preview --run-dir runs/preview", "preview --save drawings --count 1000"),
+        results=(
+            "preview.png: samples with their keypoints; shapes.png: a sample of every kind",
+            "with --save: NAME.png and NAME.json, a sample and its keypoints",
+        ),
+        first=("run_dir", "rows", "save", "count", "seed"),
+    )
+
     def run(self, output: Output) -> int:
         """Draw; the log says where."""
         preview(self)
@@ -170,6 +185,22 @@ COMMANDS: dict[str, type] = {
     "preview": Preview,
     "summary": Summary,
 }
+PROGRAM = Program(
+    name="python -m train",
+    description=(
+        "Train a detector and its descriptors. Without a command all stages run. Further options "
+        "of a stage override single fields of the recipe, such as --joint.loop.minutes 90; "
+        "--help-fields lists them."
+    ),
+    commands=COMMANDS,
+    examples={
+        "--images photographs --run-dir runs/mine": "train everything",
+        "--images photographs --run-dir runs/mine --start superpoint --recipe finetune": (
+            "fine-tune the bundled weights on your photographs"
+        ),
+        "summary runs/mine": "curves and pictures of the run: report.html",
+    },
+)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Stage, RunConfig]:
@@ -178,35 +209,31 @@ def parse(arguments: Sequence[str]) -> tuple[Stage, RunConfig]:
     Raises:
         SystemExit: With 2 for wrong usage, which has been said; with 0 after the help.
     """
-    known, rest = tyro.cli(
-        tree(COMMANDS),
-        args=_with_command(arguments),
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        return_unknown_args=True,
-    )
-    if known.help_fields:
-        rest = ["--help"]
-    prog = f"{PROGRAM} {known.stage}"
-    config = tyro.cli(RunConfig, default=RECIPES[known.recipe](), args=rest, prog=prog)
+    name, *rest = _with_command(arguments)
+    program = f"{PROGRAM.name} {name}"
+    with said_in_one_line(program):
+        known, rest = tyro.cli(STAGES[name], args=rest, prog=program, return_unknown_args=True)
+        if known.help_fields:
+            rest = ["--help"]
+        default = RECIPES[known.recipe]()
+        config = tyro.cli(RunConfig, default=default, args=rest, prog=program)
     if not 1 <= known.round <= config.rounds:
-        _refuse(f"--round must be between 1 and --rounds {config.rounds}, got {known.round}")
+        refuse(
+            f"--round must be between 1 and --rounds {config.rounds}, got {known.round}", program
+        )
     if known.minutes is not None:
         if known.minutes <= 0:
-            _refuse(f"--minutes must be positive, got {known.minutes:g}")
+            refuse(f"--minutes must be positive, got {known.minutes:g}", program)
         config = config.within(known.minutes, known.stage)
     return known, config
 
 
 def _with_command(arguments: Sequence[str]) -> list[str]:
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+    if not arguments or (
+        arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--help-all")
+    ):
         return ["all", *arguments]
     return list(arguments)
-
-
-def _refuse(text: str) -> NoReturn:
-    Output(json=False).fail(text)
-    raise SystemExit(WRONG_USAGE)
 
 
 def run_stage(known: Stage, config: RunConfig) -> int:
@@ -244,7 +271,7 @@ class _Training:
             return run_stage(self.known, self.config)
         except (*ACTIONABLE, FloatingPointError) as error:
             # What the user can act on is said in one line; anything else keeps its traceback.
-            raise SystemExit(f"{PROGRAM}: {explain(error) or error}") from error
+            raise SystemExit(f"{PROGRAM.name}: {explain(error) or error}") from error
         except Exception:
             traceback.print_exc()
             return FAILED
@@ -256,11 +283,12 @@ class _Training:
 
 def _parse(arguments: Sequence[str]) -> Command:
     arguments = _with_command(arguments)
+    PROGRAM.help_if_asked(arguments)
     if arguments[0] in STAGES:
         return _Training(*parse(arguments))
     # Of the other commands the log is all that they say of their progress.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command: Command = choose(COMMANDS, arguments, prog=PROGRAM, description=DESCRIPTION)
+    command: Command = PROGRAM.choose(arguments)
     return command
 
 

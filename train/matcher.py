@@ -6,12 +6,13 @@ import logging
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, Output
 from cv_superpoint.files.fingerprint import sha256_of
 from cv_superpoint.files.record import as_stored, differences, read_record, write_record
@@ -56,6 +57,16 @@ class TrainMatcher:
         sizes: Working size of the photographs.
         training: How it is trained.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=("matcher --images photographs --weights superpoint --run-dir runs/matcher",),
+        results=(
+            "features/: the features of the scenes, extracted once",
+            "matcher.pt: the state, from which the same command goes on",
+            "matcher.safetensors: the matcher, for LightGlueMatcher.create and --matcher",
+        ),
+        first=("images", "weights", "start", "run_dir", "threads"),
+    )
 
     images: Path
     weights: str = "superpoint"

@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from cv_superpoint.cli.calibrate import Calibrate
-from cv_superpoint.cli.command import choose, run_program
+from cv_superpoint.cli.command import Program, run_program
 from cv_superpoint.cli.convert import Convert
 from cv_superpoint.cli.detect import Detect
 from cv_superpoint.cli.doctor import Doctor
@@ -25,20 +25,31 @@ from cv_superpoint.cli.track import Track
 from cv_superpoint.cli.train import Train
 from cv_superpoint.cli.view import View
 
-_COMMANDS = {
-    "detect": Detect,
-    "match": Match,
-    "extract": Extract,
-    "track": Track,
-    "stitch": Stitch,
-    "export": Export,
-    "convert": Convert,
-    "calibrate": Calibrate,
-    "view": View,
-    "doctor": Doctor,
-    "evaluate": Evaluate,
-    "train": Train,
-}
+PROGRAM = Program(
+    name="cv-superpoint",
+    description="SuperPoint keypoints and descriptors: detect, match, track, stitch, extract.",
+    commands={
+        "match": Match,
+        "view": View,
+        "detect": Detect,
+        "extract": Extract,
+        "track": Track,
+        "stitch": Stitch,
+        "export": Export,
+        "convert": Convert,
+        "calibrate": Calibrate,
+        "doctor": Doctor,
+        "evaluate": Evaluate,
+        "train": Train,
+    },
+    examples={
+        "match one.jpg two.jpg": "matches and homography of two pictures: matches/matches.png",
+        "view one.jpg two.jpg": "the same in the browser, beside SIFT and ORB",
+        "extract photographs": "features of a folder: features.h5",
+        "doctor": "what runs here, and how fast",
+    },
+    config=(tyro.conf.OmitArgPrefixes,),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,10 +62,4 @@ def _parse(arguments: list[str]) -> Any:
     if arguments[:1] == ["train"]:
         # Not parsed: the training program has a command line of its own.
         return Train(arguments=tuple(arguments[1:]))
-    return choose(
-        _COMMANDS,
-        arguments,
-        prog="cv-superpoint",
-        description="SuperPoint keypoints and descriptors: detect, match, track, stitch, extract.",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    return PROGRAM.choose(arguments)

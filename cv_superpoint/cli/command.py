@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
-from operator import or_
-from typing import Annotated, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import tyro
 
 from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.cli.explain import explain, one_line
+from cv_superpoint.cli.help import asked, overview, show
 from cv_superpoint.cli.output import (
     DONE,
     FAILED,
     STOPPED,
     WRONG_USAGE,
     Output,
+    print_line,
     settle,
     show_every_character,
 )
+from cv_superpoint.cli.usage import said_in_one_line, unknown_command
 
 
 class Command(Protocol):
@@ -30,46 +33,64 @@ class Command(Protocol):
         ...
 
 
-def tree(commands: Mapping[str, type]) -> Any:
-    """The type that :func:`tyro.cli` reads a command and its options into.
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A tree of commands.
 
-    Args:
-        commands: Dataclass of each command by its name; its docstring is the help.
-    """
-    kinds = [
-        Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)]
-        for name, kind in commands.items()
-    ]
-    return reduce(or_, kinds)
-
-
-def choose(
-    commands: Mapping[str, type],
-    arguments: Sequence[str],
-    *,
-    prog: str,
-    description: str,
-    config: Sequence[Any] = (),
-) -> Any:
-    """The command that the arguments name, with its options.
-
-    Args:
-        commands: See :func:`tree`.
-        arguments: Of the process.
-        prog: The program's name.
+    Attributes:
+        name: What a user types before a command.
         description: Of the program, for its help.
+        commands: Dataclass or function of each command by its name; its docstring is the help.
+        examples: What command lines do, by the words after the program's name.
         config: Markers of ``tyro.conf``.
-
-    Raises:
-        SystemExit: With 2 for wrong usage, which has been said; with 0 after the help.
     """
-    return tyro.cli(
-        tree(commands),
-        args=positionals_first(arguments, commands),
-        prog=prog,
-        description=description,
-        config=config,
-    )
+
+    name: str
+    description: str
+    commands: Mapping[str, Any]
+    examples: Mapping[str, str]
+    config: tuple[Any, ...] = ()
+
+    def choose(self, arguments: Sequence[str]) -> Any:
+        """The command that the arguments name, with its options.
+
+        Raises:
+            SystemExit: With 2 for wrong usage, which has been said; with 0 after the help.
+        """
+        self.help_if_asked(arguments)
+        name = arguments[0]
+        program = f"{self.name} {name}"
+        with said_in_one_line(program):
+            return tyro.cli(
+                self.commands[name],
+                args=positionals_first(arguments, self.commands)[1:],
+                prog=program,
+                config=self.config,
+            )
+
+    def help_if_asked(self, arguments: Sequence[str]) -> None:
+        """Print the help that is asked for, or the way where no command is named.
+
+        Raises:
+            SystemExit: With 0 after the help; with 2 if no command or an unknown one is named.
+        """
+        word = asked(arguments)
+        if not arguments or arguments[0] == word:
+            print_line(self.overview(), sys.stdout)
+            raise SystemExit(DONE if arguments else WRONG_USAGE)
+        name = arguments[0]
+        if name not in self.commands:
+            unknown_command(name, self.commands, self.name)
+        if word is not None:
+            every = word == "--help-all"
+            kind = self.commands[name]
+            show(kind, prog=self.name, name=name, every=every, config=self.config)
+
+    def overview(self) -> str:
+        """The program's own help."""
+        return overview(
+            self.commands, prog=self.name, description=self.description, examples=self.examples
+        )
 
 
 def run_program(parse: Callable[[], Command]) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Positional
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, Output
 from cv_superpoint.errors import SuperPointError
 
@@ -30,6 +31,14 @@ class Convert:
         to: Layout of the target.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "convert superpoint_v1.pth superpoint.safetensors",
+            "convert superpoint theirs.pth --to magic-leap",
+        ),
+        results=("one file of the same tensors; a threshold that it cannot record is printed",),
+    )
 
     source: Positional[str]
     target: Positional[Path]

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from tyro.conf import Positional, arg
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
 from cv_superpoint.files.names import shown
 from cv_superpoint.opencv.options import DetectorOptions
@@ -28,14 +29,34 @@ class Detect:
 
     Attributes:
         images: Picture files, or folders that are searched with their subfolders.
-        out: Folder for the results, named as the picture and ending in .csv (x, y, score, size),
-            .npz (with descriptors) and .keypoints.png.
+        out: Folder for the results, which have the names of the pictures.
         format: Which tables are written.
         overlay: Whether pictures with the keypoints are written.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "detect one.jpg",
+            "detect photographs --weights superpoint-lite -k 2000 -o keypoints",
+        ),
+        results=(
+            "NAME.csv: x, y, score, size of every keypoint, the strongest first, in pixels",
+            "NAME.npz: keypoints, scores, descriptors, sizes, octaves, image_size, descriptor_kind",
+            "NAME.keypoints.png: the picture with a circle at each keypoint",
+        ),
+        first=(
+            "out",
+            "format",
+            "json",
+            "max_keypoints",
+            "threshold",
+            "weights",
+            "descriptor_format",
+        ),
+    )
 
     images: Positional[tuple[Path, ...]]
     out: Annotated[Path, arg(aliases=["-o"])] = Path("keypoints")

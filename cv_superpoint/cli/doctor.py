@@ -7,10 +7,11 @@ import platform
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, Output
 from cv_superpoint.opencv.options import DetectorOptions
 
@@ -27,6 +28,25 @@ class Doctor:
     Attributes:
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "doctor",
+            "doctor --weights superpoint-lite --json",
+        ),
+        results=(
+            "printed: versions, devices, the backend and why, milliseconds of a call; no file",
+        ),
+        first=(
+            "json",
+            "scales",
+            "weights",
+            "device",
+            "backend",
+            "precision",
+            "threads",
+        ),
+    )
 
     json: bool = False
     detector: DetectorOptions = field(default_factory=DetectorOptions)

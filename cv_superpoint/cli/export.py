@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 from tyro.conf import Positional, arg
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, Output
 from cv_superpoint.errors import SuperPointError
 
@@ -39,6 +40,20 @@ class Export:
             recommends.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "export superpoint.onnx",
+            "export lite.onnx --layout full --size 480 640 --weights superpoint-lite",
+        ),
+        results=(
+            "heads: image (B, 1, H, W) in [0, 1] to logits and dense descriptors, any size",
+            "full: image to keypoints, scores and descriptors; a negative score is an empty row",
+            "disk: RGB image to the same, as cv2.DISK of OpenCV 5 reads it",
+            "matcher, matcher-colmap: keypoints and descriptors of two images to matches",
+            "pair: two images to their keypoints and matches",
+        ),
+    )
 
     target: Positional[Path] = Path("superpoint.onnx")
     layout: Literal["heads", "full", "disk", "matcher", "matcher-colmap", "pair"] = "heads"

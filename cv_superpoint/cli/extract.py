@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output, is_terminal
 from cv_superpoint.extract.plan import ExtractConfig
 
@@ -46,6 +47,28 @@ class Extract:
         ray_gpus: GPUs for each of them.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "extract photographs -o features.h5",
+            "extract photographs -o shards --weights superpoint-lite --descriptor-format binary",
+        ),
+        results=(
+            "features.h5: for each image keypoints (N, 2), scores, descriptors (D, N), image_size",
+            "or Parquet shards: rows of name, width, height, keypoints, scores, descriptors",
+            "features.h5.broken.txt: the pictures that are left out, where there are some",
+        ),
+        first=(
+            "out",
+            "ray",
+            "json",
+            "max_keypoints",
+            "weights",
+            "device",
+            "descriptor_format",
+            "longest_side",
+        ),
+    )
 
     images: Positional[Path]
     out: Annotated[Path, arg(aliases=["-o"])] = Path("features.h5")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, FAILED, Output
 from cv_superpoint.errors import SuperPointError
 from cv_superpoint.matching.verdict import LIMIT
@@ -31,8 +32,7 @@ class Match:
     Attributes:
         image0: First picture.
         image1: Second picture.
-        out: Folder for matches.png (inliers green, others red), matches.csv (x0, y0, x1, y1,
-            cosine, inlier) and, for a homography, overlay.png: picture 0 warped onto picture 1.
+        out: Folder for matches.png, matches.csv and, for a homography, overlay.png.
         model: homography for flat scenes and turning cameras, essential or fundamental for others.
         focal: For the essential matrix: focal length in pixels, of one camera or two (default: 1.2
             times the longer side, a guess); the principal point is the middle of the picture.
@@ -51,6 +51,29 @@ class Match:
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "match one.jpg two.jpg",
+            "match one.jpg two.jpg --weights superpoint-lite --refine -o out",
+        ),
+        results=(
+            "matches.png: both pictures, inliers joined by green lines, other matches by red ones",
+            "matches.csv: x0, y0, x1, y1, cosine, inlier (0 or 1) of every match, in pixels",
+            "overlay.png: picture 0 warped onto picture 1, where there is a homography",
+            "printed: counts, the matrix, and whether chance explains it (exit code 1)",
+        ),
+        first=(
+            "out",
+            "model",
+            "matcher",
+            "refine",
+            "rotations",
+            "json",
+            "max_keypoints",
+            "weights",
+        ),
+    )
 
     image0: Positional[Path]
     image1: Positional[Path]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, PARTLY, Output
 from cv_superpoint.opencv.options import DetectorOptions
 
@@ -35,6 +36,26 @@ class Stitch:
             they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "stitch left.jpg middle.jpg right.jpg",
+            "stitch photographs --model plane --weights superpoint-lite -o wall.png",
+        ),
+        results=(
+            "panorama.png: the panorama, black where no picture reaches",
+            "printed: which pictures belong together, and by how many matches",
+        ),
+        first=(
+            "out",
+            "model",
+            "megapixels",
+            "refine",
+            "json",
+            "max_keypoints",
+            "weights",
+        ),
+    )
 
     images: Positional[tuple[Path, ...]]
     out: Annotated[Path, arg(aliases=["-o"])] = Path("panorama.png")

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output
 from cv_superpoint.opencv.options import DetectorOptions
 
@@ -28,6 +29,27 @@ class Track:
         upright: Turn frames as the file says, as players do; --no-upright takes them as stored.
         json: Print one JSON object instead of text.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "track film.mp4",
+            "track 0 --frames 300 --weights superpoint-lite -o tracks.mp4",
+        ),
+        results=(
+            "tracks.avi: the frames with the last steps of each point, red where it lasts long",
+            "printed: frames per second, the share of points followed, the longest track",
+        ),
+        first=(
+            "out",
+            "frames",
+            "json",
+            "max_keypoints",
+            "threshold",
+            "scales",
+            "weights",
+            "device",
+        ),
+    )
 
     video: Positional[str]
     out: Annotated[Path, arg(aliases=["-o"])] = Path("tracks.avi")

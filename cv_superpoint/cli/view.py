@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tyro.conf import Positional
 
+from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, Output
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ class View:
         weights: Bundled name or file; by default the bundled set.
         device: auto, cpu, cuda, cuda:1 or mps.
     """
+
+    HELP: ClassVar[Help] = Help(
+        examples=(
+            "view one.jpg two.jpg",
+            "view one.jpg --weights superpoint-lite",
+        ),
+        results=(
+            "a page at http://127.0.0.1:7860: matches, figures, overlay; Ctrl-C ends it",
+            "matches.zip, downloaded there: keypoints and descriptors (.npz), matches (.csv)",
+        ),
+    )
 
     image0: Positional[Path | None] = None
     image1: Positional[Path | None] = None

@@ -88,14 +88,14 @@ def test_options_and_fields_stand_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nonsense"], "Available subcommands: all, magicpoint"),
+        (["nonsense"], "no command is called 'nonsense'; commands are all, magicpoint"),
         (["--recipe", "nonsense"], "invalid choice 'nonsense' for argument '--recipe'"),
         (["joint", "--joint.data.sze", "3", "4"], "--joint.data.size"),
-        (["joint", "extra"], "Unrecognized options: extra"),
+        (["joint", "extra"], "unrecognized options: extra"),
         (["--minutes", "0"], "--minutes must be positive, got 0"),
         (["adapt", "--round", "0"], "--round must be between 1 and --rounds 5, got 0"),
         (["summary"], "PATH"),
-        (["evaluate", "--joint.loop.steps", "3"], "Unrecognized options"),
+        (["evaluate", "--joint.loop.steps", "3"], "unrecognized options"),
     ],
 )
 def test_wrong_usage_is_said(

@@ -1,0 +1,158 @@
+"""What ``--help`` prints: the few options that matter first, examples, and what is written.
+
+``--help-all`` lists every option. Parsing is tyro's, and so is the drawing of the options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import tyro
+
+WIDTH = 100
+"""Columns at most."""
+LONG_NAME = 48
+"""Characters of a name from which on it has a line of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Help:
+    """What the help of a command tells beside its options.
+
+    Attributes:
+        examples: Command lines without the program's name.
+        results: What comes out, and what the files contain, a line for each.
+        first: Fields that ``--help`` lists, also of options within options; None lists all.
+    """
+
+    examples: tuple[str, ...]
+    results: tuple[str, ...]
+    first: tuple[str, ...] | None = None
+
+
+def asked(arguments: Sequence[str]) -> str | None:
+    """The word that asks for help, if there is one."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return next((word for word in words if word in ("-h", "--help", "--help-all")), None)
+
+
+def overview(
+    commands: Mapping[str, Any], *, prog: str, description: str, examples: Mapping[str, str]
+) -> str:
+    """The program's own help: where to start, and all commands.
+
+    Args:
+        commands: What does the work of each; the first line of its docstring is shown.
+        prog: The program's name.
+        description: Of the program.
+        examples: What command lines do, by the words after the program's name.
+    """
+    width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
+    lines = [f"usage: {prog} COMMAND ...", "", *textwrap.wrap(description, width), ""]
+    lines += _table({f"$ {prog} {words}".rstrip(): what for words, what in examples.items()}, width)
+    lines += ["", "Commands:"]
+    lines += _table({name: _summary(kind) for name, kind in commands.items()}, width)
+    lines += ["", f"{prog} COMMAND --help tells the options of a command and what it writes."]
+    return "\n".join(lines)
+
+
+def show(kind: Any, *, prog: str, name: str, every: bool, config: Sequence[Any] = ()) -> None:
+    """Print the help of a command.
+
+    Args:
+        kind: Dataclass or function that tyro reads the options into.
+        prog: The program's name.
+        name: That of the command.
+        every: List every option.
+        config: Markers of ``tyro.conf``.
+
+    Raises:
+        SystemExit: With 0, when it is printed.
+    """
+    told: Help | None = getattr(kind, "HELP", None)
+    parts = [_description(kind)]
+    if told is not None:
+        parts.append("\n".join(["For example:", *(f"$ {prog} {each}" for each in told.examples)]))
+        parts.append("\n".join(["What comes out:", *(f"- {each}" for each in told.results)]))
+        if told.first is not None and not every:
+            parts.append(f"{prog} {name} --help-all lists every option.")
+    if dataclasses.is_dataclass(kind):
+        if told is not None:
+            kind = _shown(kind, None if every else told.first)
+        config = (*config, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+    description = "\n\n".join(parts)
+    tyro.cli(kind, args=["--help"], prog=f"{prog} {name}", description=description, config=config)
+
+
+def _shown(kind: Any, first: tuple[str, ...] | None) -> Any:
+    """The same dataclass, for its help only: fields that are not among the first are left out."""
+    hints = get_type_hints(kind, include_extras=True)
+    annotations: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"__annotations__": annotations, "__doc__": kind.__doc__}
+    for each in dataclasses.fields(kind):
+        hint, default = hints[each.name], each.default
+        factory: Any = each.default_factory
+        if first is not None and dataclasses.is_dataclass(hint) and not set(first) & _leaves(hint):
+            hint = Annotated[hint, tyro.conf.Suppress]
+        elif dataclasses.is_dataclass(hint):
+            hint, factory = _shown_options(hint, factory, first)
+        elif first is not None and each.name not in first and not _is_positional(hint):
+            hint = Annotated[hint, tyro.conf.Suppress]
+        elif (default is None or isinstance(default, bool)) and get_origin(hint) is not Annotated:
+            # The text tells what happens without it; "default: False" is no help.
+            hint = Annotated[hint, tyro.conf.arg(help_behavior_hint="")]
+        annotations[each.name] = hint
+        namespace[each.name] = dataclasses.field(default=default, default_factory=factory)
+    made = type(kind.__name__, (kind,), {**namespace, "__post_init__": lambda self: None})
+    return dataclass(frozen=True, kw_only=True)(made)
+
+
+def _shown_options(kind: Any, factory: Any, first: tuple[str, ...] | None) -> tuple[Any, Any]:
+    """Options within options, and what makes their defaults."""
+    made = _shown(kind, first)
+    if factory is dataclasses.MISSING:
+        return made, factory
+    values = {each.name: getattr(factory(), each.name) for each in dataclasses.fields(kind)}
+    return made, lambda: made(**values)
+
+
+def _leaves(kind: Any) -> set[str]:
+    """Names of all fields, also of those within."""
+    hints = get_type_hints(kind)
+    within = (_leaves(hint) for hint in hints.values() if dataclasses.is_dataclass(hint))
+    return {each.name for each in dataclasses.fields(kind)}.union(*within)
+
+
+def _is_positional(hint: Any) -> bool:
+    marks = get_args(tyro.conf.Positional[int])[1:]
+    return any(mark in marks for mark in get_args(hint)[1:])
+
+
+def _description(kind: Any) -> str:
+    """The docstring up to its sections, paragraphs as lines."""
+    text = textwrap.dedent("    " + (kind.__doc__ or "")).split("\nAttributes:")[0]
+    text = text.split("\nArgs:")[0]
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
+
+
+def _summary(kind: Any) -> str:
+    return _description(kind).split("\n")[0]
+
+
+def _table(rows: Mapping[str, str], width: int) -> list[str]:
+    """Names and texts in two columns; a long name has its text below."""
+    column = max([len(name) for name in rows if len(name) <= LONG_NAME], default=0) + 4
+    lines = []
+    for name, text in rows.items():
+        parts = textwrap.wrap(text, max(width - column, 20)) or [""]
+        if len(name) > LONG_NAME:
+            lines.append(f"  {name}")
+        else:
+            lines.append(f"  {name:{column - 2}}{parts.pop(0)}".rstrip())
+        lines += [" " * column + part for part in parts]
+    return lines
