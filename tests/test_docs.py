@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import cv_superpoint
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "weights" / "README.md"]
@@ -46,6 +48,16 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
                 count += 1
     assert count > 50
+
+
+def test_every_file_names_one_version() -> None:
+    version = cv_superpoint.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d[^\]]*)\] - (\d{4}-\d{2}-\d{2})$", changes, re.M)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert released[0][0] == version
+    assert f"version: {version}" in citation
+    assert f"date-released: {released[0][1]}" in citation
 
 
 def test_pages_are_in_plain_english() -> None:
