@@ -112,7 +112,7 @@ def matching(
     Args:
         matcher: A set of weights that has one, or a file; by default the default set's.
         counts: Keypoints of each image.
-        threads: Of every contender.
+        threads: Threads of every contender.
         rounds: Over all contenders, for each count.
         page: Put the table into docs/results/performance.md.
     """

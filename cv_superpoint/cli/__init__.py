@@ -44,7 +44,7 @@ PROGRAM = Program(
     },
     examples={
         "match one.jpg two.jpg": "matches and homography of two pictures: matches/matches.png",
-        "view one.jpg two.jpg": "the same in the browser, beside SIFT and ORB",
+        "view one.jpg two.jpg": "the same in the browser, next to SIFT and ORB",
         "extract photographs": "features of a folder: features.h5",
         "doctor": "what runs here, and how fast",
     },

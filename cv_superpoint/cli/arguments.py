@@ -20,7 +20,7 @@ def positionals_first(arguments: Sequence[str], commands: Mapping[str, type]) ->
     """The same arguments with those that belong to no option right after the command.
 
     Args:
-        arguments: Of the process.
+        arguments: Arguments of the process.
         commands: Dataclass of each command by its name.
 
     Returns:

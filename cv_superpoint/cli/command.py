@@ -39,7 +39,7 @@ class Program:
 
     Attributes:
         name: What a user types before a command.
-        description: Of the program, for its help.
+        description: Description of the program, for its help.
         commands: Dataclass or function of each command by its name; its docstring is the help.
         examples: What command lines do, by the words after the program's name.
         config: Markers of ``tyro.conf``.

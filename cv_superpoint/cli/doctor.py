@@ -23,7 +23,7 @@ BUSY = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Tell versions, devices, the backend chosen and why, and the speed, measured in two seconds.
+    """Show versions, devices, the backend chosen and why, and the speed, measured in two seconds.
 
     Attributes:
         json: Print one JSON object instead of text.

@@ -35,7 +35,7 @@ class ExtractOptions(ExtractConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Extract:
-    """Extract the features of a folder of images; a stopped run goes on where it was.
+    """Extract the features of a folder of images; a stopped run continues where it was.
 
     Attributes:
         images: Folder, searched with its subfolders.

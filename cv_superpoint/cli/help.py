@@ -49,7 +49,7 @@ def overview(
     Args:
         commands: What does the work of each; the first line of its docstring is shown.
         prog: The program's name.
-        description: Of the program.
+        description: Description of the program.
         examples: What command lines do, by the words after the program's name.
     """
     width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
@@ -57,7 +57,7 @@ def overview(
     lines += _table({f"$ {prog} {words}".rstrip(): what for words, what in examples.items()}, width)
     lines += ["", "Commands:"]
     lines += _table({name: _summary(kind) for name, kind in commands.items()}, width)
-    lines += ["", f"{prog} COMMAND --help tells the options of a command and what it writes."]
+    lines += ["", f"{prog} COMMAND --help shows the options of a command and what it writes."]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ class Track:
         frames: Stop after so many; a camera has no other end but Ctrl-C.
         reach: Largest step from frame to frame, as a share of the frame's width.
         similarity: Least cosine of the descriptors of a point in two frames.
-        matcher: Of two frames, as of the command match.
+        matcher: Matcher of two frames, as for the command match.
         upright: Turn frames as the file says, as players do; --no-upright takes them as stored.
         json: Print one JSON object instead of text.
     """

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Show two pictures, options as sliders, beside SIFT and ORB, in the browser (extra [viewer]).
+    """Show two pictures, options as sliders, next to SIFT and ORB, in the browser (extra [viewer]).
 
     Attributes:
         image0: First picture; pictures can also be chosen on the page.
         image1: Second picture; without it, a turned view of the first.
-        port: Of http://127.0.0.1; by default the first free one from 7860 on.
+        port: Port of http://127.0.0.1; by default the first free one from 7860 on.
         open_browser: Open it in the browser.
         upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
             they are stored, as COLMAP and hloc do.

@@ -66,7 +66,7 @@ def make_contenders(
         detectors: Names separated by commas, or objects by label.
         matchers: Names separated by commas, as :func:`build_matcher` takes them.
         quota: Keypoints that the protocol keeps at most.
-        weights: Of superpoint.
+        weights: Weights of superpoint.
         cache: Folder that keeps detections.
 
     Raises:

@@ -28,8 +28,8 @@ def difference_table(
     Args:
         results: One per pair, by label, all of the same pairs.
         bases: What each label is compared with; "" for nothing.
-        columns: Of the protocol's table.
-        resamples: Of the bootstrap over sequences.
+        columns: Columns of the protocol's table.
+        resamples: Number of resamples of the bootstrap over sequences.
 
     Returns:
         Nothing where there is nothing to compare.

@@ -191,7 +191,7 @@ def measure(
             detections are taken as they are; mutual nearest neighbours of the selected if None.
         ransac: How the homography is estimated.
         pixels: What the images' pixels are used for; None for nothing.
-        matcher: Of the selected, instead of mutual nearest neighbours.
+        matcher: Matcher of the selected features, instead of mutual nearest neighbours.
 
     Returns:
         Fields of :class:`PairResult`; without descriptors only those of the detection.

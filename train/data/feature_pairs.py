@@ -104,7 +104,7 @@ def extract_scenes(
         count: Photographs.
         folder: Where the files go.
         config: How many, and of what.
-        seed: Of the scenes.
+        seed: Seed of the scenes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started, told = time.monotonic(), time.monotonic()

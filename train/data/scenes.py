@@ -44,12 +44,13 @@ class SceneConfig:
     """How scenes and their views are made.
 
     Attributes:
-        views: Of each scene.
+        views: Number of views of each scene.
         sizes: (height, width) of a view, one of these.
-        warp: Of the whole scene in a view. The zoom between two views is up to the square of it.
+        warp: Warp of the whole scene in a view. The zoom between two views is up to the square of
+            it.
         parts: Largest number of parts of other photographs in a scene.
         part_size: Smallest and largest side of a part, as a share of the photograph's.
-        part_warp: Of a part in a view, beside the scene's.
+        part_warp: Warp of a part in a view, in addition to the scene's.
         covered: Probability that a view has a part that no other view has.
         photometric: Changes of every view.
     """
@@ -116,7 +117,7 @@ def scene_views(
     """The views of a scene.
 
     Args:
-        seed: Of the whole set.
+        seed: Seed of the whole set.
         scene: Its number, which is also that of its photograph.
         count: Photographs, of which the parts are taken.
         photograph: Reads one.

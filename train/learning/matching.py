@@ -21,7 +21,7 @@ def matching_loss(
     both images count alike.
 
     Args:
-        assignments: Of every layer.
+        assignments: Assignments of every layer.
         batch: With ``matches0`` (B, N) and ``matches1`` (B, M): rows of the other image,
             :data:`UNMATCHED`, or less where nothing is known.
 

@@ -91,7 +91,7 @@ class TrainingMatcher(Trainable):
 
     @property
     def config(self) -> MatcherConfig:
-        """Of the network."""
+        """Config of the network."""
         return self.net.config
 
     def forward(self, batch: Batch) -> list[Assignment]:
