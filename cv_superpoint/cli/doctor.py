@@ -57,6 +57,7 @@ class Doctor:
 
         import cv_superpoint
         from cv_superpoint.backends.processor import instructions
+        from cv_superpoint.matching.lightglue.bundled import available_matchers
         from cv_superpoint.weights.store import weights_folder
 
         record: dict[str, Any] = {
@@ -69,6 +70,7 @@ class Doctor:
             "multiplies": sorted(instructions()),
             "cuda": _cuda_devices(),
             "weights": list(cv_superpoint.available_weights()),
+            "matchers": list(available_matchers()),
             "weights_folder": str(weights_folder()),
         }
         for name, value in record.items():

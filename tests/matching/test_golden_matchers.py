@@ -21,7 +21,7 @@ from cv_superpoint.weights import load_weights
 from cv_superpoint.weights.store import read_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
-BACKENDS = ("numpy", "onnxruntime")
+BACKENDS = ("numpy", "onnxruntime", "openvino")
 SURE = 0.3
 """Score from which on a recorded match has to be found again."""
 
