@@ -59,7 +59,7 @@ def from_lightglue(output: Mapping[str, Any]) -> tuple[NDArray[np.intp], NDArray
 
 
 def match_with_opencv(
-    matcher: Any, features0: Features, features1: Features
+    matcher: Any, features0: Features, features1: Features, *, own_sides: bool = False
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Match with a ``cv2.LightGlueMatcher`` (OpenCV 5).
 
@@ -70,6 +70,8 @@ def match_with_opencv(
         matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
         features0: Features of image 0.
         features1: Features of image 1.
+        own_sides: Whether the file is one of ours (``cv-superpoint export --layout matcher``), which
+            learned each axis divided by its own side.
 
     Returns:
         (M, 2) row numbers and (M,) ``cv2.DMatch`` distances, small for sure matches.
@@ -80,7 +82,11 @@ def match_with_opencv(
     if len(features0) == 0 or len(features1) == 0:
         return np.empty((0, 2), np.intp), np.empty(0, np.float32)
     rows0, rows1 = (float_rows(each, "LightGlue") for each in (features0, features1))
-    matcher.setPairInfo(normalised(features0), normalised(features1))
+    if own_sides:
+        sizes = [each.image_size[::-1] for each in (features0, features1)]
+        matcher.setPairInfo(features0.keypoints, features1.keypoints, *sizes)
+    else:
+        matcher.setPairInfo(normalised(features0), normalised(features1))
     found: list[cv2.DMatch] = list(matcher.match(rows0, rows1))
     rows = np.array([(match.queryIdx, match.trainIdx) for match in found], np.intp)
     return rows.reshape(-1, 2), np.array([match.distance for match in found], np.float32)
@@ -91,14 +97,17 @@ class OpenCVLightGlue:
 
     Args:
         matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
+        own_sides: As of :func:`match_with_opencv`.
     """
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, *, own_sides: bool = False) -> None:
+        self._matcher, self._own_sides = matcher, own_sides
 
     def __call__(self, features0: Features, features1: Features, /) -> Pairs:
         """Match; a score is 1 less OpenCV's distance, which is LightGlue's score again."""
-        rows, distances = match_with_opencv(self._matcher, features0, features1)
+        rows, distances = match_with_opencv(
+            self._matcher, features0, features1, own_sides=self._own_sides
+        )
         return rows, np.asarray(1 - distances, np.float32)
 
 

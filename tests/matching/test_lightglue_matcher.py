@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from cv_superpoint import FeatureError, Features, WeightsError
+from cv_superpoint.interop.lightglue import OpenCVLightGlue
 from cv_superpoint.matching.lightglue.arrays import assignment_scores, mutual_best
 from cv_superpoint.matching.lightglue.config import MatcherConfig
 from cv_superpoint.matching.lightglue.files import load_matcher, save_matcher, tensor_shapes
@@ -156,8 +157,14 @@ def test_opencv_runs_the_exported_file(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "matcher.onnx"
     file.write_bytes(own.export_onnx())
     matcher = cv2.LightGlueMatcher.create(str(file))
+    content = np.frombuffer(own.export_onnx(), np.uint8)
+    in_memory = OpenCVLightGlue(cv2.LightGlueMatcher.createFromMemory(content), own_sides=True)
     for pair in ((first, second), (second, first)):
         rows, scores = own(*pair)
+        again, values = in_memory(*pair)
+        order = np.argsort(again[:, 0])
+        np.testing.assert_array_equal(again[order], rows)
+        np.testing.assert_allclose(values[order], scores, atol=1e-4)
         matcher.setPairInfo(*(features.keypoints for features in pair), (320, 240), (320, 240))
         found = sorted(
             (m.queryIdx, m.trainIdx, m.distance)
