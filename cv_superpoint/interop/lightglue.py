@@ -70,7 +70,7 @@ def match_with_opencv(
         matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
         features0: Features of image 0.
         features1: Features of image 1.
-        own_sides: Whether the file is one of ours (``cv-superpoint export --layout matcher``), which
+        own_sides: Whether the file is one of ours (``cv-superpoint export --layout matcher``). They
             learned each axis divided by its own side.
 
     Returns:
