@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cv_superpoint import FeatureError, SuperPointFeature2D
-from cv_superpoint.cli import _COMMANDS, main
+from cv_superpoint.cli import PROGRAM, main
 from cv_superpoint.cli.arguments import positionals_first
 from cv_superpoint.files.names import shown
 from cv_superpoint.pictures.reading import read_picture
@@ -153,7 +153,7 @@ def test_the_order_of_arguments_means_nothing(options: list[list[str]], places: 
         blocks.insert(place + words.index(word), word)
     given_words = ["detect", *(word for block in blocks for word in block)]
     expected = ["detect", "a.png", "1.jpg", "b", *(word for each in options for word in each)]
-    assert positionals_first(given_words, _COMMANDS) == expected
+    assert positionals_first(given_words, PROGRAM.commands) == expected
 
 
 def test_other_options_of_any_length(folder: Path, capfd: Any) -> None:
