@@ -249,6 +249,24 @@ def test_help(run: Runner, name: str) -> None:
     assert "--weights" in run(name, "--help")
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("demo", ()),
+        ("homography", ()),
+        ("locate", ()),
+        ("panorama", ()),
+        ("swap_sift", ()),
+        ("track", ("--frames", 3)),
+    ],
+)
+def test_the_lite_set(run: Runner, name: str, arguments: tuple[Any, ...]) -> None:
+    plain = run(name, *arguments)
+    lite = run(name, *arguments, "--weights", "superpoint-lite")
+    time = re.compile(r"[\d.]+ (ms|per second)")  # another one in every run
+    assert time.sub("", lite) != time.sub("", plain)
+
+
 @pytest.mark.parametrize("name", ["demo", "homography", "swap_sift", "panorama", "locate"])
 def test_wrong_files(run: Runner, name: str) -> None:
     assert "name" in run(name, "only_one.png", code=2)
