@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, TypeVar
 
 import cv2
@@ -18,7 +19,7 @@ from cv_superpoint.detector.features import Features
 from cv_superpoint.geometry import corner_error
 from cv_superpoint.matching.drawing import draw_keypoints, draw_overlay
 from cv_superpoint.matching.estimators import find_model
-from cv_superpoint.matching.matchers import build_matcher, check_matches
+from cv_superpoint.matching.matchers import Matcher, build_matcher, check_matches
 from cv_superpoint.matching.refining import refine_homography
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.viewer.networks import DetectorSettings, LoadedNetwork
@@ -181,13 +182,18 @@ def _warm(run: Callable[[], T]) -> tuple[T, float]:
     return result, 1e3 * statistics.median(times)
 
 
+@cache
+def _matcher(name: str) -> Matcher:
+    """The one place where the matcher is chosen; a learned one is loaded once."""
+    return build_matcher(name)
+
+
 def _network(
     network: LoadedNetwork, settings: Settings, image0: ByteArray, image1: ByteArray
 ) -> tuple[tuple[Features, Features], NDArray[np.intp], Found]:
     """Features of both pictures, matched rows, and what the table and the views show."""
     detector = network.detector(settings.detection)
-    # The one place where the matcher is chosen; a learned one may depend on the network.
-    matcher = build_matcher(settings.matcher)
+    matcher = _matcher(settings.matcher)
     features, milliseconds = _warm(lambda: (detector.extract(image0), detector.extract(image1)))
     pairs, _ = check_matches(matcher(*features), *features)
     points = features[0].keypoints, features[1].keypoints
