@@ -24,6 +24,7 @@ from cv_superpoint.matching.refining import refine_homography
 from cv_superpoint.pictures.arrays import ByteArray
 from cv_superpoint.viewer.networks import DetectorSettings, LoadedNetwork
 from cv_superpoint.viewer.pictures import draw_on_screen, warp_onto
+from cv_superpoint.weights import WeightsError
 
 REFINED = ", refined"
 """Behind a detector's name in the table, of its matches placed by the pixels around them."""
@@ -35,6 +36,9 @@ UNKNOWN = "-"
 """A corner error without a homography, or where the true one is not known."""
 RUNS, SECONDS = 5, 1.0
 """Warm runs that a time is the median of, at most, and how long they may take together."""
+
+NEAREST = "mutual"
+"""Name of the matcher that every set has."""
 
 T = TypeVar("T")
 
@@ -51,7 +55,7 @@ class Settings:
     """
 
     detection: DetectorSettings = field(default_factory=DetectorSettings)
-    matcher: str = "mutual"
+    matcher: str = NEAREST
     refine: bool = False
 
 
@@ -184,8 +188,22 @@ def _warm(run: Callable[[], T]) -> tuple[T, float]:
 
 @cache
 def _matcher(name: str) -> Matcher:
-    """The one place where the matcher is chosen; a learned one is loaded once."""
+    """A matcher by name; a learned one is loaded once."""
     return build_matcher(name)
+
+
+def _match(
+    name: str, network: LoadedNetwork, features: tuple[Features, Features]
+) -> tuple[str, NDArray[np.intp]]:
+    """The name of the network's row, and matched rows: the one place where the matcher is chosen.
+
+    Weights without a learned matcher have their nearest neighbours matched, which the name tells.
+    """
+    try:
+        found, label = _matcher(name)(*features), network.name
+    except WeightsError:
+        found, label = _matcher(NEAREST)(*features), f"{network.name}, {NEAREST}"
+    return label, check_matches(found, *features)[0]
 
 
 def _network(
@@ -193,11 +211,10 @@ def _network(
 ) -> tuple[tuple[Features, Features], NDArray[np.intp], Found]:
     """Features of both pictures, matched rows, and what the table and the views show."""
     detector = network.detector(settings.detection)
-    matcher = _matcher(settings.matcher)
     features, milliseconds = _warm(lambda: (detector.extract(image0), detector.extract(image1)))
-    pairs, _ = check_matches(matcher(*features), *features)
+    label, pairs = _match(settings.matcher, network, features)
     points = features[0].keypoints, features[1].keypoints
-    return features, pairs, _verified(network.name, *points, pairs, milliseconds)
+    return features, pairs, _verified(label, *points, pairs, milliseconds)
 
 
 def _refined(found: Found, image0: ByteArray, image1: ByteArray) -> Found:

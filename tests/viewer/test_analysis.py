@@ -115,6 +115,21 @@ def test_options_that_do_not_go_together_are_said(networks: Any, coffee: Any) ->
         analyse(coffee, coffee, settings, networks)
 
 
+def test_a_learned_matcher_belongs_to_its_weights(networks: Any, coffee: Any) -> None:
+    other, truth = second_view(coffee)
+    plain = analyse(coffee, other, with_options(), networks, truth)
+    learned = analyse(coffee, other, with_options(matcher="lightglue"), networks, truth)
+    assert [each[0] for each in learned.rows] == [
+        "superpoint",
+        "superpoint-lite, mutual",
+        "SIFT",
+        "ORB",
+    ]
+    assert learned.rows[0][2:4] != plain.rows[0][2:4]
+    assert learned.rows[1][2:4] == plain.rows[1][2:4]
+    assert row(learned, "superpoint")["inliers"] > 20
+
+
 def test_refined_beside_plain(networks: Any, coffee: Any) -> None:
     other, truth = second_view(coffee)
     result = analyse(coffee, other, with_options(refine=True), networks, truth)
