@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def make_app(
         gr.Markdown(TITLE, elem_id="title")
         with gr.Row():
             with gr.Column(scale=4, min_width=340, elem_id="results"):
-                with gr.Tabs(selected="matches" if image0 is not None else "pictures") as tabs:
+                with _select(gr, image0) as tabs:
                     views = parts.views(gr, names)
                     chosen = parts.inputs(gr, image0, image1)
                 figures = gr.HTML(elem_id="figures", apply_default_css=False)
@@ -56,7 +57,7 @@ def make_app(
                     "Download keypoints and matches", size="sm", elem_id="download"
                 )
         call = (comparison.compare, [*chosen, *options], [figures, download, *views])
-        button.click(lambda: gr.Tabs(selected="matches"), None, tabs, api_visibility="private")
+        button.click(partial(_select, gr), chosen[0], tabs, api_visibility="private")
         # One at a time, so that none takes time from another; a click during one is not lost.
         alone: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compare"}
         alone["trigger_mode"] = "always_last"
@@ -65,6 +66,11 @@ def make_app(
         for event in [*changes, app.load] if image0 is not None else changes:
             event(*call, api_visibility="private", **alone)
     return app
+
+
+def _select(gr: Any, first: Any) -> Any:
+    """The tabs: that of the matches in front, or that of the pictures where none is chosen."""
+    return gr.Tabs(selected="pictures" if first is None else "matches")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -280,3 +280,13 @@ def test_options_that_do_not_go_together_are_shown(open_page: Any) -> None:
         page.locator(f"#{name} input").click()
         page.get_by_role("option", name=value, exact=True).click()
     page.get_by_text("does not take binary descriptors").first.wait_for(timeout=300_000)
+
+
+def test_without_a_picture_the_page_asks_for_one(open_page: Any) -> None:
+    page = open_page(1280, 800)
+    open_tab(page, "Pictures")
+    for name in ("first", "second"):
+        page.locator(f'#{name} button[aria-label="Remove Image"]').click()
+    page.locator("#compare").click()
+    page.get_by_text("choose a first picture, in the tab Pictures").wait_for(timeout=300_000)
+    assert page.locator("#first").is_visible()
