@@ -1,7 +1,8 @@
-"""Which matches to keep: ratio tests, distance tests and guided matching, measured on warps.
+"""Which matches to keep: ratio, distance, scores and guided matching, measured on warps.
 
 python examples/matching_study.py path/to/photographs    the tables of docs/results/accuracy.md
 python examples/matching_study.py                        three photographs of scikit-image
+python examples/matching_study.py --matcher superpoint   the scores of a learned matcher too
 
 Each photograph, shrunk to 480 pixels, is matched with a second view of itself: turned by up to 30
 degrees, scaled by 0.7 to 1.2, foreshortened, darker and noisy. A match is correct within 3 pixels.
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 from pictures import Image, Matrix, corner_error, photograph, read, second_view, transform
 
 import cv_superpoint
-from cv_superpoint import Features, guided_matches, mutual_nearest
+from cv_superpoint import Features, LightGlueMatcher, guided_matches, mutual_nearest
 
 CORRECT = 3.0
 """Pixels within which a match is correct."""
 RATIOS = (None, 0.98, 0.95, 0.9, 0.8, 0.7)
 DISTANCES = (None, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6)
+SCORES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 COUNTS = (32, 128, 512, 1024, 2048, 4096, 8192)
 
 
@@ -85,6 +87,24 @@ class Row:
         return f"| {name} | {self.matches} | {precision:.3f} | {kept:.3f} | {shares} |"
 
 
+def nearest_ways(first: Features, second: Features) -> dict[str, NDArray[np.intp]]:
+    """Mutual nearest neighbours that pass each test."""
+    rows = first.descriptors, second.descriptors
+    ratios = {f"ratio {ratio}": mutual_nearest(*rows, max_ratio=ratio)[0] for ratio in RATIOS}
+    return ratios | {
+        f"distance {distance}": mutual_nearest(*rows, max_distance=distance)[0]
+        for distance in DISTANCES[1:]
+    }
+
+
+def learned_ways(
+    matcher: LightGlueMatcher, first: Features, second: Features
+) -> dict[str, NDArray[np.intp]]:
+    """Matches of a learned matcher above each score."""
+    rows, scores = matcher(first, second)
+    return {f"learned, score above {least}": rows[scores > least] for least in SCORES}
+
+
 def measure_crossover() -> None:
     """Seconds of cv2.BFMatcher and of one matrix product, in turn."""
     print(
@@ -112,34 +132,26 @@ def main() -> int:
     parser.add_argument("photographs", nargs="?", type=Path, help="folder; none: scikit-image's")
     parser.add_argument("--times", action="store_true", help="time the matchers instead")
     parser.add_argument("--weights", help="bundled name or file; the default set if left out")
+    parser.add_argument("--matcher", help="weights that have a matcher, or a matcher's file")
     args = parser.parse_args()
     if args.times:
         measure_crossover()
         return 0
     detector = cv_superpoint.SuperPointFeature2D.create(maxKeypoints=1000, weights=args.weights)
+    learned = LightGlueMatcher.create(args.matcher, min(SCORES)) if args.matcher else None
     rows: dict[str, Row] = {}
     count = 0
     for one, other, truth in views(args.photographs):
         first, second = detector.extractBatch([one, other])
-        ways = {
-            f"ratio {ratio}": mutual_nearest(
-                first.descriptors, second.descriptors, max_ratio=ratio
-            )[0]
-            for ratio in RATIOS
-        }
-        ways |= {
-            f"distance {distance}": mutual_nearest(
-                first.descriptors, second.descriptors, max_distance=distance
-            )[0]
-            for distance in DISTANCES[1:]
-        }
+        ways = nearest_ways(first, second)
+        if learned is not None:
+            ways |= learned_ways(learned, first, second)
         result = cv_superpoint.match_pair(one, other, detector)
-        if result.homography is not None:
-            ways["guided by its own homography"] = guided_matches(
-                first, second, homography=result.homography
-            )[0]
-        else:
-            ways["guided by its own homography"] = ways["ratio None"]
+        ways["guided by its own homography"] = (
+            ways["ratio None"]
+            if result.homography is None
+            else guided_matches(first, second, homography=result.homography)[0]
+        )
         for name, pairs in ways.items():
             rows.setdefault(name, Row()).add(first, second, pairs, truth)
         count += 1

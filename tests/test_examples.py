@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from made_matchers import LITE, nearest_file
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "pictures")
@@ -200,11 +201,14 @@ def test_rotation_study(run: Runner) -> None:
 
 
 def test_matching_study(run: Runner) -> None:
-    output = run("matching_study")
+    learned = nearest_file(run.folder / "matcher.safetensors")
+    output = run("matching_study", "--weights", LITE, "--matcher", learned)
     rows = {row.split("|")[1].strip(): row.split("|") for row in output.splitlines() if "|" in row}
     assert float(rows["ratio 0.8"][3]) > float(rows["none"][3])  # precision
     assert float(rows["ratio 0.8"][4]) < float(rows["none"][4])  # kept
-    assert len(rows) == 15
+    scores = [rows[f"learned, score above {least}"] for least in (0.02, 0.2, 0.5)]
+    assert [int(row[2]) for row in scores] == sorted((int(row[2]) for row in scores), reverse=True)
+    assert len(rows) == 22
 
 
 @pytest.mark.parametrize("name", ["demo", "homography", "swap_sift", "panorama", "locate"])
