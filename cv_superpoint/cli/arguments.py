@@ -55,7 +55,12 @@ def positionals_first(arguments: Sequence[str], commands: Mapping[str, type]) ->
 
 def _takes_positionals(kind: Any) -> bool:
     hints = get_type_hints(kind, include_extras=True).values()
-    return any(mark in _POSITIONAL for hint in hints for mark in get_args(hint)[1:])
+    return any(map(is_positional, hints))
+
+
+def is_positional(hint: Any) -> bool:
+    """Whether a field with this type is an argument without a name."""
+    return any(mark in _POSITIONAL for mark in get_args(hint)[1:])
 
 
 def _lengths(kind: Any) -> Iterator[tuple[str, int]]:

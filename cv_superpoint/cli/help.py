@@ -10,9 +10,11 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import tyro
+
+from cv_superpoint.cli.arguments import is_positional
 
 WIDTH = 100
 """Columns at most."""
@@ -97,11 +99,15 @@ def _shown(kind: Any, first: tuple[str, ...] | None) -> Any:
     for each in dataclasses.fields(kind):
         hint, default = hints[each.name], each.default
         factory: Any = each.default_factory
-        if first is not None and dataclasses.is_dataclass(hint) and not set(first) & _leaves(hint):
+        if (
+            first is not None
+            and dataclasses.is_dataclass(hint)
+            and not set(first) & field_names(hint)
+        ):
             hint = Annotated[hint, tyro.conf.Suppress]
         elif dataclasses.is_dataclass(hint):
             hint, factory = _shown_options(hint, factory, first)
-        elif first is not None and each.name not in first and not _is_positional(hint):
+        elif first is not None and each.name not in first and not is_positional(hint):
             hint = Annotated[hint, tyro.conf.Suppress]
         elif (default is None or isinstance(default, bool)) and get_origin(hint) is not Annotated:
             # The text tells what happens without it; "default: False" is no help.
@@ -121,16 +127,11 @@ def _shown_options(kind: Any, factory: Any, first: tuple[str, ...] | None) -> tu
     return made, lambda: made(**values)
 
 
-def _leaves(kind: Any) -> set[str]:
+def field_names(kind: Any) -> set[str]:
     """Names of all fields, also of those within."""
     hints = get_type_hints(kind)
-    within = (_leaves(hint) for hint in hints.values() if dataclasses.is_dataclass(hint))
+    within = (field_names(hint) for hint in hints.values() if dataclasses.is_dataclass(hint))
     return {each.name for each in dataclasses.fields(kind)}.union(*within)
-
-
-def _is_positional(hint: Any) -> bool:
-    marks = get_args(tyro.conf.Positional[int])[1:]
-    return any(mark in marks for mark in get_args(hint)[1:])
 
 
 def _description(kind: Any) -> str:

@@ -12,8 +12,9 @@ import pytest
 from pinned import PINNED
 
 from cv_superpoint.cli import PROGRAM, main
+from cv_superpoint.cli.arguments import is_positional
 from cv_superpoint.cli.command import Program
-from cv_superpoint.cli.help import _is_positional, _leaves
+from cv_superpoint.cli.help import field_names
 from train.__main__ import PROGRAM as TRAINING
 from train.__main__ import main as train
 
@@ -59,14 +60,14 @@ def test_all_options_are_listed_on_request(said: Any, name: str) -> None:
     groups = {"detector", "config"}
     options = {
         each.replace("_", "-")
-        for each in _leaves(kind) - groups
-        if each not in hints or not _is_positional(hints[each])
+        for each in field_names(kind) - groups
+        if each not in hints or not is_positional(hints[each])
     }
     assert all(re.search(rf"--(no-)?{each}\b", whole) for each in options)
     if first is None:
         assert brief == whole
     else:
-        assert set(first) <= _leaves(kind)
+        assert set(first) <= field_names(kind)
         assert all(re.search(rf"--(no-)?{each.replace('_', '-')}\b", brief) for each in first)
         assert len(brief) < len(whole)
 
