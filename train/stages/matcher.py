@@ -50,7 +50,7 @@ class MatcherTrainingConfig:
     validation: int = 128
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=8000, batch_size=16, learning_rate=1e-3, warmup_steps=200, flat=0.1,
+            steps=5500, batch_size=16, learning_rate=1e-3, warmup_steps=200, flat=0.1,
             clip_norm=1.0, average=0.998, precision="float32", validate_minutes=8,
             report_steps=50,
         )
