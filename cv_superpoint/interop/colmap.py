@@ -85,6 +85,8 @@ def write_database(
 def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None:
     """Run COLMAP's geometric verification on pairs whose matches were written.
 
+    The same matches give the same geometry.
+
     Args:
         path: Path of the database.
         pairs: Pairs of image names, or a mapping by such pairs.
@@ -144,7 +146,9 @@ def _verify(path: Path, pairs: list[Pair]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "pairs.txt"
         listed.write_text("".join(f"{one} {other}\n" for one, other in pairs), encoding="utf-8")
-        pycolmap.verify_matches(path, listed)
+        options = pycolmap.TwoViewGeometryOptions()
+        options.ransac.random_seed = 0  # COLMAP's own default is another one in every call
+        pycolmap.verify_matches(path, listed, options)
 
 
 def _rename_images(path: Path, names: Mapping[str, str] | None = None) -> dict[str, str]:

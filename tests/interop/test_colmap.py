@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pycolmap
 import pytest
@@ -39,7 +40,6 @@ def test_a_real_pair_is_verified(pair: MatchResult, tmp_path: Path) -> None:
         {names: pair.matches},
         cameras={"left.png": camera(CENTRE_X), "right.png": camera(CENTRE_X + SHIFT)},
     )
-    pycolmap.set_random_seed(0)
     colmap.verify_database(path, [names])
     with pycolmap.Database.open(path) as database:
         one, other = (database.read_image_with_name(name).image_id for name in names)
@@ -51,18 +51,11 @@ def test_a_real_pair_is_verified(pair: MatchResult, tmp_path: Path) -> None:
     points1 = pair.features1.keypoints[geometry.inlier_matches[:, 1]]
     assert np.median(np.abs(points0[:, 1] - points1[:, 1])) < 0.5  # the pair is rectified
     assert geometry.config == int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
-    with pycolmap.Database.open(path) as database:
-        pose = pycolmap.estimate_two_view_geometry_pose(
-            database.read_camera(1),
-            points0.astype(np.float64) + 0.5,
-            database.read_camera(2),
-            points1.astype(np.float64) + 0.5,
-            geometry,
-        )
-    assert pose
-    motion = geometry.cam2_from_cam1
-    assert np.rad2deg(motion.rotation.angle()) < 1.5
-    direction = motion.translation / np.linalg.norm(motion.translation)
+    # COLMAP's own choice of the direction's sign is drawn at random, and wrong one time in four.
+    places0 = (points0.astype(np.float64) - (CENTRE_X, CENTRE_Y)) / FOCAL
+    places1 = (points1.astype(np.float64) - (CENTRE_X + SHIFT, CENTRE_Y)) / FOCAL
+    _, rotation, direction, _ = cv2.recoverPose(geometry.E, places0, places1, np.eye(3))
+    assert np.linalg.norm(cv2.Rodrigues(rotation)[0]) < np.deg2rad(1.5)
     assert direction[0] < -0.95  # the second camera stands to the right
 
 
