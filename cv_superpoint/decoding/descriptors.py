@@ -25,6 +25,8 @@ OFFSET = 128
 """Byte of the number 0."""
 _ROWS = 8192
 """That are multiplied at a time, which bounds the memory in use."""
+_SMALL = 2**18
+"""Multiplications of a product that OpenBLAS, which numpy brings, leaves to the calling thread."""
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -220,12 +222,26 @@ class Encoder:
         assert self.offsets is not None
         # In float64: a product's last digits depend on the rows beside, and a bit is to depend on
         # its own row alone.
-        products = rows.astype(np.float64) @ self.matrix.T - self.offsets
+        products = _product(rows, self.matrix) - self.offsets
         if self.format.binary:
             return np.packbits(products > 0, axis=1)
         lengths = np.sqrt(np.einsum("nd,nd->n", products, products))
         unit = (products / np.maximum(lengths, 1e-12)[:, None]).astype(np.float32)
         return to_bytes(unit) if self.format.kind == "uint8" else unit
+
+
+def _product(rows: NDArray[Any], matrix: Doubles) -> Doubles:
+    """``rows @ matrix.T`` in float64, in products that are too small for threads.
+
+    The threads of a BLAS wait busily for some 20 ms after a larger product. That takes a core from
+    the network's next call: on two cores a call with bits took a third longer.
+    """
+    count, length = rows.shape
+    few = max(1, _SMALL // matrix.size)
+    blocks = np.zeros((-(-count // few), few, length))
+    blocks.reshape(-1, length)[:count] = rows
+    found: Doubles = (blocks @ matrix.T).reshape(-1, len(matrix))[:count]
+    return found
 
 
 def steps(dim: int) -> float:
