@@ -20,8 +20,8 @@ Floats = NDArray[np.float32]
 MatcherBackend = Literal["auto", "openvino", "onnxruntime", "torch", "numpy"]
 BACKENDS: tuple[MatcherBackend, ...] = get_args(MatcherBackend)
 _NEEDS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx"), "numpy": ()}
-"""What "auto" looks for, the fastest first (docs/performance.md); ONNX Runtime's graph is built
-with onnx."""
+"""What "auto" looks for, the fastest first (docs/results/performance.md); ONNX Runtime's graph is
+built with onnx."""
 
 
 class Runner(Protocol):
