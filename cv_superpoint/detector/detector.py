@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from cv_superpoint.decoding.descriptors import (
     NotFitted,
 )
 from cv_superpoint.detector.features import CELL_DIAMETER, Features
-from cv_superpoint.detector.lanes import LanesBackend, decode_side_by_side
+from cv_superpoint.detector.lanes import LanesBackend, decode_side_by_side, run_stack
 from cv_superpoint.detector.levels import Level, rescale
 from cv_superpoint.detector.on_device import Decoded, DecodingBackend, Stack, decode_on_device
 from cv_superpoint.detector.tiles import Tile, make_tiles
@@ -181,7 +182,8 @@ class Detector:
         octaves = self._octaves(sizes, len(points))
         descriptors = np.empty((len(points), self.network.descriptor_dim), np.float32)
         levels = [level for level in self._levels([pixels]) if np.any(octaves == level.octave)]
-        for level, tile, _, dense in self._run(levels):
+        outputs = (run_stack(stack, self.backend.run) for stack in self._stacks(levels))
+        for level, tile, _, dense in chain.from_iterable(outputs):
             positions = level.from_image(points)
             # Points within half a pixel outside the border belong to the border's tiles.
             inside = np.clip(positions, 0, np.array(level.size[::-1], np.float32) - 1)
@@ -266,15 +268,6 @@ class Detector:
                 stack = stack.reshape(*stack.shape[:3], self.channels)
                 for tile in tiles:
                     yield batch, tile, tile.cut(stack)
-
-    def _run(
-        self, levels: Sequence[Level]
-    ) -> Iterator[tuple[Level, Tile, NDArray[np.float32], NDArray[np.float32]]]:
-        """The network's outputs for each tile of each level."""
-        for batch, tile, stack in self._stacks(levels):
-            logits, dense = self.backend.run(stack)
-            for level, *output in zip(batch, logits, dense, strict=True):
-                yield level, tile, output[0], output[1]
 
     def _decode(
         self,

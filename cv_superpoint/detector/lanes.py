@@ -26,6 +26,7 @@ WAIT = 1.3
 """Time until the last thread ends, at most, as a multiple of what equal shares would take."""
 
 Found = tuple[Level, Tile, Decoded]
+Output = tuple[Level, Tile, NDArray[np.float32], NDArray[np.float32]]
 Decode = Callable[[Level, Tile, NDArray[np.float32], NDArray[np.float32]], Decoded]
 Run = Callable[[NDArray[np.uint8]], Outputs]
 
@@ -81,6 +82,12 @@ def decode_side_by_side(
 
 
 def _decoded(stack: Stack, run: Run, decode: Decode) -> Iterator[Found]:
+    for level, tile, logits, dense in run_stack(stack, run):
+        yield level, tile, decode(level, tile, logits, dense)
+
+
+def run_stack(stack: Stack, run: Run) -> Iterator[Output]:
+    """The network's outputs for one tile of each of several levels."""
     levels, tile, pixels = stack
     for level, logits, dense in zip(levels, *run(pixels), strict=True):
-        yield level, tile, decode(level, tile, logits, dense)
+        yield level, tile, logits, dense

@@ -70,11 +70,7 @@ def export_matcher(
         model = pair_model(network, loaded, decoding, size, threshold)
     else:
         model = matcher_model(
-            loaded.tensors,
-            loaded.config,
-            layout="colmap" if layout == "matcher-colmap" else "opencv",
-            threshold=threshold,
-            description=f"Matcher for the features of {loaded.weights}, by cv_superpoint",
+            loaded, "colmap" if layout == "matcher-colmap" else "opencv", threshold
         )
     replace_file(target, model.SerializeToString())
     return target

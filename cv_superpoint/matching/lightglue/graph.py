@@ -18,32 +18,24 @@ from numpy.typing import NDArray
 
 from cv_superpoint.export.graph import Graph
 from cv_superpoint.matching.lightglue.config import MatcherConfig
+from cv_superpoint.matching.lightglue.files import LoadedMatcher
 from cv_superpoint.matching.lightglue.layers import MatcherLayers
 
 Floats = NDArray[np.float32]
 MatcherLayout = Literal["opencv", "colmap"]
 
 
-def matcher_model(
-    tensors: Mapping[str, Floats],
-    config: MatcherConfig,
-    *,
-    layout: MatcherLayout = "opencv",
-    threshold: float = 0.1,
-    description: str = "",
-) -> Any:
-    """The network as an ONNX model.
+def matcher_model(loaded: LoadedMatcher, layout: MatcherLayout, threshold: float) -> Any:
+    """A matcher as an ONNX model.
 
     Args:
-        tensors: Of the network, by its names.
-        config: Its sizes.
+        loaded: The matcher.
         layout: See above.
         threshold: Score that a match must exceed.
-        description: For those who find the file.
     """
-    graph = OnnxMatcher(tensors, config)
+    graph = OnnxMatcher(loaded.tensors, loaded.config)
     points = ["kpts0", "kpts1"]
-    inputs = _inputs(config)
+    inputs = _inputs(loaded.config)
     if layout == "colmap":
         sizes = ["image_size0", "image_size1"]
         inputs |= {name: [1, 2] for name in sizes}
@@ -58,6 +50,7 @@ def matcher_model(
         "matches0": (target, "int64", shape),
         "mscores0": (values, "float32", ["N"]),
     }
+    description = f"Matcher for the features of {loaded.weights}, by cv_superpoint"
     return graph.model(inputs, outputs, description)
 
 

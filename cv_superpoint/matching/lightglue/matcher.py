@@ -175,14 +175,7 @@ class LightGlueMatcher:
             layout: "opencv" for ``cv2.LightGlueMatcher`` of OpenCV 5, "colmap" for COLMAP; see
                 :mod:`cv_superpoint.matching.lightglue.graph`.
         """
-        model = matcher_model(
-            self.loaded.tensors,
-            self.loaded.config,
-            layout=layout,
-            threshold=self.threshold,
-            description=f"Matcher for the features of {self.loaded.weights}, by cv_superpoint",
-        )
-        content: bytes = model.SerializeToString()
+        content: bytes = matcher_model(self.loaded, layout, self.threshold).SerializeToString()
         return content
 
     def _matched(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Pairs:
