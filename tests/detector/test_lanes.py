@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cv_superpoint import Features, SuperPointFeature2D
 from cv_superpoint.backends import Outputs
+from cv_superpoint.detector import Detector
 from cv_superpoint.detector.lanes import LARGEST, WAIT, LanesBackend, are_even
 from cv_superpoint.pictures.arrays import ByteArray
 
@@ -40,22 +41,34 @@ def same(first: Features, second: Features) -> None:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
-def test_a_pyramid_and_a_batch_are_the_same_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def detector() -> Detector:
+    """Three levels on two threads, in float32."""
     pytest.importorskip("openvino")
-    detector = SuperPointFeature2D.create(
+    return SuperPointFeature2D.create(
         weights="superpoint-lite", backend="openvino", precision="float32", threads=2,
         scales=(1.0, 0.7, 0.5),
-    )  # fmt: skip
-    backend = cast(LanesBackend, detector.detector.backend)
+    ).detector  # fmt: skip
+
+
+def run_both_ways(detector: Detector) -> LanesBackend:
+    """The detector's backend, when calls have shown that both ways give the same bits."""
+    for _ in range(4):
+        detector.extract(PHOTOGRAPH)
+    if detector.backend.lanes == 1:
+        pytest.skip("this CPU's OpenVINO does not give the same bits on one thread")
+    return cast(LanesBackend, detector.backend)
+
+
+def test_a_pyramid_and_a_batch_are_the_same_side_by_side(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mask = np.zeros(PHOTOGRAPH.shape, np.uint8)
     mask[:, 100:250] = 255
     images = [PHOTOGRAPH, PHOTOGRAPH[:200], PHOTOGRAPH[:, :300], PHOTOGRAPH[::-1]]
     masks = [None, None, None, mask]
-    before = detector.detector.extract_batch(images, masks)
-    for _ in range(4):  # until it has seen both ways
-        detector.extract(PHOTOGRAPH)
-    if backend.lanes == 1:
-        pytest.skip("this CPU's OpenVINO does not give the same bits on one thread")
+    before = detector.extract_batch(images, masks)
+    backend = run_both_ways(detector)
     calls = []
     run_alone = backend.run_alone
 
@@ -64,26 +77,20 @@ def test_a_pyramid_and_a_batch_are_the_same_side_by_side(monkeypatch: pytest.Mon
         return run_alone(images)
 
     monkeypatch.setattr(backend, "run_alone", counted)
-    after = detector.detector.extract_batch(images, masks)
+    after = detector.extract_batch(images, masks)
     for first, second in zip(before, after, strict=True):
         same(first, second)
     assert calls
 
 
-def test_a_refusal_of_one_level_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
-    detector = SuperPointFeature2D.create(
-        weights="superpoint-lite", backend="openvino", precision="float32", threads=2,
-        scales=(1.0, 0.7, 0.5),
-    )  # fmt: skip
-    for _ in range(4):
-        detector.extract(PHOTOGRAPH)
-    if detector.detector.backend.lanes == 1:
-        pytest.skip("this CPU's OpenVINO does not give the same bits on one thread")
+def test_a_refusal_of_one_level_is_raised(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = run_both_ways(detector)
 
     def no_memory(images: np.ndarray) -> None:
         raise MemoryError(str(images.shape))
 
-    monkeypatch.setattr(detector.detector.backend, "run_alone", no_memory)
+    monkeypatch.setattr(backend, "run_alone", no_memory)
     with pytest.raises(MemoryError):
         detector.extract(PHOTOGRAPH)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,9 +18,6 @@ import pytest
 from PIL import Image
 
 from cv_superpoint.viewer.pictures import second_view
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
 
 NAMES = ("superpoint", "superpoint-lite", "SIFT", "ORB")
 
@@ -99,17 +95,6 @@ def test_uploads_that_are_damaged_are_said(
         compare(tmp_path / "cut.jpg", whole_file)
     with pytest.raises(Exception, match=r"none.jpg"):
         compare(tmp_path / "none.jpg", whole_file)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs chromium: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
