@@ -49,16 +49,22 @@ class FeaturesConfig:
         keypoints: Kept of a view, the strongest.
         threshold: Smallest score, as a share of what the weights recommend: a matcher is to know
             weak keypoints too.
+        near: Pixels within which mutually nearest keypoints are the same.
+        far: Pixels beyond which a keypoint has no counterpart; between the two nothing is known.
     """
 
     scenes: int = 1600
     scene: SceneConfig = field(default_factory=SceneConfig)
     keypoints: int = 512
     threshold: float = 0.5
+    near: float = 3.0
+    far: float = 5.0
 
     def __post_init__(self) -> None:
         if self.scenes < 2:
             raise ValueError(f"scenes must be at least 2, got {self.scenes}")
+        if not 0 < self.near <= self.far:
+            raise ValueError(f"near must be in (0, far], got {self.near} and far {self.far}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +118,8 @@ def extract_scenes(
         path = scene_file(folder, scene)
         if path.exists():
             continue
-        content = _extract(detector, scene_views(seed, scene, count, photograph, config.scene))
+        views = scene_views(seed, scene, count, photograph, config.scene)
+        content = _extract(detector, views, config)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **content)
         replace_file(path, buffer.getvalue())
@@ -132,7 +139,7 @@ def scene_files(folder: Path, config: FeaturesConfig) -> list[Path]:
 
 
 def _extract(
-    detector: SuperPointFeature2D, views: Sequence[SceneView]
+    detector: SuperPointFeature2D, views: Sequence[SceneView], config: FeaturesConfig
 ) -> dict[str, npt.NDArray[Any]]:
     found = [detector.extract(view.image) for view in views]
     content: dict[str, npt.NDArray[Any]] = {}
@@ -141,7 +148,12 @@ def _extract(
         content[f"descriptors{number}"] = features.descriptors.astype(np.float16)
     for first, second in combinations(range(len(views)), 2):
         labels = true_matches(
-            found[first].keypoints, found[second].keypoints, views[first], views[second]
+            found[first].keypoints,
+            found[second].keypoints,
+            views[first],
+            views[second],
+            near=config.near,
+            far=config.far,
         )
         for side, rows in zip((first, second), labels, strict=True):
             content[f"matches{first}-{second}-{side}"] = rows

@@ -31,6 +31,7 @@ What differs, and why:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,29 @@ def detector_loss(
     return (cells * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=1)
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a trained network says of the points whose descriptors are learned.
+
+    Attributes:
+        descriptors0: (B, N, D') unit rows, of points of image 0.
+        descriptors1: (B, N, D') unit rows, of the same points in image 1.
+        scale: Its inverse temperature.
+        share: Share of its dual softmax in the target; the rest says that each point matches
+            itself.
+    """
+
+    descriptors0: Tensor
+    descriptors1: Tensor
+    scale: Tensor | float
+    share: float
+
+    def of(self, pair: int, kept: Tensor) -> Taught:
+        """The kept points (N,) of one pair, as a batch of one."""
+        rows = [one[pair, kept][None] for one in (self.descriptors0, self.descriptors1)]
+        return Taught(rows[0], rows[1], self.scale, self.share)
+
+
 def dual_softmax_loss(
     descriptors0: Tensor,
     descriptors1: Tensor,
@@ -69,6 +93,7 @@ def dual_softmax_loss(
     visible: Tensor,
     scale: Tensor | float,
     safe_radius: float = 4.0,
+    taught: Taught | None = None,
 ) -> Tensor:
     """Each point should find its own match among all others, in both directions (InfoNCE).
 
@@ -79,6 +104,7 @@ def dual_softmax_loss(
         visible: (B, N) boolean, points that are valid in both images.
         scale: Inverse temperature.
         safe_radius: Points of image 1 closer than this, pixels, are not told apart.
+        taught: What a trained network says of the same points, if it has a share in the target.
 
     Returns:
         Mean cross-entropy over visible points, a scalar; 0 when there are none.
@@ -91,13 +117,13 @@ def dual_softmax_loss(
             [
                 dual_softmax_terms(
                     first[k, kept][None], second[k, kept][None], points1[k, kept][None],
-                    kept[kept][None], scale, safe_radius,
+                    kept[kept][None], scale, safe_radius, taught and taught.of(k, kept),
                 ).sum()
                 for k, kept in enumerate(visible)
             ]
         ).sum()  # fmt: skip
     else:
-        terms = dual_softmax_terms(first, second, points1, visible, scale, safe_radius)
+        terms = dual_softmax_terms(first, second, points1, visible, scale, safe_radius, taught)
         loss = (terms * visible).sum()
     return loss / mean_over_ranks(visible.sum()).clamp(min=1)
 
@@ -109,6 +135,7 @@ def dual_softmax_terms(
     visible: Tensor,
     scale: Tensor | float,
     safe_radius: float,
+    taught: Taught | None = None,
 ) -> Tensor:
     """Cross-entropy (B, N) of every point, the mean of both directions.
 
@@ -120,7 +147,14 @@ def dual_softmax_terms(
     close = torch.cdist(points1, points1) < safe_radius
     hidden = (close & ~same) | ~visible[:, :, None] | ~visible[:, None, :]
     similarity = similarity.masked_fill(hidden, -1e4)
-    return (similarity.logsumexp(dim=2) + similarity.logsumexp(dim=1)) / 2 - itself
+    normaliser = (similarity.logsumexp(dim=2) + similarity.logsumexp(dim=1)) / 2
+    if taught is None:
+        return normaliser - itself
+    theirs = (taught.scale * taught.descriptors0 @ taught.descriptors1.transpose(1, 2)).masked_fill(
+        hidden, -1e4
+    )
+    expected = [(theirs.softmax(dim=dim) * similarity).sum(dim=dim) for dim in (2, 1)]
+    return normaliser - (1 - taught.share) * itself - taught.share * (expected[0] + expected[1]) / 2
 
 
 def cell_pairs(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

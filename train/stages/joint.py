@@ -19,10 +19,12 @@ from cv_superpoint.network.torch_network import NetworkConfig
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
+from train.learning.distillation import DistillationConfig, Teacher
 from train.learning.keypoints import SoftKeypoints, soft_keypoints
 from train.learning.loader import Batch
 from train.learning.loop import LoopConfig
 from train.learning.losses import (
+    Taught,
     agreement_loss,
     cell_pairs,
     dense_hinge_loss,
@@ -64,6 +66,7 @@ class JointConfig:
         keypoint_threshold: Smallest probability of such a keypoint.
         temperature: Where the learned temperature of the dual softmax starts.
         largest_scale: Bound of the inverse temperature.
+        distillation: What is learned from trained weights beside labels and correspondences.
     """
 
     loop: LoopConfig = field(
@@ -86,6 +89,14 @@ class JointConfig:
     keypoint_threshold: float = 0.02
     temperature: float = 0.07
     largest_scale: float = 60.0
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+
+    def __post_init__(self) -> None:
+        if self.distillation.descriptor and self.descriptor_loss != "dual_softmax":
+            raise ValueError(
+                "distillation.descriptor is a share in the target of the dual softmax; set "
+                f"descriptor_loss to dual_softmax, not {self.descriptor_loss}"
+            )
 
 
 class Joint:
@@ -113,6 +124,8 @@ class Joint:
         self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.network.register_parameter("log_scale", self.log_scale)
         self.pairs = fixed_pairs(held_out, sizes, config.validation)
+        taught = config.distillation
+        self.teacher = Teacher(taught.teacher, network.in_channels) if taught.is_used else None
 
     def start_from(self, network: dict[str, Tensor]) -> None:
         """Take the weights of a network that was trained before; the temperature is new."""
@@ -142,9 +155,15 @@ class Joint:
         images = torch.cat([batch["image0"], batch["image1"]])
         logits, dense = self.network(images)
         valid = torch.cat([batch["valid0"], batch["valid1"]])
-        detector = detector_loss(logits, torch.cat([batch["targets0"], batch["targets1"]]), valid)
-        dense0, dense1 = dense.chunk(2)
+        targets = torch.cat([batch["targets0"], batch["targets1"]])
         scale = self.log_scale.exp().clamp(max=config.largest_scale)
+        taught = None
+        if self.teacher is not None:
+            probabilities, theirs = self.teacher(images)
+            targets = targets.lerp(probabilities, config.distillation.detector)
+            taught = self._taught(theirs, batch, scale)
+        detector = detector_loss(logits, targets, valid)
+        dense0, dense1 = dense.chunk(2)
         if config.descriptor_loss == "dense_hinge":
             descriptor = dense_hinge_loss(
                 dense0, dense1, *cell_pairs(batch), negative_margin=config.negative_margin
@@ -157,6 +176,7 @@ class Joint:
                 batch["visible"],
                 scale,
                 safe_radius=CELL_SIZE / 2,
+                taught=taught,
             )
         total = config.detector_weight * detector + config.descriptor_weight * descriptor
         parts = {"detector": detector, "descriptor": descriptor, "scale": scale}
@@ -170,6 +190,17 @@ class Joint:
             total = total + config.agreement_weight * agreement
             parts |= {"reprojection": distance, "spread": spread, "agreement": agreement}
         return total, parts
+
+    def _taught(self, theirs: Tensor, batch: Batch, scale: Tensor) -> Taught | None:
+        """The teacher's descriptors at the points of the pairs, at the temperature learned here."""
+        share = self.config.distillation.descriptor
+        if not share:
+            return None
+        rows = [
+            sample_descriptors(dense, batch[f"points{k}"])
+            for k, dense in enumerate(theirs.chunk(2))
+        ]
+        return Taught(rows[0], rows[1], scale.detach(), share)
 
     def validate(self, network: TrainingNetwork) -> dict[str, float]:
         """Measures on warped pairs of photographs that are not trained on."""
