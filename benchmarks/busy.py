@@ -74,8 +74,8 @@ def measure_busy(
         count: Keypoints at most.
         threads: Threads of the network.
         loads: Numbers of busy processes, the first of them 0.
-        calls: At least, of each.
-        seconds: At least, of each.
+        calls: Least number of calls of each.
+        seconds: Least number of seconds of each.
     """
     variants = [one for one in our_variants("cpu") if one[0] in backends]
     features = {
@@ -154,11 +154,11 @@ def busy(
         weights: Bundled names or paths.
         backends: Backends to time, in every precision that they have here.
         size: Height and width of the image.
-        keypoints: At most.
+        keypoints: Largest number of keypoints.
         threads: Threads of the network.
         loads: Numbers of busy processes; begins with 0.
-        calls: At least, of each.
-        seconds: At least, of each.
+        calls: Least number of calls of each.
+        seconds: Least number of seconds of each.
         output: Folder for busy.json and busy.md.
         page: Put the table into docs/results/performance.md.
     """

@@ -106,7 +106,7 @@ def ways(
     Args:
         weights: The network.
         device: "cpu" or a CUDA device.
-        dtype: That it computes in.
+        dtype: Type that it computes in.
         size: Height and width.
         batch: Images of a call.
     """

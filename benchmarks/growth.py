@@ -69,8 +69,8 @@ def growth(
 
     Args:
         weights: Bundled names or paths.
-        backend: As for SuperPointFeature2D.
-        precision: As for SuperPointFeature2D.
+        backend: Same as for SuperPointFeature2D.
+        precision: Same as for SuperPointFeature2D.
         images: Folder of photographs, of which the first is taken; skimage's without one.
         output: Folder for growth.json and a plot for each set of weights.
         page: Put table and plot into docs/results/performance.md.

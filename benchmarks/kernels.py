@@ -137,7 +137,7 @@ def kernels(
         weights: Ours without a name or path.
         size: Height and width of the images, multiples of 8.
         batches: Images of a call.
-        keypoints: At most.
+        keypoints: Largest number of keypoints.
         page: Put the tables into docs/gpu.md.
     """
     counted, estimated = [], []

@@ -82,7 +82,7 @@ def matrix_product(device: str, dtype: str, size: int = 2048) -> tuple[Callable[
 
 
 def machine(device: str, threads: int) -> dict[str, str]:
-    """What ran, for those who read the figures."""
+    """What ran, to be printed beside the figures."""
     facts = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),

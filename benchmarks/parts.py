@@ -172,7 +172,7 @@ def parts(
         images: Folder of photographs; skimage's without one.
         photographs: How many of them.
         size: Height and width of the images.
-        keypoints: At most.
+        keypoints: Largest number of keypoints.
         threads: Threads of OpenCV and of the backends, one table for each.
         rounds: Over all photographs.
         page: Put the tables into docs/results/performance.md.

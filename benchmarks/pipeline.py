@@ -30,7 +30,7 @@ class Pipeline:
     """``detectAndCompute`` of two images, ``cv2.BFMatcher`` with cross-check, ``findHomography``.
 
     Args:
-        detector: With the methods of ``cv2.Feature2D``.
+        detector: Object with the methods of ``cv2.Feature2D``.
         clock: Clock of the seconds.
 
     Attributes:
@@ -177,7 +177,7 @@ def pipeline(
         backend: Backend of this package's detector.
         precision: Precision of this package's detector.
         size: Height and width of the images.
-        keypoints: At most, for each.
+        keypoints: Largest number of keypoints, for each contender.
         threads: Threads of every contender, on the CPU.
         rounds: Over all pairs and contenders.
         processor: Processor time of all threads instead of the clock's, for a busy machine; with

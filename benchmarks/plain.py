@@ -65,7 +65,7 @@ class PlainSuperPoint(nn.Module):
 
 
 def plain_call(weights: LoadedWeights, device: str, threshold: float, count: int) -> Call:
-    """From the uint8 image to numpy arrays through :class:`PlainSuperPoint`."""
+    """A call from the uint8 image to numpy arrays through :class:`PlainSuperPoint`."""
     model = PlainSuperPoint(weights, threshold=threshold, count=count).eval().to(device)
 
     @torch.inference_mode()
@@ -79,7 +79,7 @@ def plain_call(weights: LoadedWeights, device: str, threshold: float, count: int
 def transformers_call(
     weights: LoadedWeights, device: str, threshold: float, count: int, dtype: str = "float32"
 ) -> Call:
-    """From the uint8 image, or a batch (B, H, W), to numpy arrays through transformers."""
+    """A call from the uint8 image, or a batch (B, H, W), to numpy arrays through transformers."""
     from transformers import SuperPointConfig, SuperPointForKeypointDetection
 
     theirs = (

@@ -24,7 +24,7 @@ def backends(
     *,
     rounded: bool = False,
 ) -> dict[str, Backend]:
-    """A backend for each precision that can be had on the device, float32 first.
+    """A backend for each precision that exists on the device, float32 first.
 
     Args:
         weights: The network.
@@ -74,12 +74,12 @@ def precision(
             decide, reported only.
         weights: Bundled names or paths; all bundled sets if left out.
         device: "cpu" or a CUDA device.
-        precisions: Beside float32; all that can be had if left out.
+        precisions: Precisions beside float32; all that exist on the device if left out.
         rounded: Round to 16 bits after every layer where the CPU computes in them, too.
         across: Also features of float32 from the first image of each pair, of the other precision
             from the second.
-        pairs_per_image: As for the protocol "warp".
-        seed: As for the protocol "warp".
+        pairs_per_image: Same as for the protocol "warp".
+        seed: Same as for the protocol "warp".
         output: Folder for precision_DEVICE.json.
         page: Put the tables into docs/results/precision.md, those of other weights stay.
     """

@@ -25,7 +25,7 @@ class Soak:
         middle_mib: Most resident memory in the second quarter of the calls, when every cache has
             seen enough to be full.
         last_mib: Most resident memory in the last quarter.
-        seconds: For all of it.
+        seconds: Seconds that all of it took.
     """
 
     calls: int
@@ -87,8 +87,8 @@ def soak(
 
     Args:
         weights: A bundled name or a path; the default set without one.
-        backend: As for SuperPointFeature2D.
-        device: As for SuperPointFeature2D.
+        backend: Same as for SuperPointFeature2D.
+        device: Same as for SuperPointFeature2D.
         calls: How often.
         largest: Side of the largest image, in pixels.
         threads: Threads of the network, on the CPU.

@@ -208,7 +208,7 @@ def speed(
         weights: Ours without a name or path.
         device: "cpu" or a CUDA device.
         size: Height and width of the images.
-        keypoints: At most, for each.
+        keypoints: Largest number of keypoints, for each contender.
         threads: Threads of every contender, on the CPU.
         rounds: Over all photographs and contenders.
         output: Folder for speed_DEVICE.json, .md and .png.
@@ -253,7 +253,7 @@ def processes(
         weights: Bundled names or paths.
         images: Folder of photographs, of which the first is taken; skimage's without one.
         size: Height and width of the image.
-        keypoints: At most.
+        keypoints: Largest number of keypoints.
         threads: Threads of the network.
         repeats: Processes of each backend, after one that fills the caches.
         page: Put the table into docs/results/performance.md.

@@ -83,12 +83,12 @@ def throughput(
 
     Args:
         weights: Bundled names or paths.
-        backend: As for SuperPointFeature2D.
-        precision: As for SuperPointFeature2D.
+        backend: Same as for SuperPointFeature2D.
+        precision: Same as for SuperPointFeature2D.
         device: "cpu" or a CUDA device.
         images: Folder of photographs; skimage's without one.
         size: Height and width of the images.
-        keypoints: At most.
+        keypoints: Largest number of keypoints.
         threads: Threads of the network, on a CPU.
         batches: Sizes.
         rounds: Over everything.

@@ -37,7 +37,7 @@ def _drawings(colour: bool) -> Call:
 
 
 def _pairs(folder: Path) -> tuple[Call, Call]:
-    """By a worker, and in batches as on a device; the second is meant for accelerators."""
+    """Makers of pairs: a worker, and batches as on a device (meant for accelerators)."""
     path = folder / "photograph.png"
     cv2.imwrite(str(path), photographs(None, (400, 600), 1)[0])
     keypoints = np.random.default_rng(0).uniform(0, 239, (160, 2)).astype(np.float32)

@@ -50,7 +50,7 @@ class RoundedBackend:
         self._kernels = for_bytes(weights.config, weights.convolutions())
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        """Run the network, see :meth:`cv_superpoint.backends.Backend.run`."""
         import torch
 
         with torch.inference_mode():
@@ -86,7 +86,7 @@ class RoundedBackend:
         return values.to(self._kind).float()
 
     def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
         return f"torch in float32, rounded to {self.precision} after every layer"
 
 
@@ -97,8 +97,8 @@ class AlternatingBackend:
     images must be small enough to be no tiles.
 
     Args:
-        first: For every other call, from the first on.
-        second: For those between.
+        first: Backend of every other call, from the first on.
+        second: Backend of the calls between.
     """
 
     device = "cpu"
@@ -112,9 +112,9 @@ class AlternatingBackend:
         self._told = f"{first.info()}; then {second.info()}"
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        """Run the network, see :meth:`cv_superpoint.backends.Backend.run`."""
         return next(self._turns).run(images)
 
     def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
         return self._told

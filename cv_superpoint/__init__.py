@@ -47,7 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import: only those who ask for the torch module pay for it.
+    # torch takes a second to import: only programs that use the torch module import it.
     if name in ("SuperPoint", "TensorFeatures"):
         require("torch", "torch")
         from cv_superpoint.detector import module

@@ -1,4 +1,4 @@
-"""Modules under their names of before: kept for one release, with a DeprecationWarning."""
+"""Modules under their old names, which are kept for one release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Program(NamedTuple):
     """What ``python -m`` ran under an old name.
 
     Attributes:
-        arguments: Arguments of the package's program, that do the same.
-        options: The option of now by the old one, where their names differ.
+        arguments: Arguments of the package's program that do the same.
+        options: New name of each option by its old one, where they differ.
     """
 
     arguments: Sequence[str]
@@ -71,7 +71,7 @@ PROGRAMS = {
 
 
 class _Loader(importlib.abc.InspectLoader):
-    """Puts the module of now in the place of the old one, so that there is one of each."""
+    """Puts the new module in the place of the old one, so that each exists once."""
 
     def __init__(self, finder: _Finder) -> None:
         self._finder = finder
@@ -117,7 +117,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self.names = {*renamed, *programs}
 
     def new_name(self, name: str) -> str | None:
-        """The name of now, if a module or a package above it was renamed."""
+        """New name, if a module or a package above it was renamed."""
         if name in self.renamed:
             return self.renamed[name]
         package, _, module = name.rpartition(".")
@@ -133,7 +133,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def arguments_of_now(program: Program, arguments: Sequence[str]) -> list[str]:
-    """The command line of now for one of before."""
+    """New command line for an old one."""
     now = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
@@ -144,11 +144,11 @@ def arguments_of_now(program: Program, arguments: Sequence[str]) -> list[str]:
 def install(
     renamed: Mapping[str, str] = RENAMED, programs: Mapping[str, Program] = PROGRAMS
 ) -> None:
-    """Let imports of old names find the modules of now.
+    """Let imports of old names find the new modules.
 
     Args:
-        renamed: The name of now by the old one.
-        programs: By the old name that ``python -m`` ran.
+        renamed: New names by old ones.
+        programs: Programs by the old name that ``python -m`` ran.
     """
     # First: an old package is the new one, below which the ordinary finder would load twice.
     sys.meta_path.insert(0, _Finder(renamed, programs))

@@ -213,7 +213,8 @@ def warp_image(
         interpolation: An OpenCV interpolation constant.
 
     Returns:
-        The warped image, dtype of ``image``. Enlarge-and-average when shrinking is the caller's.
+        The warped image, dtype of ``image``. It does not average where it shrinks; blur before, see
+        :func:`smoothing`.
     """
     return cv2.warpPerspective(
         image, homography, (size[1], size[0]), flags=interpolation, borderMode=border
@@ -252,7 +253,7 @@ def valid_mask(
     """Pixels of a warped image that show the original one, computed without interpolation.
 
     Args:
-        homography: From the original to the warped image.
+        homography: Homography from the original to the warped image.
         size_from: (height, width) of the original.
         size_to: (height, width) of the warped image.
         border: Pixels eroded from the border of the original.

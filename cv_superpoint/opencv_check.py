@@ -53,7 +53,7 @@ def _is_of_conda(metadata: Path) -> bool:
 
 
 def check_opencv() -> None:
-    """See that OpenCV can be imported, and is one.
+    """Check that OpenCV can be imported, and is a single distribution.
 
     Raises:
         ImportError: If it cannot be imported, or in part only.

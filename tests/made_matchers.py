@@ -18,7 +18,7 @@ from cv_superpoint.weights import store
 LITE = "superpoint-lite"
 CONFIG = MatcherConfig(descriptor_dim=64, width=64, layers=1)
 SHARPNESS = 30.0
-"""Of the softmax, by which cosines are multiplied."""
+"""Scale of the softmax, by which cosines are multiplied."""
 
 
 def nearest_net() -> MatcherNet:
@@ -39,7 +39,7 @@ def nearest_net() -> MatcherNet:
 
 
 def nearest_file(path: Path, **recorded: str) -> Path:
-    """For features of the lite set."""
+    """A matcher for features of the lite set."""
     save_matcher(path, nearest_net().state_dict(), CONFIG, weights=LITE, threshold=0.2, **recorded)
     return path
 

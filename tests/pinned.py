@@ -1,4 +1,4 @@
-"""What a test asks for that compares numbers, so that the machine has no say in the outcome."""
+"""Options of tests that compare numbers, so that the outcome does not depend on the machine."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def processes() -> dict[int, tuple[int, str]]:
             status, command = (entry / "stat").read_bytes(), (entry / "cmdline").read_bytes()
         except OSError:  # it has ended
             continue
-        # Names and arguments are bytes of anybody's choice.
+        # Names and arguments may be any bytes.
         parent = int(status.rpartition(b")")[2].split()[1])
         found[int(entry.name)] = parent, command.decode(errors="replace")
     return found

@@ -1,4 +1,4 @@
-"""Names of before the rooms: the same modules, with a warning, for one release."""
+"""Old names of modules: they give the same modules, with a warning, for one release."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def parse(arguments: Sequence[str]) -> tuple[Stage, RunConfig]:
     """Read the command line of a stage; without its name, of all stages.
 
     Raises:
-        SystemExit: With 2 for wrong usage, which has been said; with 0 after the help.
+        SystemExit: The code is 2 for wrong usage, after its message, and 0 after the help.
     """
     name, *rest = _with_command(arguments)
     program = f"{PROGRAM.name} {name}"

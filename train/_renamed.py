@@ -1,4 +1,4 @@
-"""Modules of training under their names of before."""
+"""Modules of training under their old names."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ PROGRAMS = {
 
 
 def install() -> None:
-    """See :func:`cv_superpoint._renamed.install`."""
+    """Call :func:`cv_superpoint._renamed.install` for these names."""
     _renamed.install(RENAMED, PROGRAMS)

@@ -27,7 +27,7 @@ def check_run(run: Run, stage: str, round_: int = 1) -> None:
 
     Args:
         run: The run.
-        stage: That is asked for, or "all".
+        stage: Stage that is to run, or "all".
         round_: Round of adapt and joint.
 
     Raises:
@@ -104,7 +104,7 @@ def _check_batches(run: Run, trained: list[str]) -> None:
 
 
 def _check_weights(run: Run) -> None:
-    """Those that training starts from, or that label."""
+    """Weights that training starts from, or that label."""
     channels = 3 if run.config.adapt.images.colour else 1
     for weights in (run.start, run.config.teacher):
         if weights is None:

@@ -142,7 +142,7 @@ class TrainMatcher:
         return path
 
     def _check(self, weights: LoadedWeights, found: Photographs) -> None:
-        """See that a run that was begun goes on with what it was begun with, and record it.
+        """Check that a run that was begun goes on with what it was begun with, and record it.
 
         Raises:
             ValueError: If something that decides the outcome differs.

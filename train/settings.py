@@ -37,7 +37,7 @@ class RunSettings:
 
     Attributes:
         path: The file.
-        stages: By the name of each stage that was begun, what it is trained with.
+        stages: Settings of each stage that was begun, by its name.
         photographs: SHA-256 of each photograph by name, of the stages that look at photographs.
         held_out: Names of those that are kept out of training.
     """
@@ -73,7 +73,7 @@ class RunSettings:
             write_record(self.path, record)
 
     def check(self, stage: str, settings: Mapping[str, Any]) -> None:
-        """See that a stage that was begun goes on with what it was begun with.
+        """Check that a stage that was begun goes on with what it was begun with.
 
         Args:
             stage: Name of its checkpoint.
@@ -94,12 +94,12 @@ class RunSettings:
             raise self._refusal(stage, changed)
 
     def check_photographs(self, found: Photographs, stages: Sequence[str]) -> None:
-        """See that a run goes on with the photographs that it was begun with.
+        """Check that a run goes on with the photographs that it was begun with.
 
         Some may be lost or damaged since, if there is a stage that is not finished.
 
         Args:
-            found: In the folder.
+            found: Photographs in the folder.
             stages: Names of those that look at photographs, in their order.
 
         Raises:

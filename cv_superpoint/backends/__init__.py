@@ -44,8 +44,8 @@ class Backend(Protocol):
             images: (B, H, W, C) uint8, H and W multiples of 8.
 
         Returns:
-            For each image logits (H/8, W/8, 65), and descriptors (H/8, W/8, D) of any length. They
-            lie in memory in any order: the logits as the network left them, the descriptors best
+            Logits (H/8, W/8, 65) of each image, and descriptors (H/8, W/8, D) of any length. Their
+            order in memory is free: logits stay as the network wrote them; descriptors are fastest
             cell by cell.
         """
         ...
@@ -60,8 +60,8 @@ def make_backend(weights: NetworkWeights, choice: Choice, *, threads: int | None
 
     Args:
         weights: The network.
-        choice: See :func:`choose`.
-        threads: For the CPU; None takes the cores that the process may use.
+        choice: Result of :func:`choose`.
+        threads: Number of threads on the CPU; None takes the cores that the process may use.
 
     Raises:
         ImportError: If its package is not installed; the message names the extra.

@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path | None:
-    """The user's cache folder of this package, None where there is to be none."""
+    """The user's cache folder of this package; None where caching is off."""
     named = os.environ.get(ENVIRONMENT)
     if named is not None:
         return Path(named).expanduser() if named else None

@@ -27,10 +27,10 @@ class Candidate:
     Attributes:
         backend: One of :data:`BACKENDS`.
         device: Kind of device.
-        precision: Taken by "auto" only if the weights were measured in it.
+        precision: Precision; "auto" takes it only if the weights were measured in it.
         needs: What the machine must have, beside the device; "" for nothing.
         because: Why it stands where it does in the order.
-        gain: What it brings to those who lack the package; "" for nothing worth telling.
+        gain: What installing a missing package would bring; "" for nothing worth telling.
     """
 
     backend: str
@@ -71,8 +71,8 @@ ORDER = (
     Candidate("onnxruntime", "cpu", "float32"),
     Candidate("torch", "cpu", "bfloat16", CPU_BFLOAT16, "this CPU multiplies in bfloat16"),
     Candidate("torch", "cpu", "float32"),
-    # Where it is not known whether the CPU multiplies bytes, as on ARM, which nobody has measured;
-    # refused where sums saturate.
+    # On other CPUs, such as ARM, where speed and instructions were not measured; refused where sums
+    # saturate.
     Candidate("openvino", "cpu", "int8", "", "int8 was asked for"),
     Candidate("onnxruntime", "cpu", "int8", "", "int8 was asked for"),
     # Emulated, many times slower; so that what is asked for by name runs everywhere.
@@ -104,7 +104,7 @@ class Choice:
 
     Attributes:
         backend: One of :data:`BACKENDS`.
-        device: As the backend takes it.
+        device: Name of the device, in the backend's form.
         precision: "float32", "bfloat16", "float16" or "int8".
         reason: Why, and what a package that is missing would bring, for
             :meth:`SuperPointFeature2D.info`.
@@ -157,17 +157,17 @@ def choose(
 def decide(
     *, backend: str, device: str, precision: str, measured: Iterable[str], machine: Machine
 ) -> Choice:
-    """As :func:`choose`, from nothing but the arguments.
+    """Same as :func:`choose`, but it depends on its arguments only.
 
     Args:
-        backend: See :func:`choose`; checked.
-        device: See :func:`choose`; "auto" is left only with backend "auto" or "onnxruntime".
-        precision: See :func:`choose`; checked.
-        measured: See :func:`choose`.
+        backend: Same as for :func:`choose`; checked.
+        device: Same as for :func:`choose`; "auto" only with the backends "auto" and "onnxruntime".
+        precision: Same as for :func:`choose`; checked.
+        measured: Same as for :func:`choose`.
         machine: What there is.
 
     Raises:
-        ImportError: See :func:`choose`.
+        ImportError: If nothing that runs the network is installed.
         FeatureError: If the backend does not have the precision on the CPU.
     """
     asked = device
@@ -179,8 +179,8 @@ def decide(
         for one in _offered(backend, device)
         if one.precision in open_to and (not one.needs or one.needs in machine.has)
     ]
-    # Of a backend that is named, or a device that only torch has, the package may be missing:
-    # whoever makes the backend names its extra.
+    # Of a backend that is named, or a device that only torch has, the package may be missing: the
+    # error of making the backend names its extra.
     named = backend != "auto" or device != "cpu"
     present = [one for one in fitting if named or one.backend in machine.installed]
     if not present:
@@ -214,7 +214,7 @@ def _offered(backend: str, device: str) -> list[Candidate]:
 
 
 def _refuse(backend: str, device: str, precision: str, fitting: list[Candidate]) -> None:
-    """Raise what is wrong where nothing can be taken, unless the backend can tell it better."""
+    """Raise an error where no candidate is left, unless the backend's own error is clearer."""
     if backend == "auto" and fitting:
         if precision in ("auto", "float32"):
             raise ImportError(
@@ -272,7 +272,7 @@ def examine(device: str, *, look_for_accelerator: bool) -> Machine:
     """Look at this machine.
 
     Args:
-        device: As asked for.
+        device: Device that the caller asked for.
         look_for_accelerator: Whether one may be taken; torch is imported only if there is one.
     """
     installed = frozenset(name for name in BACKENDS if is_installed(name))

@@ -1,4 +1,4 @@
-"""How many threads a network takes on the CPU where nobody says."""
+"""How many threads a network takes on the CPU by default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def default_threads(root: Path = Path("/")) -> int:
-    """The least of what limits this process.
+    """The lowest of the limits of this process.
 
     That is the cores that it may run on (``taskset``, a container's cpuset), threads of one core
     counted once because a second one gains nothing here; its control group's quota of processor
@@ -69,6 +69,6 @@ def _read(file: Path) -> str:
 
 
 def _ratio(quota: str, period: str) -> Iterator[float]:
-    """Without a limit the quota is "max" or -1."""
+    """A quota without a limit is "max" or -1."""
     if quota.isdecimal() and period.isdecimal() and int(period) > 0:
         yield int(quota) / int(period)

@@ -54,7 +54,7 @@ class HostBuffers:
         self._lock = threading.Lock()
 
     def take(self, like: Tensor) -> Tensor:
-        """A buffer of this shape and type, whoever had it before has given it back."""
+        """A buffer of this shape and type that no other call uses."""
         with self._lock:
             for index in reversed(range(len(self._free))):
                 if self._free[index].shape == like.shape and self._free[index].dtype == like.dtype:
@@ -62,7 +62,7 @@ class HostBuffers:
         return torch.empty(like.shape, dtype=like.dtype, pin_memory=self._pin)
 
     def give_back(self, buffers: tuple[Tensor, ...]) -> None:
-        """Nothing reads or writes them any more."""
+        """Take back buffers that nothing reads or writes any more."""
         with self._lock:
             self._free = [*self._free, *buffers][-_MOST_BUFFERS:]
 
@@ -134,8 +134,9 @@ class GraphCache:
 
         Args:
             key: All that the function depends on but its inputs.
-            function: Without a synchronisation or a shape that values decide.
-            inputs: On the host; they may change as soon as this returns.
+            function: Function of tensors that never synchronises and has no shape that values
+                decide.
+            inputs: Arrays on the host; they may change as soon as this returns.
 
         Raises:
             torch.OutOfMemoryError: If the device has not enough.

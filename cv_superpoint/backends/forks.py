@@ -37,7 +37,7 @@ def is_forked() -> bool:
 
 
 def wait_for_sleepers() -> None:
-    """From now on let forks wait until the process's other threads sleep (on Linux)."""
+    """Let every later fork wait until the process's other threads sleep (on Linux)."""
     global _sleepers
     _sleepers = True
 

@@ -53,14 +53,14 @@ class Maps:
     pack: int
 
     def copy_cells(self, cells: Floats) -> None:
-        """Into (H, W, C), channels last in memory."""
+        """The result as (H, W, C), channels last in memory."""
         # A pack is copied as one value, in half the time of its floats.
         pack = np.dtype((np.void, cells.itemsize * self.pack))
         cells.view(pack)[...] = self.planes.view(pack).transpose(1, 2, 0)
 
 
 class NcnnBackend:
-    """See :class:`cv_superpoint.backends.Backend`.
+    """Runs the network in ncnn, see :class:`cv_superpoint.backends.Backend`.
 
     A result does not depend on the rest of its batch, nor on the number of threads. The nets are
     shared by threads and by forked processes; every strip has an extractor of its own.
@@ -82,7 +82,7 @@ class NcnnBackend:
         self._packs = self._find_packs()
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        """Run the network, see :meth:`cv_superpoint.backends.Backend.run`."""
         outputs = self._network(images)
         return [one.transpose(1, 2, 0) for one, _ in outputs], [one for _, one in outputs]
 
@@ -191,7 +191,7 @@ class NcnnBackend:
         return packs
 
     def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
         return f"ncnn {ncnn.__version__} on cpu, float32, {self.threads} threads"
 
 
@@ -252,7 +252,7 @@ class _Reader(ncnn.DataReader):  # type: ignore[misc]
     """Weights from memory: ncnn's own ways need a file, and keep no copy of what they are given."""
 
     def __init__(self, content: bytes) -> None:
-        ncnn.DataReader.__init__(self)  # pybind11 insists on it
+        ncnn.DataReader.__init__(self)  # pybind11 requires it
         self._content = memoryview(content)
         self._place = 0
 

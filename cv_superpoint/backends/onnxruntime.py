@@ -30,7 +30,7 @@ _PROVIDERS = {
 
 
 class OnnxRuntimeBackend:
-    """See :class:`cv_superpoint.backends.Backend`.
+    """Runs the network in ONNX Runtime, see :class:`cv_superpoint.backends.Backend`.
 
     On a CPU images of a batch run one after the other, so a result does not depend on the rest of
     its batch.
@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
         device: "auto" (CUDA where the installed ONNX Runtime has it), "cpu", "cuda", "cuda:1",
             "tensorrt" (builds an engine for every new shape, which takes minutes).
         precision: "float32" or "int8".
-        threads: For the CPU; None leaves it to ONNX Runtime.
+        threads: Number of threads on the CPU; None leaves it to ONNX Runtime.
 
     Raises:
         FeatureError: If the device is unknown, or the installation does not offer it, or the
@@ -94,7 +94,7 @@ class OnnxRuntimeBackend:
             )
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        """Run the network, see :meth:`cv_superpoint.backends.Backend.run`."""
         if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             return [one[0][0] for one in alone], [one[1][0] for one in alone]
@@ -108,7 +108,7 @@ class OnnxRuntimeBackend:
         return maps
 
     def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return (
             f"onnxruntime {onnxruntime.__version__} on {self.device} ({provider}), {self.precision}"

@@ -61,15 +61,15 @@ def has_bfloat16() -> bool:
 
 
 class OpenVinoBackend:
-    """See :class:`cv_superpoint.backends.Backend`.
+    """Runs the network in OpenVINO, see :class:`cv_superpoint.backends.Backend`.
 
     One model with dynamic shapes; images of a batch run one after the other, so a result does not
     depend on the rest of its batch.
 
     On several threads there are two ways to the same bits. OpenVINO's threads share every layer and
-    wait for each other after it, which is the fastest on an idle machine. Or each thread of ours
-    runs a band of the image by itself, with the rows around it that it depends on: more work, but
-    nobody waits. What took less time lately is taken.
+    wait for each other after it, which is the fastest on an idle machine. Or each of this package's
+    threads computes one band of the image, with the rows around it that it depends on. That is more
+    work, but no thread waits for another. The way that took less time in the last calls is taken.
 
     Raises:
         FeatureError: If the CPU does not have the precision.
@@ -110,17 +110,17 @@ class OpenVinoBackend:
         self._may_band = self._threads > 1
 
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        """Run the network, see :meth:`cv_superpoint.backends.Backend.run`."""
         return _by_cells([self._network(image[None]) for image in images])
 
     @property
     def lanes(self) -> int:
-        """See :attr:`cv_superpoint.backends.Backend.lanes`; 1 until a call has shown both ways."""
+        """Same as :attr:`cv_superpoint.backends.Backend.lanes`; 1 until both ways were tried."""
         shown = self._verified and self._may_band and not is_forked()
         return self._threads if shown else 1
 
     def run_alone(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.detector.lanes.LanesBackend.run_alone`."""
+        """Run on one thread, see :meth:`cv_superpoint.detector.lanes.LanesBackend.run_alone`."""
         if self.lanes == 1:
             return self.run(images)
         return _by_cells(
@@ -149,7 +149,7 @@ class OpenVinoBackend:
         return outputs
 
     def _run_bands(self, images: NDArray[np.uint8], count: int) -> tuple[Floats, Floats]:
-        """As the whole, from bands of rows."""
+        """The same outputs as of the whole image, computed from bands of rows."""
         if self._for_bands is None:
             with no_fork():
                 self._for_bands = _compile(self._weights, self.precision, self._threads, alone=True)
@@ -171,7 +171,7 @@ class OpenVinoBackend:
         return logits, dense.reshape(1, height * width, -1)
 
     def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
         version = openvino.__version__.partition("-")[0]
         return f"openvino {version} on cpu, {self.precision}"
 

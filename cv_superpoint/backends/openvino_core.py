@@ -21,7 +21,7 @@ from cv_superpoint.errors import require
 _TELEMETRY = "openvino_telemetry"
 _lock = threading.Lock()
 _cores: dict[int, Any] = {}
-"""By process: a forked child makes its own, and its parent's must not end in it either."""
+"""Core of each process: a forked child makes its own and keeps its parent's from ending."""
 
 
 def _import() -> Any:

@@ -35,14 +35,14 @@ def instructions() -> frozenset[str]:
     """The constants above whose instructions the CPU has and may use.
 
     ``ONEDNN_MAX_CPU_ISA`` makes OpenVINO and torch run a CPU as a lesser one, and their bfloat16
-    then fails or is emulated, so that they count as missing. ONNX Runtime does not mind it, and is
-    judged as if it did: who sets it wants to see the lesser CPU.
+    then fails or is emulated, so that they count as missing. ONNX Runtime ignores it and is treated
+    alike, because the variable is set to test a lesser CPU.
     """
     return allowed(found(), os.environ)
 
 
 def allowed(has: frozenset[str], environment: Mapping[str, str]) -> frozenset[str]:
-    """What oneDNN's variables leave of the instructions.
+    """The instructions that oneDNN's variables allow.
 
     Args:
         has: What the CPU has.
@@ -88,7 +88,7 @@ def check_8_bits() -> None:
     most 32767, where 2 x 255 x 127 is 64770. OpenVINO and ONNX Runtime both do so.
 
     Raises:
-        FeatureError: On such a CPU.
+        FeatureError: If the CPU is one of these.
     """
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
     if x86 and CPU_INT8 not in instructions():

@@ -37,8 +37,8 @@ class Chain:
 
     Attributes:
         inputs: Names of the maps that the first layer takes.
-        layers: At most two of them look at neighbouring rows, since every strip works those out
-            anew.
+        layers: The layers. Two of them at most use neighbouring rows, which every strip computes
+            again.
     """
 
     inputs: tuple[str, ...]

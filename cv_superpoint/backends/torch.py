@@ -64,7 +64,7 @@ def choose_device(device: str) -> torch.device:
 
 
 class TorchBackend:
-    """See :class:`cv_superpoint.backends.Backend`.
+    """Runs the network in PyTorch, see :class:`cv_superpoint.backends.Backend`.
 
     On a CPU images of a batch run one after the other: that is as fast, needs less memory, and
     makes an image's result independent of what else is in the batch, to the last bit.
@@ -109,7 +109,7 @@ class TorchBackend:
         # As architecture.for_bytes: it takes pixels in [0, 255].
         net.get_parameter("encoder.0.conv.weight").mul_(1 / 255)
         net = net.to(self._device, self._dtype)
-        # torch's type stubs do not know this keyword.
+        # torch's type stubs lack this keyword.
         self._net: SuperPointNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _check_process(self) -> None:
@@ -128,7 +128,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.uint8]) -> tuple[list[Floats], list[Floats]]:
-        """See :meth:`cv_superpoint.backends.Backend.run`."""
+        """Run the network, see :meth:`cv_superpoint.backends.Backend.run`."""
         if len(images) > 1 and self.batch == 1:
             alone = [self.run(images[index : index + 1]) for index in range(len(images))]
             return [one[0][0] for one in alone], [one[1][0] for one in alone]
@@ -159,7 +159,7 @@ class TorchBackend:
         allowed: NDArray[np.bool_] | None,
         decoding: Decoding,
     ) -> Callable[[], list[Decoded]]:
-        """See :meth:`cv_superpoint.detector.on_device.DecodingBackend.start_decoding`."""
+        """Same as :meth:`cv_superpoint.detector.on_device.DecodingBackend.start_decoding`."""
         self._check_process()
         given: list[NDArray[Any]] = [images, frames]
         if allowed is not None:
@@ -197,7 +197,7 @@ class TorchBackend:
         return finish
 
     def _fitting(self, shape: tuple[int, ...], work: Callable[[slice], Result]) -> list[Result]:
-        """What work gives of all images, or of parts of them where memory does not hold all.
+        """Results of ``work`` on all images, or part by part where memory does not hold all.
 
         Raises:
             FeatureError: If it does not hold one.
@@ -227,13 +227,13 @@ class TorchBackend:
         return done
 
     def _exact(self) -> AbstractContextManager[None]:
-        """Around everything that may convolve."""
+        """Context of everything that may convolve."""
         if self._device.type == "cuda" and self._dtype == torch.float32:
             return _without_tf32()
         return nullcontext()
 
     def info(self) -> str:
-        """See :meth:`cv_superpoint.backends.Backend.info`."""
+        """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
         device = self.device
         if self._device.type == "cuda":
             device += f" ({torch.cuda.get_device_name(self._device)})"
@@ -265,9 +265,9 @@ def recorded(
 
     Args:
         net: The network on its device, for pixels in [0, 255].
-        dtype: That it computes in.
-        decoding: As for :func:`decode_batch`.
-        room: As for :func:`decode_batch`.
+        dtype: Type that it computes in.
+        decoding: Same as for :func:`decode_batch`.
+        room: Same as for :func:`decode_batch`.
 
     Returns:
         A function of pixels (B, H', W', C) uint8, and of ``frames`` and ``allowed`` as of
@@ -293,7 +293,7 @@ def unpack(answer: Floats, room: int, length: int) -> tuple[list[Decoded], int]:
 
     Args:
         answer: All numbers; nothing that comes back shares their memory.
-        room: As for :func:`decode_batch`, at most :func:`most_keypoints`.
+        room: Same as for :func:`decode_batch`, at most :func:`most_keypoints`.
         length: Length of a descriptor.
 
     Returns:

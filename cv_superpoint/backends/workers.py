@@ -3,7 +3,8 @@
 Threads that meet after every layer wait each time for the slowest, and on a busy machine for one
 that does not run: the system lets a thread that slept wait for the end of another program's turn
 (about 4 ms on Linux), forty times a call. Here a thread takes the next task that can be done,
-whoever did the ones before, so a thread that gets no core leaves its share to the others.
+whichever threads did the tasks before, so the share of a thread that gets no core is done by the
+other threads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Task:
     """A piece of work.
 
     Attributes:
-        work: Does it.
+        work: Function that does it.
         needs: Places, in the sequence of tasks, of those that come before it; all are lower than
             its own.
     """

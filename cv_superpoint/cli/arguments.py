@@ -1,7 +1,7 @@
 """The order of arguments: pictures may stand before, between and after options.
 
-tyro takes every word after an option of any length, such as ``--scales``, for its value, and does
-not know a positional argument again after an option.
+tyro takes every word after an option of any length, such as ``--scales``, for its value, and takes
+no positional argument after an option.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Calibrate:
         source: Bundled name, or a file of any layout.
         photographs: Folder with some of the kind that the detector is for.
         target: File to write, ending in .safetensors.
-        manifest: Write the ranges into the source's entry of this manifest.json instead, of a
-            checkout.
+        manifest: Write the ranges into the source's entry of this manifest.json of a checkout
+            instead.
         count: Photographs to find the ranges on, at most; the middle of each, 240 x 320 pixels.
         pairs: Warped pairs to measure on, at least; fewer than 500 decide nothing; 0 measures
             nothing.
@@ -107,7 +107,7 @@ class Calibrate:
 
 
 def _precisions(loaded: LoadedWeights, comparison: Comparison | None) -> tuple[str, ...]:
-    """Those that are listed, with int8 if it was measured to keep the accuracy."""
+    """The listed precisions, with int8 if it was measured to keep the accuracy."""
     others = tuple(name for name in loaded.precisions if name != "int8")
     return (*others, "int8") if comparison is not None and comparison.keeps else others
 

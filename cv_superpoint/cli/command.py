@@ -55,7 +55,7 @@ class Program:
         """The command that the arguments name, with its options.
 
         Raises:
-            SystemExit: With 2 for wrong usage, which has been said; with 0 after the help.
+            SystemExit: The code is 2 for wrong usage, after its message, and 0 after the help.
         """
         self.help_if_asked(arguments)
         name = arguments[0]
@@ -72,7 +72,8 @@ class Program:
         """Print the help that is asked for, or the way where no command is named.
 
         Raises:
-            SystemExit: With 0 after the help; with 2 if no command or an unknown one is named.
+            SystemExit: The code is 0 after the help, and 2 if no command or an unknown one is
+                named.
         """
         word = asked(arguments)
         if not arguments or arguments[0] == word:

@@ -69,12 +69,12 @@ def show(kind: Any, *, prog: str, name: str, every: bool, config: Sequence[Any] 
     Args:
         kind: Dataclass or function that tyro reads the options into.
         prog: The program's name.
-        name: That of the command.
+        name: Name of the command.
         every: List every option.
         config: Markers of ``tyro.conf``.
 
     Raises:
-        SystemExit: With 0, when it is printed.
+        SystemExit: The code is 0, after the help is printed.
     """
     told: Help | None = getattr(kind, "HELP", None)
     parts = [_description(kind)]

@@ -34,7 +34,7 @@ class Match:
         image1: Second picture.
         out: Folder for matches.png, matches.csv and, for a homography, overlay.png.
         model: homography for flat scenes and turning cameras, essential or fundamental for others.
-        focal: For the essential matrix: focal length in pixels, of one camera or two (default: 1.2
+        focal: Focal length in pixels for the essential matrix, of one camera or two (default: 1.2
             times the longer side, a guess); the principal point is the middle of the picture.
         pixels: Error in pixels up to which a match is an inlier.
         rotations: Turns of picture 1 to try, of 0 90 180 270, where it may lie sideways.
@@ -205,7 +205,7 @@ def essential(
     Args:
         result: Matches of two pictures.
         focal: Lengths in pixels, of one camera or two; none takes 1.2 times the longer side.
-        pixels: By which an inlier may miss its epipolar line.
+        pixels: Distance by which an inlier may miss its epipolar line.
         tries: Sets of matches that these are the best of.
     """
     from cv_superpoint.matching.estimators import CONFIDENCE, robust_model

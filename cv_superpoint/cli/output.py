@@ -82,7 +82,7 @@ def is_terminal() -> bool:
 
 
 def print_line(text: str, stream: TextIO | None) -> None:
-    """Print lines; those that nobody reads, as after ``| head``, are no error."""
+    """Print lines; a reader that has closed its end, as after ``| head``, is no error."""
     if stream is None:  # closed before we started
         return
     encoding = stream.encoding or "utf-8"

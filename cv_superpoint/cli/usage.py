@@ -25,7 +25,7 @@ def said_in_one_line(program: str) -> Iterator[None]:
         program: Whose help the line names, such as "cv-superpoint match".
 
     Raises:
-        SystemExit: With 2 for wrong usage, which has been said; with 0 after a help.
+        SystemExit: The code is 2 for wrong usage, after its message, and 0 after a help.
     """
     said = io.StringIO()
     try:
@@ -43,7 +43,7 @@ def refuse(text: str, program: str) -> NoReturn:
     """Say what is wrong, and where to read on.
 
     Raises:
-        SystemExit: With 2.
+        SystemExit: The code is 2.
     """
     Output(json=False).fail(f"{text}; {program} --help tells more")
     raise SystemExit(WRONG_USAGE) from None
@@ -53,7 +53,7 @@ def unknown_command(name: str, commands: Iterable[str], program: str) -> NoRetur
     """Say that there is no such command, and which is meant.
 
     Raises:
-        SystemExit: With 2.
+        SystemExit: The code is 2.
     """
     commands = list(commands)
     near = get_close_matches(name, commands, 1)

@@ -1,4 +1,4 @@
-"""From the network's outputs to keypoints and descriptors: one meaning in three writings.
+"""Decoding of the network's outputs to keypoints and descriptors, in three implementations.
 
 options.py  Decoding, the value that says what is kept: every writing takes it whole
 arrays.py   numpy, which the CPU runs, and to which the tests hold the others; sampling.py gives

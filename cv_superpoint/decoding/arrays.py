@@ -1,4 +1,4 @@
-"""From the network's outputs to keypoints: pure functions on numpy arrays.
+"""Decoding of the network's outputs to keypoints: pure functions on numpy arrays.
 
 logits -> heatmap -> non-maximum suppression -> the strongest -> sub-pixel -> descriptors.
 Everything here is local, so an image cut into overlapping tiles decodes to the same keypoints.
@@ -44,7 +44,7 @@ def logits_to_heatmap(
     Args:
         logits: (h, w, 65), the dustbin last, in any order of memory: one that keeps the values of
             a channel side by side, as a transposed (65, h, w), is not copied.
-        interleave: As :func:`interleave`, whose place a faster one may take.
+        interleave: A function like :func:`interleave`, such as a faster one.
 
     Returns:
         (8 h, 8 w) float32.
@@ -119,8 +119,8 @@ def local_maxima(
     Args:
         heatmap: (H, W) float32, not negative.
         threshold: Probability; a keypoint has more than this.
-        radius: In pixels; 0 keeps every pixel above the threshold.
-        window_maximum: As :func:`sliding_maximum`, whose place a faster one may take.
+        radius: Radius in pixels; 0 keeps every pixel above the threshold.
+        window_maximum: A function like :func:`sliding_maximum`, such as a faster one.
 
     Returns:
         Rows and columns, each (N,), in raster order.
@@ -154,7 +154,7 @@ def keypoints(
     Args:
         heatmap: (H, W) float32, not negative.
         decoding: Its threshold and its radii.
-        window_maximum: As for :func:`local_maxima`.
+        window_maximum: Same as for :func:`local_maxima`.
         inside: Top, left, bottom and right: no other keypoints come back, although maxima outside
             suppress those inside; None for all.
 
@@ -234,8 +234,8 @@ class Steps:
     """Faster functions in the place of those here.
 
     Attributes:
-        interleave: As :func:`interleave`.
-        window_maximum: As :func:`sliding_maximum`.
+        interleave: Same as :func:`interleave`.
+        window_maximum: Same as :func:`sliding_maximum`.
     """
 
     interleave: Callable[[Floats], Floats] = interleave
@@ -265,7 +265,7 @@ def find(
     Args:
         heatmap: (H, W) float32, not negative.
         decoding: What is kept.
-        inside: As for :func:`keypoints`; None leaves out the border margin of this heatmap.
+        inside: Same as for :func:`keypoints`; None leaves out the border margin of this heatmap.
         keep: Which of (N, 2) positions are kept, before ``max_keypoints`` is filled; None for all.
         steps: Functions for single steps.
 
@@ -296,14 +296,14 @@ def decode(
     """The keypoints of the network's outputs, strongest first.
 
     Args:
-        logits: As for :func:`logits_to_heatmap`.
-        dense: As for :func:`sample_descriptors`.
+        logits: Same as for :func:`logits_to_heatmap`.
+        dense: Same as for :func:`sample_descriptors`.
         decoding: What is kept.
         size: (height, width) of the image in the top-left corner of a padded one, in pixels: what
             is outside neither gives keypoints nor suppresses any.
-        inside: As for :func:`find`.
-        keep: As for :func:`find`.
-        steps: As for :func:`find`.
+        inside: Same as for :func:`find`.
+        keep: Same as for :func:`find`.
+        steps: Same as for :func:`find`.
 
     Returns:
         Positions (N, 2) as (x, y), scores (N,), descriptors (N, D) of unit length.

@@ -24,7 +24,7 @@ BITS = 256
 OFFSET = 128
 """Byte of the number 0."""
 _ROWS = 8192
-"""That are multiplied at a time, which bounds the memory in use."""
+"""Rows that are multiplied at a time, which bounds the memory in use."""
 _SMALL = 2**18
 """Multiplications of a product that OpenBLAS, which numpy brings, leaves to the calling thread."""
 
@@ -92,7 +92,7 @@ class NotFitted:
     """The place of a :class:`Compaction` that is not there.
 
     Attributes:
-        why: For the error of who asks for it.
+        why: Reason, for the error where it is needed.
     """
 
     why: str = (

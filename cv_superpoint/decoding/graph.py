@@ -61,7 +61,7 @@ class FixedShape:
             raise FeatureError(f"size may have at most {MOST_PIXELS} pixels, got {self.size}")
 
     def check(self, decoding: Decoding) -> None:
-        """See that a graph of this shape can hold the decoding.
+        """Check that a graph of this shape can hold the decoding.
 
         Raises:
             FeatureError: If it cannot.
@@ -77,7 +77,7 @@ class FixedShape:
 def decode(
     graph: Graph, logits: str, dense: str, dim: int, decoding: Decoding, shape: FixedShape
 ) -> tuple[str, str, str, str]:
-    """As :func:`cv_superpoint.decoding.arrays.decode`, with K rows always.
+    """Same as :func:`cv_superpoint.decoding.arrays.decode`, but always with K rows.
 
     Args:
         graph: Gets the nodes.
@@ -95,7 +95,7 @@ def decode(
 
 
 def find(graph: Graph, heat: str, decoding: Decoding, shape: FixedShape) -> tuple[str, str, str]:
-    """As :func:`cv_superpoint.decoding.arrays.find`: x, y and scores, each (B, K)."""
+    """Same as :func:`cv_superpoint.decoding.arrays.find`: x, y and scores, each (B, K)."""
     scores, indices = strongest(graph, maxima(graph, heat, decoding, shape), decoding, shape)
     x, y = whole_pixels(graph, indices, shape)
     if decoding.subpixel:

@@ -62,7 +62,7 @@ def _corners(points: Floats, h: int, w: int) -> tuple[Indices, Floats]:
 
 def _lengths(rows: Floats) -> Floats:
     """Lengths of the rows of (N, D); none is 0."""
-    # Products of a row and a column, each row by itself: twice as fast as einsum's.
+    # Products of a row and a column, row by row: twice as fast as einsum's.
     lengths = np.sqrt(np.matmul(rows[:, None], rows[:, :, None])[:, 0, 0])
     positive: Floats = np.maximum(lengths, np.float32(1e-12))
     return positive

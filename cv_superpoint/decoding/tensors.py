@@ -57,11 +57,11 @@ def sample_descriptors(dense: Tensor, points: Tensor) -> Tensor:
 
 
 def local_maxima(heatmap: Tensor, threshold: float, radius: int) -> Tensor:
-    """As :func:`cv_superpoint.decoding.arrays.local_maxima`, ties included.
+    """Same as :func:`cv_superpoint.decoding.arrays.local_maxima`, ties included.
 
     Args:
         heatmap: (B, H, W) probabilities.
-        threshold: That a maximum has to exceed.
+        threshold: Probability that a maximum has to exceed.
         radius: No two maxima lie within this Chebyshev distance, in pixels.
 
     Returns:
@@ -119,7 +119,7 @@ def pooled_maximum(maps: Tensor, reach: int, axis: int) -> Tensor:
 
 
 def shifted_maximum(maps: Tensor, reach: int, axis: int) -> Tensor:
-    """As :func:`pooled_maximum`, of ever wider windows: for 4 pixels four comparisons."""
+    """Same as :func:`pooled_maximum`, from ever wider windows: for 4 pixels four comparisons."""
     padding = (0, 0, reach, reach) if axis == -2 else (reach, reach)
     maps = F.pad(maps, padding, value=-torch.inf)
     seen = 1
@@ -185,7 +185,7 @@ def positions(heatmap: Tensor, rows: Tensor, columns: Tensor, decoding: Decoding
 
 
 def sample_cells(dense: Tensor, points: Tensor) -> Tensor:
-    """As :func:`sample_descriptors`, of the four cells around each point and no others.
+    """Same as :func:`sample_descriptors`, but it reads only the four cells around each point.
 
     It needs no map of unit descriptors, and in a channels-last map reads cells as they lie.
 
@@ -219,7 +219,7 @@ def strongest(scores: Tensor, found: Tensor, count: int, radius: int) -> tuple[T
         scores: (B, H, W) float32, positive where there are keypoints.
         found: (B, H, W) bool, which pixels are keypoints, no two of them within ``radius``.
         count: Largest number of keypoints.
-        radius: In pixels (Chebyshev).
+        radius: Distance in pixels (Chebyshev).
 
     Returns:
         Scores (B, K), descending, :data:`NO_KEYPOINT` in the rows left over, and flat indices of
@@ -244,7 +244,7 @@ def strongest(scores: Tensor, found: Tensor, count: int, radius: int) -> tuple[T
 
 
 def most_keypoints(size: tuple[int, int], decoding: Decoding) -> int:
-    """As many as :func:`strongest` gives at most for an image of (height, width) pixels."""
+    """Largest number that :func:`strongest` gives for an image of (height, width) pixels."""
     most = 1
     for length in size:
         most *= -(-length // min(decoding.nms_radius + 1, length))

@@ -45,13 +45,13 @@ def first_of_equals(
     radius: int,
     window_maximum: Callable[[NDArray[Any], int], NDArray[Any]],
 ) -> Indices:
-    """Without the maxima that have one before them within reach, which has the same value.
+    """The maxima without those that have an equal one before them within reach.
 
     Args:
         heatmap: (H, W) float32, not negative.
         found: Flat indices of maxima, ascending: no pixel within reach exceeds one.
         radius: Reach in pixels (Chebyshev).
-        window_maximum: As :func:`cv_superpoint.decoding.arrays.sliding_maximum`.
+        window_maximum: Same as :func:`cv_superpoint.decoding.arrays.sliding_maximum`.
     """
     first: Indices
     keys = descending(heatmap.reshape(-1).take(found))
@@ -82,7 +82,7 @@ def _later_of_equals(
             their values; ascending.
         before: Flat index of the first of each pair.
         after: Flat index of the second of each pair.
-        radius: In pixels.
+        radius: Distance in pixels.
         width: Width of the heatmap.
     """
     later: list[int] = []

@@ -7,7 +7,7 @@ features.py   what comes out
 runtime.py    where and how the network runs: every detector starts here
 streaming.py  a video, frame by frame
 on_device.py  levels and tiles that are decoded on the device
-module.py     SuperPoint, the same for those who work with torch tensors
+module.py     SuperPoint, the same for torch tensors
 
 The face (opencv) enters, and the rooms above it.
 """

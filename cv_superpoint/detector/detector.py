@@ -114,7 +114,7 @@ class Detector:
         return Detector(self.backend, self.network, config, self.compaction, self.weights)
 
     def on(self, backend: Backend) -> Detector:
-        """The same detector with its network run by something else."""
+        """The same detector with another backend for its network."""
         return Detector(backend, self.network, self.config, self.compaction, self.weights)
 
     @property
@@ -138,10 +138,10 @@ class Detector:
     def extract_batch(
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
-        """As :meth:`extract` for each image; sizes may differ.
+        """Same as :meth:`extract` for each image; sizes may differ.
 
         Raises:
-            FeatureError: As :meth:`extract`, or if there are not as many masks as images.
+            FeatureError: If :meth:`extract` raises it, or there are not as many masks as images.
         """
         if masks is None or len(masks) == 0:
             masks = [None] * len(images)
@@ -169,7 +169,7 @@ class Detector:
         """Descriptors at given positions.
 
         Args:
-            image: As for :meth:`extract`.
+            image: Same as for :meth:`extract`.
             points: (N, 2) as (x, y), inside the image.
             sizes: (N,) diameters in pixels; each point is described at the pyramid level whose
                 keypoints are closest to that size. None takes the first level.

@@ -21,7 +21,7 @@ from cv_superpoint.detector.on_device import Decoded, Stack
 from cv_superpoint.detector.tiles import Tile
 
 LARGEST = 2**19
-"""Pixels of an image: a larger one keeps all threads busy by itself, and needs its memory once."""
+"""Pixels of an image: a larger one alone keeps all threads busy, and needs its memory once."""
 WAIT = 1.3
 """Time until the last thread ends, at most, as a multiple of what equal shares would take."""
 
@@ -35,7 +35,7 @@ class LanesBackend(Backend, Protocol):
     """A backend that runs several calls side by side."""
 
     def run_alone(self, images: NDArray[np.uint8]) -> Outputs:
-        """As ``run``, to the same bits, on the thread that calls it."""
+        """Same as ``run``, to the same bits, on the thread that calls it."""
         ...
 
 
@@ -62,7 +62,7 @@ def decode_side_by_side(
     Args:
         backend: Runs the network.
         stacks: What is to run.
-        decode: From the network's outputs to keypoints.
+        decode: Function from the network's outputs to keypoints.
     """
     lanes = backend.lanes
     together = 1 if lanes == 1 else 2 * lanes

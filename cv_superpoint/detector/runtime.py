@@ -20,7 +20,7 @@ class Runtime:
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
         precision: "auto", "float32", "bfloat16", "float16" or "int8".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch".
-        threads: For a network on the CPU; None takes the cores that the process may use.
+        threads: Threads of a network on the CPU; None takes the cores that the process may use.
 
     Raises:
         FeatureError: If a value is of the wrong type.
@@ -52,7 +52,7 @@ class Runtime:
         Args:
             weights: The network, and the precisions that it keeps its accuracy in.
             config: How images become keypoints.
-            make: As :func:`make_backend`.
+            make: A function like :func:`make_backend`.
 
         Raises:
             ImportError: If the backend's package is not installed.

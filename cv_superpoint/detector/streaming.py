@@ -19,7 +19,7 @@ Image = TypeVar("Image")
 
 
 class _InTurn:
-    """A backend whose network runs once at a time: two runs would fight for the same cores."""
+    """A backend whose network runs once at a time, because two runs would share the cores."""
 
     lanes = 1
 
@@ -41,7 +41,7 @@ def stream(
     to_array: Callable[[Image], Any],
     ahead: int,
 ) -> Iterator[tuple[Image, Features]]:
-    """See :meth:`cv_superpoint.SuperPointFeature2D.extractStream`."""
+    """Same as :meth:`cv_superpoint.SuperPointFeature2D.extractStream`."""
     in_turn = detector.on(cast(Backend, _InTurn(detector.backend)))
     return _in_order(lambda image: in_turn.extract(to_array(image)), images, ahead)
 

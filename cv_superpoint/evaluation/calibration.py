@@ -1,4 +1,4 @@
-"""Ranges for 8 bits on somebody's photographs, and what 8 bits cost there."""
+"""Ranges for 8 bits on a user's photographs, and what 8 bits cost there."""
 
 from __future__ import annotations
 

@@ -73,9 +73,9 @@ def build_detector(spec: str, *, quota: int, weights: str | None = None) -> Feat
 
     Args:
         spec: superpoint, sift, orb, akaze, harris or ``module:factory``, options in brackets.
-        quota: Keypoints that the protocol keeps at most. Only ORB is told: it shares its quota
-            among pyramid levels and has no "all". The others find all they can and the protocol
-            takes the strongest.
+        quota: Keypoints that the protocol keeps at most. Only ORB gets it, because ORB shares its
+            quota among pyramid levels and has no "all". Other detectors find all they can, and the
+            protocol takes the strongest.
         weights: Weights of ``superpoint``.
 
     Raises:

@@ -191,7 +191,7 @@ def draw_pair(
         result: What was measured on them; goes into the caption.
         find: The detector.
         protocol: The pass that matches is drawn.
-        matcher: Instead of mutual nearest neighbours.
+        matcher: Matcher instead of mutual nearest neighbours.
         limit: Matches drawn at most, evenly spread over all.
 
     Returns:

@@ -67,8 +67,8 @@ class LimitsConfig:
 
     Attributes:
         data: Folder of photographs.
-        detectors: As for ``cv-superpoint evaluate``.
-        matchers: As for ``cv-superpoint evaluate``.
+        detectors: Same as for ``cv-superpoint evaluate``.
+        matchers: Same as for ``cv-superpoint evaluate``.
         weights: Weights of superpoint; the package's default if left out.
         only: Keys of :data:`LEVELS`; all if left out.
         photographs: Largest number of photographs.

@@ -89,7 +89,7 @@ def evaluate_pairs(
             one, each is tried and the one with the most inliers counts.
         refine: Whether matches are refined from the pixels before the homography is taken.
         align: Whether the homography then makes all of the overlap agree.
-        matcher: Instead of mutual nearest neighbours.
+        matcher: Matcher instead of mutual nearest neighbours.
     """
     cache: dict[tuple[int, str], Detections] = {}
     current = None

@@ -50,10 +50,10 @@ class Comparison:
 
     Attributes:
         backend: What computed it.
-        pairs: How many there were.
+        pairs: Number of pairs.
         values: Each measure of :data:`MARGINS` over all pairs.
-        differences: From float32, paired, with intervals.
-        changes: By McNemar, of the homographies.
+        differences: Paired differences from float32, with intervals.
+        changes: McNemar's test of the homographies.
         shared: Share of the keypoints that both have, by the distance in pixels.
         cosine: Mean, of the descriptors of the keypoints that both have within 1 px.
         low_cosine: What one in a hundred of these lies below.
@@ -76,7 +76,7 @@ class Comparison:
         )
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The figures as values that JSON holds."""
         return {
             "backend": self.backend,
             "pairs": self.pairs,
@@ -126,7 +126,7 @@ def agreement(reference: Detections, other: Detections) -> Agreement:
 
 
 def pooled(agreements: Iterable[Agreement]) -> Agreement:
-    """All images' keypoints as of one."""
+    """The agreements of all images together, as if they were one image."""
     found = list(agreements)
     return Agreement(
         count=sum(one.count for one in found),

@@ -203,7 +203,7 @@ def evaluate_poses(
         find: The detector.
         threshold: Pixels by which an inlier may miss its epipolar line.
         refine: Whether matches are refined from the pixels around them.
-        matcher: Instead of mutual nearest neighbours.
+        matcher: Matcher instead of mutual nearest neighbours.
     """
     results = []
     for pair, stored in source:

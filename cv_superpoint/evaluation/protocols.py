@@ -28,9 +28,9 @@ class Ransac:
     Attributes:
         threshold: Reprojection error of an inlier, pixels.
         iterations: Largest number of iterations.
-        confidence: At which it stops early.
-        estimator: Another one, of :func:`~cv_superpoint.matching.estimators.find_model`; the number
-            of draws and the confidence are then its own. "dlt" fits all matches, see
+        confidence: Confidence at which it stops early.
+        estimator: Another estimator, of :func:`~cv_superpoint.matching.estimators.find_model`; the
+            number of draws and the confidence are then its own. "dlt" fits all matches, see
             :func:`~cv_superpoint.matching.estimators.weighted_dlt`.
     """
 

@@ -54,7 +54,7 @@ class VerdictConfig:
         data: Folder of photographs that show different things.
         pairs: Folder in HPatches layout, for more right pairs.
         detectors: superpoint with its options, as of ``cv-superpoint evaluate``; one of them.
-        matcher: As for ``cv-superpoint evaluate``, one of them.
+        matcher: Same as for ``cv-superpoint evaluate``, one of them.
         weights: Weights of superpoint; the package's default if left out.
         model: What the verdict is about. Right pairs are those whose homography is right.
         threshold: Threshold in pixels, as for match_pair.
@@ -87,7 +87,7 @@ class Count:
 
     Attributes:
         name: Name of the set.
-        pairs: In it.
+        pairs: Number of pairs in the set.
         judged: Pairs that the verdict can err on: all unrelated ones, or the right ones.
         errors: Verdicts that are wrong.
     """

@@ -73,8 +73,8 @@ class EvaluateConfig:
         pairs_per_image: Pairs that warp and verdict make of each photograph.
         images: Drawings of each kind for synthetic.
         photographs: Photographs that limits uses, at most.
-        pairs: For verdict, a folder in HPatches layout for more right pairs; for pose, the list of
-            pairs in SuperGlue's layout, pairs.txt of the folder if left out.
+        pairs: A folder in HPatches layout for more right pairs (verdict), or the list of pairs in
+            SuperGlue's layout (pose; pairs.txt of the folder if left out).
         model: What verdict is about. Right pairs are those whose homography is right.
         unrelated: Pairs of different photographs for verdict.
         seed: Seed of warp, synthetic and verdict.
@@ -123,7 +123,7 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None =
 
     Args:
         config: What to do; ``out`` is written, nothing is printed.
-        detectors: By label, instead of those that ``config`` names.
+        detectors: Detectors by label, instead of those that ``config`` names.
 
     Raises:
         ValueError: If a detector, the data or an option cannot be used; the message says which.
@@ -337,8 +337,8 @@ def tables(config: EvaluateConfig) -> tuple[str, bool]:
         The text, and whether everything was read.
 
     Raises:
-        ValueError: As :func:`evaluate`, :func:`cv_superpoint.evaluation.limits.limits` and
-            :func:`cv_superpoint.evaluation.reliable.verdict`.
+        ValueError: If :func:`evaluate`, :func:`cv_superpoint.evaluation.limits.limits` or
+            :func:`cv_superpoint.evaluation.reliable.verdict` raises it.
     """
     if config.protocol == "limits":
         text, left_out = limits(_limits(config))

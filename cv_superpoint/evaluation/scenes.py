@@ -39,13 +39,13 @@ class SceneConfig:
     Attributes:
         size: Height and width of both pictures.
         focal: Focal length as a share of the width, uniform between both.
-        boxes: On the floor, at least and at most.
+        boxes: Least and largest number of boxes on the floor.
         boards: Least and largest number of planes that are in the room at any angle.
         room: Metres to the wall behind, uniform.
         baseline: Metres between the cameras, uniform.
         roll: Degrees, uniform in +-roll.
         photometry: Blur, light and noise of each picture, as of the protocol ``warp``.
-        seed: With the pair's number it determines the pair.
+        seed: Seed that, with the pair's number, determines the pair.
     """
 
     size: Size = (480, 640)
@@ -162,7 +162,7 @@ def render(surfaces: Sequence[Surface], intrinsics: Array, pose: Array, size: Si
     """The surfaces as a camera sees them.
 
     Args:
-        surfaces: In the world's frame.
+        surfaces: Surfaces in the world's frame.
         intrinsics: (3, 3).
         pose: (4, 4) from the world's frame to the camera's.
         size: (height, width) of the picture.

@@ -95,8 +95,8 @@ def estimate(
         values: (N,) one per pair.
         groups: N names, of the sequence of each pair.
         statistic: Statistic of values.
-        resamples: See :func:`bootstrap_interval`.
-        seed: See :func:`bootstrap_interval`.
+        resamples: Same as for :func:`bootstrap_interval`.
+        seed: Same as for :func:`bootstrap_interval`.
     """
     measured = ~np.isnan(values)
     if not measured.any():
@@ -124,8 +124,8 @@ def paired_difference(
         values: (N,) one per pair; NaN on either side leaves the pair out.
         reference: (N,) what is subtracted.
         groups: N names, of the sequence of each pair.
-        resamples: See :func:`bootstrap_interval`.
-        seed: See :func:`bootstrap_interval`.
+        resamples: Same as for :func:`bootstrap_interval`.
+        seed: Same as for :func:`bootstrap_interval`.
     """
     difference = np.asarray(values, np.float64) - np.asarray(reference, np.float64)
     return estimate(difference, groups, resamples=resamples, seed=seed)

@@ -30,7 +30,7 @@ class WarpConfig:
     Attributes:
         size: Height and width of both images.
         pairs_per_image: Pairs from each photograph.
-        seed: With the photograph's name and the pair's number it determines the pair.
+        seed: Seed that, with the photograph's name and the pair's number, determines the pair.
         margin: The photograph is resized to cover ``margin`` times the size, so that most of
             the second image shows photograph too; what lies outside is black.
         rotation: Degrees, uniform in +-rotation.

@@ -57,7 +57,7 @@ def export_onnx(
       whole pixels, as that class has them.
 
     Args:
-        weights: As for ``SuperPointFeature2D``, or loaded ones.
+        weights: Same as for ``SuperPointFeature2D``, or loaded ones.
         path: Target, ending in ``.onnx``; replaced in one step if it exists.
         layout: "heads", "full" or "disk", see above.
         size: (height, width) of the image, multiples of 8 ("disk": of 16).

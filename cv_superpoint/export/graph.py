@@ -123,7 +123,7 @@ class Graph:
         kernels: Mapping[str, Convolution],
         ranges: Mapping[str, MapRange] | None = None,
     ) -> tuple[str, str]:
-        """As :meth:`heads`, with descriptors of any length; in 8 bits where ranges are given."""
+        """Same as :meth:`heads`, but with descriptors of any length, and in 8 bits with ranges."""
         maps, told = {IMAGE: image}, dict(ranges or {})
         for layer in layers(config):
             inputs = [maps[name] for name in layer.inputs]
@@ -159,7 +159,7 @@ class Graph:
         Args:
             inputs: Inputs' shapes by name; a text is a dynamic size.
             outputs: (result, its type such as "float32", shape) by name.
-            description: What the model does, for those who find the file.
+            description: What the model does, for readers of the file.
             input_type: Type of all inputs, "float32" or "uint8".
         """
         helper, types = self.onnx.helper, self.onnx.TensorProto

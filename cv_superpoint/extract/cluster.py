@@ -113,7 +113,7 @@ def _knock(address: str) -> None:
     """Connect to the port, because Ray itself tries for ten minutes.
 
     Raises:
-        OSError: If nobody answers.
+        OSError: If no server answers.
         ValueError: If it is no address.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -146,7 +146,7 @@ def compare(images: Path, names: Sequence[str], done: Mapping[str, Done]) -> Com
     Args:
         images: The folder.
         names: Names of the images in it.
-        done: By name.
+        done: Images that are done, by name.
 
     Raises:
         ExtractError: If nothing of what is done is in the folder: it is another folder.
@@ -181,7 +181,7 @@ def make_plan(
     Args:
         images: The folder of the images.
         names: Names of the missing images, relative to it.
-        folder: For the shards.
+        folder: Folder for the shards.
         format: Format of the shards.
         config: What to extract.
     """
@@ -237,7 +237,7 @@ def settings_of(config: ExtractConfig, format: Format) -> dict[str, Any]:
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
-    """See that a run goes on with the settings that it was started with.
+    """Check that a run goes on with the settings that it was started with.
 
     Raises:
         ExtractError: If it would not; names what differs.
@@ -251,7 +251,7 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: Pat
 
 
 def check_folder(folder: Path, format: Format, settings: Mapping[str, Any]) -> None:
-    """See that a folder can be taken for shards: a new one, or that of a run of the same settings.
+    """Check that a folder may get shards: it is new, or of a run with the same settings.
 
     Raises:
         ExtractError: If it holds a run with other settings, or something else.

@@ -1,4 +1,4 @@
-"""In which precision a run computes: 8 bits are named, and not mixed with others.
+"""The precision that a run computes in: 8 bits are named, and not mixed with others.
 
 Of 100 keypoints one differs between float32 and 16 bits, and two between these and 8 bits. So a run
 records that it is in 8 bits, where records of earlier releases, which had none, have no precision;
@@ -23,7 +23,7 @@ def settled(options: Options, begun: Mapping[str, Any] | None, *, elsewhere: boo
     """The options, with 8 bits named where "auto" is to take them.
 
     Args:
-        options: As they were asked for.
+        options: Options that the caller asked for.
         begun: Settings of the run that goes on; None begins one.
         elsewhere: Whether other machines compute, which may not have 8 bits.
     """

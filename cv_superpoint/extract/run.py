@@ -135,9 +135,9 @@ class _Run:
         folder: Folder of the shards.
         format: Format of the shards.
         config: What is extracted; 8 bits are named.
-        settings: That the features are made with.
+        settings: Settings that the features are made with.
         names: Names of all images in the folder that can be stored.
-        left_out: By name, why an image cannot be read or stored.
+        left_out: Reason by the name of each image that cannot be read or stored.
         before: What is in a finished file.
         comparison: Comparison of the names with all that is done.
     """

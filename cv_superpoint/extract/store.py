@@ -41,7 +41,7 @@ class Row:
     Attributes:
         name: Relative to the folder.
         features: Features of the image.
-        file: That they are of.
+        file: File that they are of.
         notes: What was done to the image before.
     """
 
@@ -60,7 +60,7 @@ def write_shard(
         shard: Its file is written last: what exists is done.
         format: Format of the file.
         rows: Rows of the images that can be read.
-        broken: By the name of each other image, why not.
+        broken: Reason by the name of each image that cannot be read.
         half: Descriptors as float16, unless they are bytes or bits.
 
     Raises:
@@ -195,9 +195,9 @@ def merge(done: Mapping[str, Done], target: Path, settings: Mapping[str, Any]) -
     """Features from shards, and from the target itself, in one HDF5 file in hloc's layout.
 
     Args:
-        done: By name, where the features are.
+        done: Place of the features by name.
         target: The file, which appears, or takes the old one's place, when it is whole.
-        settings: That the features were made with.
+        settings: Settings that the features were made with.
 
     Raises:
         ExtractError: If a shard cannot be read or the file cannot be written.

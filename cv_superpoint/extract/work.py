@@ -40,7 +40,7 @@ class Decoded:
     Attributes:
         pixels: uint8, shrunk where the options say so; None where it cannot be read.
         size: (height, width) of the file's picture, upright if it is so.
-        orientation: By which it was turned, 1 to 8.
+        orientation: Orientation by which it was turned, 1 to 8.
         notes: What else was done to it.
         file: The file that it was.
         why: Why it cannot be read.

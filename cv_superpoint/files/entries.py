@@ -37,7 +37,7 @@ def read_file(path: AnyPath) -> bytes:
     """The bytes of a file that is to be decoded as a picture.
 
     Raises:
-        PictureError: If it is missing, no file (a pipe that nobody writes to would wait for ever),
+        PictureError: If it is missing, no file (reading a pipe without a writer would never end),
             cannot be read, or holds a preview that would be taken for the picture.
     """
     what = look(path)

@@ -20,7 +20,7 @@ class Fingerprint:
 
     Attributes:
         sha256: SHA-256 of the content, hexadecimal.
-        size: In bytes.
+        size: Size in bytes.
         mtime_ns: Time of the last change that the system states.
         ctime_ns: The same, which no program can set; 0 if the file was written so shortly before
             that a further change might have the same time.

@@ -27,7 +27,7 @@ def identity(path: AnyPath) -> Identity | None:
 
 
 def keep_inputs(inputs: Iterable[AnyPath], outputs: Iterable[AnyPath]) -> None:
-    """See that no output is a file that is read; call it before the first is written.
+    """Check that no output is a file that is read; call it before the first is written.
 
     Args:
         inputs: Files that are read.

@@ -29,7 +29,7 @@ class LeftOut:
 
     Attributes:
         path: Where it is.
-        name: As in the listing.
+        name: Name in the listing.
         why: What it is instead, and the remedy; without the path.
     """
 

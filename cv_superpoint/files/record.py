@@ -50,8 +50,8 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     """What differs between two settings, each difference in words: "nms_radius was 4, is 5".
 
     Args:
-        before: As :func:`read_record` gives them.
-        now: The same, or values that :func:`as_stored` would take.
+        before: Settings that :func:`read_record` gives.
+        now: Such settings, or values that :func:`as_stored` takes.
         name: Name of both; fields of fields are named with dots.
     """
     now = as_stored(now)

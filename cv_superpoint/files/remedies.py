@@ -19,4 +19,4 @@ REMEDIES = {
     errno.EMFILE: "raise the number of open files: ulimit -n",
     errno.ENOMEM: "take smaller pictures, or fewer at a time",
 }
-"""By number."""
+"""Remedies by the error's number."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one and an error costs nobody the old one."""
+"""Writing files so that a reader never sees half of one and an error leaves the old one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cv_superpoint.errors import SuperPointError
 from cv_superpoint.files.remedies import REMEDIES
 
 PARTIAL = ".part"
-"""In the name of every unfinished file."""
+"""Part of the name of every unfinished file."""
 
 _NAME_ERRORS = (
     errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP
@@ -103,8 +103,8 @@ def replacing(
 def sweep(folder: str | os.PathLike[str]) -> None:
     """Remove the unfinished files that killed processes left in a folder.
 
-    A process of this machine is asked for by its number; what another machine left is removed
-    when nobody has written to it for a day.
+    A process of this machine is asked for by its number; what another machine left is removed when
+    it was not written to for a day.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -183,7 +183,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """See that the content is on the disk before the name is: a power cut leaves no empty file."""
+    """Write the content to the disk before the name: a power cut leaves no empty file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

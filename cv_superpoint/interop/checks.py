@@ -95,11 +95,11 @@ def merge_directions(
     """Each pair once, with the matches that were given in either direction, each once.
 
     Args:
-        matches: By pair of image names, (M, 2) row numbers.
-        features: By image name.
+        matches: (M, 2) row numbers by pair of image names.
+        features: Features by image name.
 
     Raises:
-        StoreError: As for :func:`check_matches`, or where an image has no features.
+        StoreError: If :func:`check_matches` raises it, or an image has no features.
     """
     unknown = {name for pair in matches for name in pair} - set(features)
     if unknown:

@@ -47,8 +47,8 @@ def write_database(
 ) -> None:
     """Write features and matches into a database, a new one or one that COLMAP made.
 
-    Images that the database knows by their names get the features; others are added, each with a
-    camera of its own unless ``cameras`` names one. All is written or nothing.
+    Images whose names the database has get the features; others are added, each with a camera of
+    its own unless ``cameras`` names one. All is written or nothing.
 
     Args:
         path: Database, such as ``database.db``.
@@ -56,7 +56,7 @@ def write_database(
         matches: (M, 2) row numbers by pair of image names. COLMAP keeps a pair once: what is
             given as (a, b) and as (b, a) is put together, equal matches once.
         cameras: ``pycolmap.Camera`` by image name, in COLMAP's coordinates, for images that the
-            database does not know; for others a SIMPLE_RADIAL camera is guessed, as COLMAP does.
+            database does not have; without one a SIMPLE_RADIAL camera is guessed, as COLMAP does.
 
     Raises:
         StoreError: If features are not finite, matches name keypoints that are not there, or a
@@ -156,7 +156,7 @@ def _rename_images(path: Path, names: Mapping[str, str] | None = None) -> dict[s
     with closing(sqlite3.connect(path)) as database, database:
         known = database.execute("SELECT image_id, name FROM images").fetchall()
         renamed = {name: str(number) if names is None else names[name] for number, name in known}
-        # Through names that nobody has: they are unique at any moment.
+        # Through names that no image has: they are unique at any moment.
         database.execute("UPDATE images SET name = 'renamed/' || image_id")
         for number, name in known:
             values = renamed[name], number
@@ -181,7 +181,7 @@ def _write_image(pycolmap: Any, database: Any, name: str, features: Features, ca
                 f"them with pycolmap's Database.clear_{kind}"
             )
     database.write_keypoints(number, features.keypoints + ORIGIN)
-    # Of a kind that COLMAP does not know, so it takes them as bytes, whatever they are.
+    # Their kind is unknown to COLMAP, so it takes them as bytes, whatever they are.
     rows = np.ascontiguousarray(features.descriptors).view(np.uint8)
     undefined = pycolmap.FeatureExtractorType.UNDEFINED
     database.write_descriptors(number, pycolmap.FeatureDescriptors(undefined, rows))
@@ -258,7 +258,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _check(path: Path) -> None:
-    """That a database can be read; pycolmap makes missing ones and waits for locked ones."""
+    """Check that a database can be read; pycolmap makes missing ones and waits for locked ones."""
     if not path.is_file():
         raise StoreError(f"there is no database {path}")
     with _readable(path):
@@ -266,7 +266,7 @@ def _check(path: Path) -> None:
 
 
 def _copy(path: Path, part: Path) -> None:
-    """As SQLite copies, with what is still in its write-ahead log."""
+    """A copy by SQLite, with what is still in its write-ahead log."""
     with _readable(path) as source:
         source.execute("BEGIN IMMEDIATE")
         source.rollback()

@@ -71,7 +71,7 @@ def put_features(
     """Add the group of one image to an open ``h5py.File``.
 
     Raises:
-        StoreError: As for :func:`write_features`.
+        StoreError: If :func:`write_features` would raise it.
     """
     check_features(name, features)
     group = _new_group(file, name, _FEATURES, f"image {name!r}")
@@ -157,8 +157,8 @@ def write_matches(
 
     Args:
         path: File to write, such as ``matches.h5``.
-        matches: For each pair of image names (M, 2) row numbers, (M,) scores, and the number of
-            keypoints of the first image.
+        matches: (M, 2) row numbers, (M,) scores and the number of keypoints of the first image, by
+            pair of image names.
 
     Raises:
         StoreError: If the file cannot be written, two pairs have one name in hloc's layout, or
@@ -279,7 +279,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
     """An open ``h5py.File`` to read from; damage that shows only then is an error of one line, too.
 
     Raises:
-        StoreError: As for :func:`opened`, and if what is read in the block is damaged.
+        StoreError: If :func:`opened` raises it, or what is read in the block is damaged.
     """
     with opened(path) as file:
         try:

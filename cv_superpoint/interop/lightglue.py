@@ -97,7 +97,7 @@ class OpenCVLightGlue:
 
     Args:
         matcher: ``cv2.LightGlueMatcher.create("superpoint_lightglue.onnx")``.
-        own_sides: As of :func:`match_with_opencv`.
+        own_sides: Same as for :func:`match_with_opencv`.
     """
 
     def __init__(self, matcher: Any, *, own_sides: bool = False) -> None:

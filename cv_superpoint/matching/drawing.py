@@ -70,7 +70,7 @@ def draw_matches(
 
     Args:
         image0: uint8 grey, BGR or BGRA.
-        image1: As for ``image0``.
+        image1: Same as for ``image0``.
         points0: (M, 2) in image 0.
         points1: (M, 2) in image 1, row by row.
         inliers: (M,) bool; None takes all.
@@ -104,7 +104,7 @@ def draw_overlay(image0: Any, image1: Any, homography: NDArray[np.float64]) -> B
 
     Args:
         image0: uint8 grey, BGR or BGRA.
-        image1: As for ``image0``.
+        image1: Same as for ``image0``.
         homography: (3, 3) from image 0 to image 1.
 
     Returns:

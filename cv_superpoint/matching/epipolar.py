@@ -33,13 +33,13 @@ def refine_epipolar(
 ) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_]]:
     """Place the inliers of an epipolar geometry by their pixels, and find it again.
 
-    Patches are warped as the matches around them move, for there is depth. The new matrix is taken
-    if about as many matches agree with it as with the first one before they were placed, and those
-    that were placed agree better.
+    Patches are warped as the matches around them move, because the scene has depth. The new matrix
+    is taken if about as many matches agree with it as with the first one before they were placed,
+    and those that were placed agree better.
 
     Args:
-        image0: As for :func:`~cv_superpoint.matching.refining.refine_matches`.
-        image1: As for ``image0``.
+        image0: Same as for :func:`~cv_superpoint.matching.refining.refine_matches`.
+        image1: Same as for ``image0``.
         points0: (M, 2).
         points1: (M, 2), matched row by row.
         matrix: (3, 3), fundamental or essential.

@@ -45,8 +45,8 @@ class NearestNeighbours:
     """Mutual nearest neighbours; a score is the cosine of both descriptors.
 
     Attributes:
-        max_ratio: As for :func:`~cv_superpoint.mutual_nearest`.
-        max_distance: As for :func:`~cv_superpoint.mutual_nearest`.
+        max_ratio: Same as for :func:`~cv_superpoint.mutual_nearest`.
+        max_distance: Same as for :func:`~cv_superpoint.mutual_nearest`.
     """
 
     max_ratio: float | None = None
@@ -196,7 +196,7 @@ MATCHERS: dict[str, Callable[[], Matcher]] = {
     "lightglue": LearnedMatcher,
     "flann": lambda: OpenCVMatcher(cv2.FlannBasedMatcher()),
 }
-"""Matchers that the commands and the viewer know by name."""
+"""Names of matchers that the commands and the viewer accept."""
 
 
 def build_matcher(name: str) -> Matcher:

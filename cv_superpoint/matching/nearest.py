@@ -108,7 +108,7 @@ def nearest_features(
     """:func:`mutual_nearest` of two images' features, whose descriptors are of one kind.
 
     Raises:
-        FeatureError: As there, or if they are of different kinds.
+        FeatureError: If :func:`mutual_nearest` raises it, or they are of different kinds.
     """
     return mutual_nearest(
         features0.descriptors,
@@ -120,7 +120,7 @@ def nearest_features(
 
 
 def nearest_allowed(features0: Features, features1: Features, allowed: Allowed) -> Pairs:
-    """As :func:`nearest_features` among the pairs that a function allows."""
+    """Same as :func:`nearest_features`, among the pairs that a function allows."""
     binary = are_binary(features0, features1)
     first = check_descriptors(features0.descriptors, "descriptors0", binary)
     second = check_descriptors(features1.descriptors, "descriptors1", binary)

@@ -98,8 +98,8 @@ class MatchResult:
             inliers: Whether to give only the matches that agree with the model.
 
         Returns:
-            In the order of ``matches``: ``queryIdx`` is a row of ``features0``, ``trainIdx`` one of
-            ``features1``, ``distance`` is the Euclidean one of the descriptors, as with
+            One for each match, in their order: ``queryIdx`` is a row of ``features0``, ``trainIdx``
+            one of ``features1``, ``distance`` is the Euclidean one of the descriptors, as with
             ``cv2.NORM_L2``.
         """
         kept = self.inliers if inliers else np.ones(len(self), np.bool_)
@@ -234,12 +234,12 @@ def match_features(
     Args:
         features0: Features of image 0.
         features1: Features of image 1.
-        model: As for :func:`match_pair`.
-        threshold: As for :func:`match_pair`.
-        max_ratio: As for :func:`match_pair`.
-        max_distance: As for :func:`match_pair`.
-        matcher: As for :func:`match_pair`.
-        estimator: As for :func:`match_pair`.
+        model: Same as for :func:`match_pair`.
+        threshold: Same as for :func:`match_pair`.
+        max_ratio: Same as for :func:`match_pair`.
+        max_distance: Same as for :func:`match_pair`.
+        matcher: Same as for :func:`match_pair`.
+        estimator: Same as for :func:`match_pair`.
 
     Returns:
         Matches and inliers.

@@ -156,7 +156,7 @@ def _refine_by(
     window: int,
     farthest: float,
 ) -> Refined:
-    """All patches warped by one homography."""
+    """Place all patches, warped by one homography."""
     start = _through(np.asarray(np.linalg.inv(matrix), np.float64), second)
     height, width = grey0.shape[:2]
     usable = _usable(first, start, _whole(grey1.shape[:2], matrix, (width, height), window), window)
@@ -179,7 +179,7 @@ def _refine_locally(
     window: int,
     farthest: float,
 ) -> Refined:
-    """Each patch warped as the matches around it move; again when these are placed themselves."""
+    """Place each patch, warped as the matches around it move; again after these are placed."""
     found = _moved(second, np.empty(0, np.intp), second[:0], np.empty(0, np.float32))
     rows = np.flatnonzero(np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1))
     pictures = smooth(grey0), smooth(grey1)
@@ -215,9 +215,9 @@ def _place_by_windows(sheets: Sheets, window: int) -> Placed:
     """The patch's place by the largest window that smaller ones do not contradict.
 
     A window that reaches over an edge of depth shows two surfaces, which move apart; one that is
-    too small knows little. So a smaller window's answer is taken where it differs by more than its
-    own uncertainty explains (Lepski's method; Katkovnik, "A new method for varying adaptive
-    bandwidth selection", IEEE Transactions on Signal Processing 47(9), 1999).
+    too small determines the shift poorly. So a smaller window's answer is taken where it differs by
+    more than its own uncertainty explains (Lepski's method; Katkovnik, "A new method for varying
+    adaptive bandwidth selection", IEEE Transactions on Signal Processing 47(9), 1999).
     """
     pictures = sheets.first, sheets.second, sheets.points
     found = place(*pictures, sheets.points, window)
@@ -268,8 +268,8 @@ def refine_homography(
     with it as with the first one.
 
     Args:
-        image0: As for :func:`refine_matches`.
-        image1: As for ``image0``.
+        image0: Same as for :func:`refine_matches`.
+        image1: Same as for ``image0``.
         points0: (M, 2), also of wrong matches.
         points1: (M, 2), matched row by row.
         homography: (3, 3), with which most of them agree.
@@ -293,7 +293,7 @@ def refine_homography(
     kept = support(misses(again, points0, points1), threshold)
     if kept < KEPT_SUPPORT * support(missed, threshold):
         return unchanged
-    # Where a patch was placed elsewhere than all the others say, the keypoint knows better.
+    # Where a patch was placed elsewhere than the homography of the others, the keypoint stays.
     astray = moved & (misses(again, points0, refined) > misses(again, points0, points1) + PLACED)
     refined[astray], moved[astray] = points1[astray], False
     return RefinedHomography(points1=refined, moved=moved, homography=again, accepted=True)

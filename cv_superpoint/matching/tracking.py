@@ -98,8 +98,8 @@ class Video:
         upright: Turn frames as the file says, as players do; otherwise they are as stored.
 
     Attributes:
-        expected: Number of frames that the file promises to show, without those that an edit list
-            leaves out; a guess where its format tells none, 0 for a camera.
+        expected: Number of frames that the file states, without those that an edit list leaves out;
+            a guess where its format states none, 0 for a camera.
         rate: Frames per second that it states; 0 where unknown.
 
     Raises:
@@ -133,7 +133,7 @@ class Video:
         self.expected = stored if self._length.frames is None else self._length.frames
 
     def why_short(self, count: int) -> str:
-        """Why a file ends after so many frames; empty where it ends as it promises."""
+        """Why a file ends after so many frames; empty where that is the stated end."""
         if count >= self.expected - self._length.slack:
             return ""
         if self._length.ends_early:

@@ -41,7 +41,7 @@ class NetworkConfig:
             stages whose first convolutions have a stride of 2, which spares the full resolution.
         detector_skips: Whether the detector head also sees the maps of the stages before the last
             one. Each is brought to cells by one convolution whose kernel is as large as its stride,
-            and added to the encoder's maps. A cell then knows what lies where inside it.
+            and added to the encoder's maps. They tell where inside the cell something lies.
         head_channels: Channels of each head's hidden convolution.
         descriptor_dim: Length of a descriptor.
         norm: Where a batch normalisation sits: "before_relu" while training (it folds into the
@@ -271,7 +271,7 @@ def fold_state(
 
 
 def convolutions(state: Mapping[str, Floats], config: NetworkConfig) -> dict[str, Convolution]:
-    """The convolutions by block name, for those who build the network elsewhere.
+    """The convolutions by block name, for other implementations of the network.
 
     Args:
         state: Entries of a network without normalisations, or with them after the ReLU.

@@ -1,4 +1,4 @@
-"""The network in numpy: slow and plain, for those who look at every map and need no backend."""
+"""The network in numpy: slow and plain, to look at every map without a backend."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_layers(
 
 
 def run_in_8_bits(weights: NetworkWeights, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """As :func:`run_layers`, with the maps and the weights that 8 bits leave.
+    """Same as :func:`run_layers`, but maps and weights are rounded as in 8 bits.
 
     Args:
         weights: The network, with ranges.

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from cv_superpoint.network.architecture import IMAGE, Convolution, NetworkConfig, layers
 
 MAP_STEPS = 255
-"""Between the lowest and the highest value of a map: unsigned bytes."""
+"""Steps between the lowest and the highest value of a map, in unsigned bytes."""
 WEIGHT_STEPS = 127
-"""Between 0 and the largest weight of a channel: signed bytes, the same to both sides."""
+"""Steps between 0 and the largest weight of a channel, in signed bytes, symmetric."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapRange:
-    """Between which values a map is told in 8 bits.
+    """Range of the values of a map in 8 bits.
 
     Attributes:
-        low: At most 0.
-        high: Above ``low``.
+        low: Lowest value, at most 0.
+        high: Highest value, above ``low``.
     """
 
     low: float
@@ -40,7 +40,7 @@ class MapRange:
 
     @property
     def scale(self) -> np.float32:
-        """From one of the 256 values to the next."""
+        """Distance from one of the 256 values to the next."""
         scale: np.float32 = np.float32((self.high - self.low) / MAP_STEPS)
         return scale
 
@@ -66,10 +66,10 @@ class Ranges:
     """What 8 bits need beside the weights.
 
     Attributes:
-        maps: By the layers' names, see :func:`rounded_maps`.
+        maps: Ranges by the layers' names, see :func:`rounded_maps`.
         tensors: :attr:`NetworkWeights.tensor_digest` of the network that they were found with.
         method: How they were found.
-        photographs: On what.
+        photographs: Photographs that they were found on, in words.
     """
 
     maps: Mapping[str, MapRange]

@@ -135,7 +135,7 @@ class SuperPointNet(nn.Module):
         return F.normalize(raw, dim=1, eps=max(1e-12, torch.finfo(raw.dtype).tiny))
 
     def raw_descriptors(self, features: Encoded) -> Tensor:
-        """As :meth:`describe`, of any length: for those who normalise only what they sample."""
+        """Same as :meth:`describe`, but of any length, to normalise only what is sampled."""
         return cast(Tensor, self.descriptor_output(self.descriptor_hidden(features.descriptor)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

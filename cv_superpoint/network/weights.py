@@ -25,7 +25,7 @@ class NetworkWeights:
     Attributes:
         config: Architecture; its ``norm`` is "none", or "after_relu" where it cannot be folded.
         tensors: float32 arrays by the names of :class:`SuperPointNet`'s state.
-        ranges: Ranges of the maps, for 8 bits; None where nobody has found them.
+        ranges: Ranges of the maps, for 8 bits; None where they were not computed.
     """
 
     config: NetworkConfig
@@ -34,7 +34,7 @@ class NetworkWeights:
 
     @classmethod
     def of(cls, net: SuperPointNet) -> NetworkWeights:
-        """Those of a torch module that is folded."""
+        """The tensors of a torch module that is folded."""
         tensors = {name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()}
         return NetworkWeights(config=net.config, tensors=tensors)
 

@@ -65,7 +65,7 @@ def to_host(image: Any) -> Any:
 def give(rows: NDArray[Any], preallocated: Any, wants_umat: bool) -> Any:
     """Descriptors in the form the caller asked for; None (or an empty UMat) for no rows."""
     if wants_umat:
-        array: Any = rows  # cv2's type stubs do not know this constructor
+        array: Any = rows  # cv2's type stubs lack this constructor
         return cv2.UMat(array) if len(rows) else cv2.UMat()
     if len(rows) == 0:
         return None

@@ -199,8 +199,8 @@ class SuperPointFeature2D(Parameters, Portable):
         """Keypoints of an image, or of each image of a list or tuple.
 
         Args:
-            image: As for :meth:`detectAndCompute`; None or empty gives ``()``. Or a list.
-            mask: As for :meth:`detectAndCompute`, or a list with one for each image.
+            image: Image as for :meth:`detectAndCompute`, or a list; None or empty gives ``()``.
+            mask: Same as for :meth:`detectAndCompute`, or a list with one for each image.
             images: The same as a list for ``image``, by keyword.
             masks: The same as a list for ``mask``, by keyword.
 
@@ -237,7 +237,7 @@ class SuperPointFeature2D(Parameters, Portable):
         """Descriptors of any keypoints: fewer, in another order, from another detector, sub-pixel.
 
         Args:
-            image: As for :meth:`detectAndCompute`, or a list of images.
+            image: Same as for :meth:`detectAndCompute`, or a list of images.
             keypoints: ``cv2.KeyPoint`` objects; for a list of images a list of such lists.
             descriptors: Preallocated, as for :meth:`detectAndCompute` (one image only).
             images: The same as a list for ``image``, by keyword.

@@ -28,7 +28,7 @@ class DetectorOptions:
         device: auto, cpu, cuda, cuda:1 or mps.
         backend: Program that runs the network; auto takes the fastest that is installed.
         precision: auto, float32, bfloat16, float16 or int8.
-        threads: For a network on the CPU; by default the cores that the process may use.
+        threads: Threads of a network on the CPU; by default the cores that the process may use.
         descriptor_format: float32; uint8, a quarter of the bytes; or binary, bits as ORB's.
         descriptor_dim: Numbers of a descriptor, the first principal components, or bits; by default
             all numbers, or 256 bits.

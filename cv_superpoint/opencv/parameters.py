@@ -62,8 +62,8 @@ class Parameters:
 
         Args:
             scoreRadius: Radius in pixels; None takes what the weights recommend.
-            scoreThreshold: See :meth:`getScoreThreshold`; None takes what the weights recommend for
-                this radius. The same radius as before keeps the threshold.
+            scoreThreshold: Score that a keypoint must exceed; None takes what the weights recommend
+                for this radius. The same radius as before keeps the threshold.
 
         Raises:
             FeatureError: If the weights recommend a threshold for another radius only.
@@ -121,7 +121,7 @@ class Parameters:
 
         Args:
             descriptorFormat: Format; None takes "float32".
-            descriptorDim: See :meth:`getDescriptorDim`; None takes all numbers, or 256 bits. The
+            descriptorDim: Numbers or bits of a descriptor; None takes all numbers, or 256 bits. The
                 same format as before keeps its length.
         """
         now = self._detector.config.descriptors

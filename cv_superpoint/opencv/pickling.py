@@ -92,7 +92,7 @@ class Portable:
 
 
 def _keep(weights: NetworkWeights, choice: Choice, *, threads: int | None) -> Backend:
-    """As :func:`make_backend`, unless an equal one was made lately."""
+    """Same as :func:`make_backend`, but an equal backend that was made lately is used again."""
     key = weights.digest, choice, threads
     kept = _kept.get(key)
     if kept is None:

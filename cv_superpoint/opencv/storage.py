@@ -25,7 +25,7 @@ NAME = "Feature2D.SuperPoint"
 _COMPRESSED = re.compile(r"\.gz([0-9]?)$")
 """End of a name whose file OpenCV compresses; a digit is zlib's level."""
 _LEVEL = "3"
-"""OpenCV's where the name tells none."""
+"""OpenCV's level where the name tells none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class SavedParameters:
     """What a file holds.
 
     Attributes:
-        config: The detector's.
+        config: Configuration of the detector.
         weights: Bundled name or absolute path.
         sha256: SHA-256 of the weights, hexadecimal.
     """

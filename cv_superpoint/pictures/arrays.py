@@ -119,14 +119,14 @@ def pad(image: ByteArray) -> ByteArray:
 
 
 def interleave(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As :func:`cv_superpoint.decoding.arrays.interleave`, twice as fast."""
+    """Same as :func:`cv_superpoint.decoding.arrays.interleave`, twice as fast."""
     count, h, w = planes.shape
     turned: Any = cv2.transpose(planes.reshape(count, h * w))
     return np.asarray(turned, np.float32).reshape(h, w * count)
 
 
 def window_maximum(values: NDArray[Any], radius: int) -> NDArray[Any]:
-    """As :func:`cv_superpoint.decoding.arrays.sliding_maximum`, ten times as fast.
+    """Same as :func:`cv_superpoint.decoding.arrays.sliding_maximum`, ten times as fast.
 
     Args:
         values: (H, W) float32 or float64.

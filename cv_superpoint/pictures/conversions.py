@@ -1,6 +1,6 @@
 """What to do with an image that is no uint8 array: the conversion, by where it comes from.
 
-It is told, not done: only the caller knows whether channels are RGB and whether values end at 1.
+It is told, not done: an array does not say whether channels are RGB and whether values end at 1.
 """
 
 from __future__ import annotations

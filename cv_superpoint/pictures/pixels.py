@@ -1,7 +1,7 @@
 """The bytes of a picture file as uint8 pixels, whatever the type of its values.
 
 OpenCV divides 16-bit values by 256, fails on most conversions of floating and signed ones, and
-reads planes of 16 bits wrongly; what it reads rightly is asked of it here.
+reads planes of 16 bits wrongly; here it reads only what it reads rightly.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) BGR or (H, W) grey, uint8.
-        orientation: By which they were turned, 1 to 8 as in EXIF; 1 where they are as stored.
+        orientation: Orientation by which they were turned, 1 to 8 as in EXIF; 1 where they are as
+            stored.
         values: How values of other types than uint8 became uint8; empty where they were.
         damage: What the file lacks although every row is there; empty for a whole file.
     """
@@ -46,7 +47,7 @@ class Picture:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to the file, for those who look at the results."""
+        """What was done to the file, as notes beside the results."""
         return tuple(note for note in (self.damage, self.values) if note)
 
 
@@ -134,7 +135,7 @@ def write_picture(
 
 
 def check_ending(path: str | os.PathLike[str]) -> None:
-    """See that a name is that of a picture that can be written, before the work for it.
+    """Check that a picture can be written under a name, before the work for it.
 
     Raises:
         PictureError: If it is not.

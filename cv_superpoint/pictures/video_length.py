@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cv_superpoint.pictures.containers import Data, boxes, find_boxes, riff_chunks
 
 _ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
-"""With one of these every MP4 and MOV file begins."""
+"""First boxes of MP4 and MOV files."""
 _MATROSKA, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _MOST = 10_000_000
 """Frames of half a week; tables that state more are damaged."""
@@ -28,8 +28,8 @@ class Length:
     """What a video file says of its length.
 
     Attributes:
-        frames: That it shows; None where it does not say.
-        slack: By how many the frames at the cuts of an edit list may miss that number.
+        frames: Number of frames that it shows; None where it does not state it.
+        slack: Number of frames by which cuts of an edit list may change that number.
         ends_early: Whether the file is shorter than it says.
     """
 

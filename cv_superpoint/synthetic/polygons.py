@@ -76,7 +76,7 @@ class Shape:
 
         Args:
             background: (H, W) or (H, W, C).
-            paint: From a grey level to the channels of the background.
+            paint: Function from a grey level to the channels of the background.
 
         Returns:
             A new image like ``background``.
@@ -145,7 +145,7 @@ def random_colours(rng: np.random.Generator, strength: float = 0.9) -> Paint:
         strength: Largest share of the saturation that the grey level has room for.
 
     Returns:
-        From a grey level to (R, G, B).
+        A function from a grey level to (R, G, B).
     """
     box: dict[float, tuple[float, ...]] = {}
 

@@ -300,7 +300,7 @@ def cube(rng: np.random.Generator, size: tuple[int, int], ground: float) -> Shap
     while True:
         rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         extent = rng.uniform(0.3, 0.6, 3) * min(size)
-        # Edges leaving the corner nearest to the viewer, who looks along the third axis.
+        # Edges leaving the corner nearest to the camera, which looks along the third axis.
         edges = (rotation * np.where(rotation[2] < 0, -1, 1))[:2].T * extent[:, None]
         pairs = [(0, 1), (1, 2), (2, 0)]
         areas = [abs(edges[a, 0] * edges[b, 1] - edges[a, 1] * edges[b, 0]) for a, b in pairs]

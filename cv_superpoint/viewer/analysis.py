@@ -27,11 +27,11 @@ from cv_superpoint.viewer.pictures import draw_on_screen, warp_onto
 from cv_superpoint.weights import WeightsError
 
 REFINED = ", refined"
-"""Behind a detector's name in the table, of its matches placed by the pixels around them."""
+"""Suffix of a detector's name in the table, for its matches placed by the pixels around them."""
 PIXELS = 3.0
 """Error up to which a match is an inlier."""
 COLUMNS = ("detector", "keypoints", "matches", "inliers", "share", "error, px", "ms")
-"""Of the table; keypoints are those of both pictures, the error is that of the corners."""
+"""Columns of the table; keypoints are those of both pictures, the error is that of the corners."""
 UNKNOWN = "-"
 """A corner error without a homography, or where the true one is not known."""
 RUNS, SECONDS = 5, 1.0
@@ -48,8 +48,8 @@ class Settings:
     """The page's options.
 
     Attributes:
-        detection: Of our detectors.
-        matcher: Of our features, as :func:`build_matcher` knows it.
+        detection: Options of our detectors.
+        matcher: Matcher of our features, by its name for :func:`build_matcher`.
         refine: Also place the matches of every detector by the pixels around them; pictures of
             matches and the overlay then show these, the table both.
     """
@@ -69,7 +69,7 @@ class Found:
         points0: (M, 2) matched points in picture 0.
         points1: (M, 2) in picture 1.
         inliers: (M,) bool.
-        homography: From picture 0 to picture 1, or None.
+        homography: Homography from picture 0 to picture 1, or None.
         milliseconds: Detection and description in both pictures, without the matching, with the
             refinement; the median of warm runs.
     """
@@ -106,7 +106,7 @@ class Analysis:
     Attributes:
         keypoints0: Picture 0 with the keypoints of the first network, BGR.
         keypoints1: Picture 1 with them.
-        heatmap: Of picture 0, by the first network.
+        heatmap: Heatmap of picture 0, by the first network.
         matches: Picture of the matches by detector: our networks, SIFT, ORB.
         overlay: Picture 0 warped onto picture 1 in red, picture 1 in cyan; picture 1 where there is
             no homography.
@@ -138,7 +138,7 @@ def analyse(
         image0: BGR.
         image1: BGR.
         settings: The options.
-        networks: Ours, at least one; the first is shown in all views.
+        networks: Our networks, at least one; the first is shown in all views.
         truth: Homography from picture 0 to picture 1, where it is known.
 
     Raises:

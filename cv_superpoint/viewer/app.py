@@ -79,8 +79,8 @@ class _Comparison:
 
     Attributes:
         gr: Gradio.
-        networks: Ours.
-        folder: For the file that is downloaded.
+        networks: Our networks.
+        folder: Folder for the file that is downloaded.
         upright: Turn pictures as their files say.
     """
 
@@ -152,7 +152,7 @@ def serve(
     """Show the page at http://127.0.0.1 until Ctrl-C.
 
     Args:
-        app: Of :func:`make_app`.
+        app: The page that :func:`make_app` made.
         port: None takes the first free one from 7860 on.
         open_browser: Open it in the browser.
         say: Told where the page is.

@@ -40,11 +40,11 @@ class DetectorSettings:
 
 
 class LoadedNetwork:
-    """Weights that run on a device; what is kept changes without loading them again.
+    """Weights that run on a device; options change without loading them again.
 
     Args:
         weights: Bundled name or file, or None.
-        device: As of ``SuperPointFeature2D``.
+        device: Same as for ``SuperPointFeature2D``.
     """
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
@@ -93,7 +93,7 @@ def load_networks(weights: str | None = None, device: str = "auto") -> tuple[Loa
 
     Args:
         weights: Bundled name or file; None takes the default set.
-        device: As of ``SuperPointFeature2D``.
+        device: Same as for ``SuperPointFeature2D``.
     """
     first = LoadedNetwork(weights, device)
     return (first, *(LoadedNetwork(name, device) for name in SETS if name != first.name))

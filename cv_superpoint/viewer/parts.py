@@ -39,7 +39,7 @@ STYLE = """
   #figures th:nth-child(5), #figures td:nth-child(5) { display: none; }
 }
 """
-"""On a phone the table has no column for the share, which matches and inliers tell."""
+"""Columns that a phone does not show: the share follows from matches and inliers."""
 NOTE = (
     "Green lines: inliers, which agree with a homography within 3 px; red lines: other matches. "
     "ms: detection and description in both pictures, median of warm runs."

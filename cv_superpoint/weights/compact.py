@@ -47,10 +47,10 @@ def save_compaction(
     Args:
         path: Path of the file, see :func:`compact_path`.
         weights: The network that it is of.
-        mean: As for :class:`Compaction`, as are the other arrays.
-        components: Likewise.
-        planes: Likewise.
-        offsets: Likewise.
+        mean: Array of that name in :class:`Compaction`.
+        components: Array of that name in :class:`Compaction`.
+        planes: Array of that name in :class:`Compaction`.
+        offsets: Array of that name in :class:`Compaction`.
         recipe: How it was made.
 
     Returns:
@@ -90,14 +90,14 @@ def parse_compaction(data: bytes, path: Path, dim: int, fitted_to: str | None) -
 
 
 def beside(path: Path, weights: NetworkWeights) -> Compaction | NotFitted:
-    """That of a user's own weights file; one that cannot be used is :class:`NotFitted`."""
+    """Compaction of a user's own weights file; one that cannot be used is :class:`NotFitted`."""
     file = compact_path(path)
     if not file.is_file():
         return NOT_FITTED
     try:
         dim = weights.config.descriptor_dim
         return parse_compaction(read_file(file), file, dim, weights.tensor_digest)
-    except WeightsError as error:  # who asks for floats needs none of it
+    except WeightsError as error:  # floats in full length need none of it
         return NotFitted(why=str(error))
 
 

@@ -35,7 +35,7 @@ class CheckpointLayout:
     """How one release names the layers of the network.
 
     Attributes:
-        name: For messages.
+        name: Name of the layout, for messages.
         convolutions: Key prefix of each of the blocks' convolutions.
         norms: The same for the batch normalisations; empty if there are none.
         blocks: Our names of the convolutions.

@@ -44,7 +44,7 @@ class Histogram:
         self._counts += np.bincount(bins, minlength=_BINS)
 
     def range(self, share: float = SHARE) -> MapRange:
-        """From 0, or the value that a share of all lies above, to the one that it lies below."""
+        """Both ends of the range; ``share`` of all values lies on the inner side of each."""
         # Positive floats grow with their bits, negative ones shrink.
         positive, negative = self._counts[:_HALF], self._counts[_HALF:]
         total = self._counts.sum()
@@ -68,7 +68,7 @@ def find_ranges(
     Args:
         weights: The network.
         images: (H, W, C) uint8, H and W multiples of 8; a hundred of 240 x 320 are enough.
-        photographs: What they are, for those who read the record.
+        photographs: What they are, for the record.
 
     Raises:
         WeightsError: If there is no image, or a map reaches beyond what 8 bits can tell.
@@ -109,7 +109,7 @@ def read_ranges(record: Any, weights: NetworkWeights, source: str) -> Ranges:
     """Ranges of a record, checked.
 
     Args:
-        record: See :func:`write_ranges`.
+        record: Record that :func:`write_ranges` made.
         weights: The network that they must be of.
         source: The file, for errors.
 

@@ -105,7 +105,7 @@ def save_again(
 
 
 def write_weights(weights: NetworkWeights, path: str | os.PathLike[str], **fields: Any) -> str:
-    """As :func:`save_weights`, of arrays: no torch.
+    """Same as :func:`save_weights`, but of arrays and without torch.
 
     Args:
         weights: The network, normalised nowhere or after its ReLUs, and its ranges.
@@ -116,7 +116,7 @@ def write_weights(weights: NetworkWeights, path: str | os.PathLike[str], **field
         The file's sha256, hexadecimal.
 
     Raises:
-        ValueError: As :func:`save_weights`.
+        ValueError: If :func:`save_weights` would raise it.
     """
     # The same checks as on loading, so that no file is written that cannot be read.
     record = {"architecture": asdict(weights.config), **clean_fields(fields, str(path))}

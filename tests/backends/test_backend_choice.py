@@ -1,4 +1,4 @@
-"""Which backend is taken, and what is said where one cannot be had."""
+"""Which backend is taken, and the errors where one is not available."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_named_backend_takes_its_best_precision() -> None:
         ask = {**AUTO, "backend": name}
         assert decide(**ask, measured=BOTH, machine=WITH_BFLOAT16).precision == best
         assert decide(**ask, measured=BOTH, machine=PLAIN).precision == "float32"
-        # Whoever makes the backend says that its package is missing.
+        # The error comes where the backend is made.
         assert decide(**ask, measured=BOTH, machine=Machine(installed=frozenset())).backend == name
 
 
@@ -294,7 +294,7 @@ def test_auto_runs_in_bfloat16_or_8_bits_here(own_cache: Path) -> None:
 
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
 def test_auto_runs_on_a_lesser_processor(limit: str, tmp_path: Path) -> None:
-    """On this one, whatever it is, as its packages see it under oneDNN's limit."""
+    """This CPU, whatever it is, as its packages see it under oneDNN's limit."""
     np.save(tmp_path / "image.npy", skimage.data.coins()[:120, :160])
     script = f"""
 import numpy as np

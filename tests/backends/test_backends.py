@@ -142,7 +142,7 @@ def test_descriptors_come_cell_by_cell(name: str, length: int, tmp_path: Path) -
 def test_true_batches_of_mixed_sizes_give_single_results(
     device: str, weights: LoadedWeights
 ) -> None:
-    """On a GPU equal padded sizes share a call; the grouping must put every result in its place."""
+    """Equal padded sizes share a call on a GPU; the grouping must put every result in its place."""
     single = TorchBackend(weights, device="cpu")
     batched = TorchBackend(weights, device=device)
     batched.batch = 32
@@ -309,7 +309,7 @@ def test_threads_share_a_detector_and_have_their_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_signals_are_handled_after_detectors_ended(name: str) -> None:
-    """In the order of their making, in which OpenVINO's cores break the stack of signals."""
+    """Detectors end in the order in which OpenVINO's cores would break the stack of signals."""
     script = f"""
 import gc, signal, sys
 import numpy as np

@@ -128,7 +128,7 @@ for epoch in range(2):
 
 @on_linux
 def test_a_fork_that_waits_holds_no_lock_that_work_needs() -> None:
-    """As OpenVINO's telemetry does: a thread forks while another loads a network and logs."""
+    """A thread forks while another loads a network and logs, as OpenVINO's telemetry does."""
     script = """
 import faulthandler, os, threading, time
 from cv_superpoint.backends import forks

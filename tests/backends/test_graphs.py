@@ -245,7 +245,7 @@ def detector_of(
 
 
 def limit_memory(backend: TorchBackend, pixels: int) -> None:
-    """As a GPU with room for so many pixels at once."""
+    """Limit the backend's memory, as on a GPU with room for so many pixels at once."""
 
     def check(_: Any, inputs: tuple[Tensor]) -> None:
         if inputs[0].numel() > pixels:

@@ -52,7 +52,7 @@ def exact_backend(weights: LoadedWeights) -> Backend:
 @pytest.mark.parametrize("set_name", available_weights())
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_backend_computes_what_the_ranges_say(name: str, set_name: str) -> None:
-    """As numpy does: what is left are values on the edge between two bytes."""
+    """Backends compute what numpy does, but for values on the edge between two bytes."""
     weights = load_weights(set_name)
     image = CAMERA[:120, :160, None].copy()
     logits, _ = run_units(backend_of(weights, name), image[None])
@@ -94,7 +94,8 @@ def test_other_networks(name: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("set_name", available_weights())
 @pytest.mark.parametrize("name", BACKENDS)
 def test_keypoints_are_nearly_those_of_float32(name: str, set_name: str) -> None:
-    """Of two photographs, those just above the threshold too; .98 of many photographs."""
+    """Share of two photographs' keypoints, those just above the threshold too; .98 of many
+    photographs."""
     weights = load_weights(set_name)
     exact, rough = (
         finder(backend, weights, [])

@@ -73,7 +73,8 @@ def test_sizes_are_kept_apart_and_few_are_kept() -> None:
 )
 @pytest.mark.parametrize("name", ["superpoint", "superpoint-lite"])
 def test_bands_give_the_bits_of_the_whole(name: str, precision: str) -> None:
-    """In both precisions, on one thread and on three; too low an image has no bands."""
+    """Bands give the same bits in both precisions, on one thread and on three; a low image has
+    none."""
     weights = load_weights(name)
     choice = choose(backend="openvino", device="cpu", precision=precision)
     alone, three = (make_backend(weights, choice, threads=threads) for threads in (1, 3))

@@ -73,7 +73,7 @@ def test_arrays_go_up_without_waiting() -> None:
 
 
 def test_float32_is_float32_whatever_the_caller_s_setting() -> None:
-    """By default cuDNN would convolve with TF32, which has 10 bits."""
+    """cuDNN would convolve with TF32 by default, which has 10 bits."""
     weights = load_weights()
     images = PHOTOGRAPH[None, :240, :320, None].copy()
     expected = TorchBackend(weights, device="cpu").run(images)

@@ -102,7 +102,7 @@ for call in (
 
 
 def test_a_missing_openvino_is_told_where_it_would_be_faster() -> None:
-    """In the one line of ``info()`` and ``cv-superpoint doctor``."""
+    """The line of ``info()`` and ``cv-superpoint doctor`` tells it."""
     script = """
 import cv_superpoint
 print(cv_superpoint.SuperPointFeature2D.create(device="cpu").info())

@@ -48,7 +48,7 @@ def test_every_task_runs_once_and_after_what_it_needs(data: st.DataObject, threa
 
 
 def test_a_thread_that_stands_still_holds_up_only_what_needs_its_task() -> None:
-    """As one does whose core another program has."""
+    """One task waits, as a task does whose core another program has."""
     done: list[int] = []
     others = threading.Event()
 

@@ -107,7 +107,7 @@ def test_a_loss_beyond_the_margin_must_be_ruled_out_for_every_measure() -> None:
 
 
 def cells(line: str) -> list[str]:
-    """Of a table's row."""
+    """Cells of a table's row."""
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 

@@ -126,7 +126,7 @@ class Report:
                     file.write(f"==== {kind} {seed}: {answer['fault']}\n{answer['trace']}\n")
 
     def write(self) -> None:
-        """In one step."""
+        """Write the results in one step."""
         record = {
             "seconds": round(self.seconds),
             "runs": self.runs,

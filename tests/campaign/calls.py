@@ -286,7 +286,8 @@ KEYPOINT = st.builds(
 
 @kind
 def keypoints(case: Case) -> None:
-    """Anybody's keypoints: those in the image stay in order with all fields, with a row each."""
+    """Keypoints of any origin: those in the image stay in order with all fields, with a row
+    each."""
     model = some_detector(case.random)
 
     def holds(image: Any, points: Any) -> None:

@@ -155,7 +155,7 @@ def is_partial(name: str) -> bool:
 
 
 def check_whole(name: str, out: Path, may_be_old: bool) -> None:
-    """That every file under an output's name is the old one or the new one."""
+    """Check that every file under an output's name is the old one or the new one."""
     expected = undisturbed(name)[0]
     old = hashlib.sha256(OLD).hexdigest()[:16]
     for each, digest in snapshot(out).items():
@@ -166,7 +166,7 @@ def check_whole(name: str, out: Path, may_be_old: bool) -> None:
 
 
 def check_said(name: str, status: int, said: str, allowed: tuple[int, ...] = (1, 3)) -> None:
-    """That a command which could not do its work says why in lines, not in a traceback."""
+    """Check that a command that failed says why in lines, not in a traceback."""
     check(status in (0, *allowed), f"{name}: exit status {status}: {said[-3000:]}")
     check("Traceback" not in said, f"{name}: a traceback: {said[-3000:]}")
     if status == 1:

@@ -29,9 +29,9 @@ DOCUMENTED = (
     *(ExtractError, StoreError, StitchError, VideoError),
 )
 KINDS: dict[str, Callable[[Case], None]] = {}
-"""By name, in the order in which they take turns."""
+"""Kinds by name, in the order in which they take turns."""
 EXAMPLES = 60
-"""Of hypothesis, in a case."""
+"""Examples of hypothesis in a case."""
 
 
 class BrokenPromiseError(AssertionError):
@@ -44,10 +44,10 @@ class Case:
 
     Attributes:
         kind: Its name.
-        seed: Of all that is drawn.
+        seed: Seed of all that is drawn.
         folder: An empty one of its own.
-        calls: Of the product, counted as they are made.
-        kills: Of processes.
+        calls: Number of calls of the product so far.
+        kills: Number of processes killed.
         random: Drawn from the seed.
         notes: What it did, for the report of a fault.
     """

@@ -9,7 +9,7 @@ def mutate(data: bytes, random: np.random.Generator, head: int = 4096) -> bytes:
     """One to three kinds of damage; half of it to the first bytes, where the headers are.
 
     Args:
-        data: Of a whole file.
+        data: Content of a whole file.
         random: Draws what and where.
         head: Length of what is damaged more often.
     """

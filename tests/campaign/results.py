@@ -55,13 +55,13 @@ def check_result(
 
 
 def same(one: Features, other: Features, what: str) -> None:
-    """That two sets are equal to the bit."""
+    """Check that two sets are equal to the bit."""
     for name in FIELDS:
         check(np.array_equal(getattr(one, name), getattr(other, name)), f"{what}: other {name}")
 
 
 def close(one: Features, other: Features, what: str) -> None:
-    """That two sets are equal but for the last digits."""
+    """Check that two sets are equal but for the last digits."""
     check(len(one) == len(other), f"{what}: {len(one)} and {len(other)} keypoints")
     for name, atol in (("keypoints", 0.05), ("scores", 1e-3), ("descriptors", 1e-2)):
         rows = np.lexsort(np.round(one.keypoints.T, 1)), np.lexsort(np.round(other.keypoints.T, 1))

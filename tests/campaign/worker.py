@@ -20,11 +20,11 @@ import torch
 from kinds import KINDS, ROOT, BrokenPromiseError, Case
 
 MEMORY = 14 * 2**30
-"""Of addresses: what a file says of its size must not take the machine's."""
+"""Bytes of addresses: a size that a file states must not take all of the machine's memory."""
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Run cases until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     log = Path(sys.argv[1]).open("a", encoding="utf-8")  # noqa: SIM115 - for the whole process
     for number in (1, 2):

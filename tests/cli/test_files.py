@@ -102,7 +102,7 @@ def test_text_of_names_is_shown_in_one_line() -> None:
     ids=str,
 )
 def test_a_reader_that_leaves_is_no_error(folder: Path, arguments: list[str], both: bool) -> None:
-    """As in ``cv-superpoint ... | head`` and ``... 2>&1 | head``: the work goes on in silence."""
+    """A closed pipe, as in ``cv-superpoint ... | head`` and ``... 2>&1 | head``, stops no work."""
     command = [sys.executable, "-m", "cv_superpoint", *arguments]
     reading, writing = os.pipe()
     os.close(reading)

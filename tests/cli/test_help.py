@@ -19,7 +19,7 @@ from train.__main__ import PROGRAM as TRAINING
 from train.__main__ import main as train
 
 LINES = 48
-"""Of a screen of 100 columns."""
+"""Lines of a screen of 100 columns."""
 OWN = [name for name in PROGRAM.commands if name != "train"]
 OPTIONS = [f"--{name}={value}" for name, value in PINNED.items()]
 

@@ -16,7 +16,7 @@ from cv_superpoint.pictures.arrays import window_maximum
 
 
 def unit(dense: np.ndarray, axis: int) -> np.ndarray:
-    """As a network gives them; the decoder on the host takes any length."""
+    """Unit descriptors, as a network gives them; the decoder on the host takes any length."""
     return (dense / np.linalg.norm(dense, axis=axis, keepdims=True)).astype(np.float32)
 
 
@@ -175,7 +175,7 @@ def test_the_device_decodes_as_the_host(
     count: int,
     cut: tuple[int, int],
 ) -> None:
-    """On integer logits many pixels tie; both must break every tie alike."""
+    """Many pixels tie on integer logits; both must break every tie alike."""
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, levels, (2, 65, 4, 6)).astype(np.float32)
     dense = rng.normal(size=(2, 12, 4, 6)).astype(np.float32)

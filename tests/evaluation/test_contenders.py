@@ -72,7 +72,7 @@ def test_too_few_matches_have_no_fit() -> None:
 
 
 def test_a_matcher_gets_what_the_detector_saw(photograph: np.ndarray) -> None:
-    """Of a turned image, positions and the size there; results are in the image as it was."""
+    """A matcher gets the turned image's positions and size; results are in the image as it was."""
     detector = SuperPointFeature2D.create(
         100, weights=LITE, device="cpu", precision="float32", threads=1
     )

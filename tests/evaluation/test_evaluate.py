@@ -17,7 +17,7 @@ from cv_superpoint.geometry import inside, warp_points
 
 
 class PerfectDetector:
-    """Knows where 400 world points lie in the images it was told of, and describes each alike."""
+    """Finds 400 world points in images of known origin, and describes each alike."""
 
     def __init__(self):
         rng = np.random.default_rng(0)

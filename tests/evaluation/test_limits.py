@@ -65,7 +65,7 @@ def test_command_prints_a_row_for_each_detector(
     printed = capsys.readouterr().out
     rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| sift")]
     assert [len(row) for row in rows] == [9, 6]
-    # Turned by nothing it matches itself; SIFT knows every angle; nothing survives 4 px of blur.
+    # Unturned it matches itself; SIFT matches at every angle; nothing survives 4 px of blur.
     assert rows[0][1].strip() == "1.00 (1.00)"
     assert float(rows[0][6].split()[0]) > 0.5
     assert float(rows[1][-1].split()[0]) < 0.5

@@ -339,7 +339,7 @@ def test_damaged_notes_of_a_shard_are_one_error(before: str, after: str, tmp_pat
 
 
 def test_what_the_output_says_of_itself(tmp_path: Path) -> None:
-    """In texts of a fixed length, in which damage does not stop the HDF5 library for ever."""
+    """Texts have a fixed length, because damaged ones of any length make the HDF5 library loop."""
     output = tmp_path / "features.h5"
     make(tmp_path / "images", a=0)
     extract(tmp_path / "images", output)

@@ -33,7 +33,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> ExtractConfig:
-    """Of weights that precision "auto" may take in 8 bits."""
+    """Options for weights that precision "auto" may take in 8 bits."""
     path = tmp_path / "listed.safetensors"
     save_again(load_weights("superpoint-lite"), path, precisions=("float32", "int8"))
     return ExtractConfig(
@@ -68,7 +68,7 @@ def test_auto_records_8_bits_and_goes_on_in_them(
 def test_what_was_begun_without_goes_on_without(
     images: Path, config: ExtractConfig, tmp_path: Path
 ) -> None:
-    """As a run of an earlier release, or of a machine without the instructions."""
+    """The record is that of an earlier release, or of a machine without the instructions."""
     exact, mixed = tmp_path / "exact.h5", tmp_path / "mixed.h5"
     assert extract(images, exact, config, precision="float32") == 0
     assert "precision" not in settings(exact)

@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_entered_is_told() -> None:
         folder.chmod(0o755)
         (folder / "closed").chmod(0)
         try:
-            if os.getuid() == 0:  # who may enter everything
+            if os.getuid() == 0:  # root may enter everything
                 os.seteuid(65534)
             listing = list_pictures([folder])
         finally:
@@ -201,7 +201,7 @@ def test_reading_never_waits_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(PictureError, match="a pipe, not a file"):
         read_picture(tmp_path / "pipe.jpg")
-    (tmp_path / "memory.jpg").symlink_to("/proc/self/mem")  # which nobody can read from its start
+    (tmp_path / "memory.jpg").symlink_to("/proc/self/mem")  # it cannot be read from its start
     with pytest.raises(PictureError, match=r"cannot be read \(Input/output error"):
         read_picture(tmp_path / "memory.jpg")
 

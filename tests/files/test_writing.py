@@ -36,7 +36,8 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [100, 226, 255])
 @pytest.mark.parametrize("letter", [b"x", "é".encode(), b"\xe9"], ids=["ascii", "two", "none"])
 def test_names_as_long_as_the_disk_allows(tmp_path: Path, length: int, letter: bytes) -> None:
-    """In bytes: names of two bytes a letter, and names that are no UTF-8, count the same."""
+    """The length is in bytes: names of two bytes a letter, and names that are no UTF-8, count
+    alike."""
     name = os.fsdecode((letter * length)[: length - length % len(letter)])
     write_file(tmp_path / "folder" / name, b"new")
     assert (tmp_path / "folder" / name).read_bytes() == b"new"

@@ -46,7 +46,7 @@ def stitcher() -> Remembering:
 
 
 def shows(panorama: Any, detector: Remembering, *, at_least: float, within: float = 25) -> None:
-    """That a panorama is the photograph under one homography: same pixels, no seam, no ghost.
+    """Check that a panorama is the photograph under one homography: same pixels, no seam, no ghost.
 
     ``within`` bounds nine tenths of the differences in grey levels; on a cylinder, which no
     homography flattens, they are larger.

@@ -65,7 +65,7 @@ def test_the_adjustment_closes_the_loop(reference: int, wrong: int, share: float
         points1 = cv2.perspectiveTransform(points0[None], matrix)[0]
         points1 += random.normal(0, 0.5, points1.shape)
         homography = cv2.findHomography(points0, points1, 0)[0]
-        points1[:wrong] += 45  # the chain knows nothing of these
+        points1[:wrong] += 45  # no link of the chain has these
         links.append(
             Link(
                 first=first, second=second, points0=points0, points1=points1, homography=homography

@@ -9,7 +9,7 @@ import numpy as np
 import skimage.data
 
 FOCAL = 600.0
-"""Of the camera that took the photograph, in pixels."""
+"""Focal length of the camera that took the photograph, in pixels."""
 
 
 def photograph() -> Any:

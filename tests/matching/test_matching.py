@@ -44,7 +44,7 @@ def unit_rows(seed: int, count: int, length: int = 32) -> Any:
 
 
 def turned_back(points: Any, turns: int, size: tuple[int, int]) -> Any:
-    """By looking the coordinates up in turned coordinate grids."""
+    """True positions, looked up in turned grids of coordinates."""
     y, x = np.mgrid[: size[0], : size[1]]
     column, row = np.rint(points).astype(int).T
     return np.stack([np.rot90(x, turns)[row, column], np.rot90(y, turns)[row, column]], axis=1)
@@ -161,7 +161,7 @@ def test_a_turned_photograph_maps_exactly_back(
     points0, points1 = result.points0[result.inliers], result.points1[result.inliers]
     back = turned_back(points1, turns, photograph.shape)
     if subpixel:
-        assert np.abs(back - points0).max() <= 1  # the grids know whole pixels only
+        assert np.abs(back - points0).max() <= 1  # the grids hold whole pixels only
         corners = np.array([[[0, 0], [180, 0], [180, 132], [0, 132]]], np.float64)
         mapped = cv2.perspectiveTransform(corners, result.homography)[0]
         expected = turned_back(mapped, turns, photograph.shape)

@@ -74,7 +74,7 @@ def warped(gain: float = 1.0, offset: float = 0.0, noise: float = 0.0) -> np.nda
     ids=["clean", "other light", "noise"],
 )
 def test_warps_of_other_light_and_noise(change: dict[str, float], expected: float) -> None:
-    """From keypoints a pixel off, by a homography that is a pixel off."""
+    """Keypoints are a pixel off, and so is the homography."""
     points = corners()
     truth = warp_points(WARP, points.astype(np.float64))
     seen = ((truth > 20) & (truth < (410, 380))).all(axis=1)
@@ -176,7 +176,7 @@ def test_a_pair_is_placed_better_and_turns_with_its_image() -> None:
 def test_a_wrong_homography_is_kept_rather_than_made_worse() -> None:
     """Pixels of the floor agree among themselves; the keypoints of the wall must not lose."""
     points = corners(200)
-    part = points[:, 1] > 260  # a part that moved by itself
+    part = points[:, 1] > 260  # a part that moved on its own
     truth = points + np.where(part[:, None], (6.0, 0.0), (0.0, 0.0)).astype(np.float32)
     other = GREY.copy()
     other[260:] = np.roll(GREY[260:], 6, axis=1)
@@ -200,7 +200,7 @@ def test_a_wrong_homography_is_kept_rather_than_made_worse() -> None:
 
 
 def test_beyond_one_plane_patches_move_as_their_neighbours_do() -> None:
-    """Two halves, each moved and stretched by itself, in one picture."""
+    """Two halves of one picture, each moved and stretched on its own."""
     points = corners(250)
     other = np.zeros_like(GREY)
     middle = GREY.shape[1] // 2

@@ -15,7 +15,7 @@ from cv_superpoint.network.torch_network import ConvBlock
 from cv_superpoint.weights import available_weights, load_weights
 
 LARGEST = 65504.0
-"""Of float16."""
+"""Largest number of float16."""
 
 
 def images() -> dict[str, np.ndarray]:

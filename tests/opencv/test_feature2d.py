@@ -287,7 +287,7 @@ def test_scales_tell_their_level(detector: SuperPointFeature2D, bgr: np.ndarray)
 
 
 def test_scales_make_a_smaller_copy_match(bgr: np.ndarray) -> None:
-    """At a third of the size, matches against a pyramid are right in the image's own pixels."""
+    """Matches of a third of the size against a pyramid are right in the image's own pixels."""
     photograph = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
     small = cv2.resize(photograph, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
     correct = {}

@@ -82,7 +82,7 @@ def test_release_gives_what_was_recorded(backend: str, name: str, photograph: st
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS)
 @pytest.mark.parametrize("name", available_weights())
 def test_what_auto_takes_finds_what_was_recorded(name: str, photograph: str) -> None:
-    """In whichever precision: the strongest, whose order may change."""
+    """The strongest are the same in every precision; their order may change."""
     chosen = SuperPointFeature2D.create(weights=name, device="cpu", threads=2).info()
     check_nearly(name, photograph, *EXPECTED["int8" in chosen], precision="auto")
 

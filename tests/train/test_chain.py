@@ -82,7 +82,7 @@ def test_fine_tuning_starts_from_weights(tmp_path: Path) -> None:
 
 
 def test_training_goes_on_without_normalisation(tmp_path: Path) -> None:
-    """In float32: one step at no rate exports the weights that it started from."""
+    """One step at a rate of 0 exports the weights that it started from (float32)."""
     cv2.imwrite(str(tmp_path / "a.png"), data.camera()[::2, ::2])
     cv2.imwrite(str(tmp_path / "b.png"), data.coins())
     arguments = ["--recipe", "smoke", "--run-dir", str(tmp_path / "run"), "--images", str(tmp_path)]

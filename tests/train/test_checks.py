@@ -272,7 +272,7 @@ def test_a_damaged_record_is_told(run: tuple[Path, Path]) -> None:
 def test_a_folder_without_a_record_is_taken(
     run: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a run that an earlier release began."""
+    """An earlier release began the run."""
     photographs, run_dir = run
     (run_dir / "settings.json").unlink()
     assert train("joint", *SMALL, run_dir=run_dir, images=photographs) == 3
@@ -386,4 +386,4 @@ def test_the_command_tells_it_in_one_line_and_by_its_status(tmp_path: Path) -> N
     os.close(writing)
     assert told[0][0] == 1
     assert told[0][1][0].startswith(f"python -m train: {tmp_path}/TYPO: there is no such folder")
-    assert told[1] == (0, [])  # though nobody reads the help
+    assert told[1] == (0, [])  # though the reader of the help has gone

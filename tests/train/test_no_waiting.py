@@ -33,7 +33,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]
 
 
 def step_on_meta(config: JointConfig, photographs: list[LabelledImage]) -> set[str]:
-    """Loss and gradient of tensors that have no values, so that whoever reads one fails."""
+    """Loss and gradient of tensors without values, so that reading one fails."""
     task = Joint(config, 0, photographs, [Path(photographs[0].path)], SIZES)
     batch = default_collate([task.dataset()[i] for i in range(2)])
     task.network.to("meta")

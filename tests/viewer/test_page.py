@@ -212,7 +212,7 @@ def test_the_line_of_the_overlay_moves(open_page: Any) -> None:
 def test_click_slider_upload_download(open_page: Any, coffee: Any, tmp_path: Path) -> None:
     page = open_page(1280, 1200)
     first = figures(page)
-    assert "error, px" not in first["superpoint"]  # nobody knows the truth
+    assert "error, px" not in first["superpoint"]  # the truth is unknown
 
     page.locator("#descriptors input").click()
     page.get_by_role("option", name="binary").click()

@@ -183,7 +183,7 @@ def test_a_truncated_checkpoint_never_loads(zipped, folder, net):
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_damaged_file_gives_the_one_error_or_a_whole_network(kind, data, folder, net):
-    """Without a checksum a changed value cannot be noticed; nothing worse may happen."""
+    """A changed value cannot be noticed without a checksum; nothing worse may happen."""
     buffer = io.BytesIO()
     if kind == "safetensors":
         buffer.write(save(net.state_dict()))

@@ -6,5 +6,5 @@ pairs.py          warped pairs; on_device.py makes them in batches on the device
 augment_batch.py  photometric changes of a batch
 labels.py         keypoints to targets of cells
 
-Stages and what they share enter; nothing here knows what learns from it.
+Stages and what they share enter; nothing here imports what learns from it.
 """

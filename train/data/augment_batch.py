@@ -3,8 +3,8 @@
 It is the twin of :mod:`cv_superpoint.synthetic.photometric`.
 
 The same changes with the same strengths and probabilities, by kornia and torch instead of numpy and
-OpenCV, each image with its own lot. Where a change is not chosen for an image it does nothing to
-it; the work is done for all, without a loop.
+OpenCV, drawn anew for each image. Where a change is not chosen for an image it does nothing to it;
+the work is done for all, without a loop.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ class FeaturesConfig:
         scenes: How many.
         scene: How scenes are made.
         keypoints: Kept of a view, the strongest.
-        threshold: Smallest score, as a share of what the weights recommend: a matcher is to know
-            weak keypoints too.
+        threshold: Smallest score, as a share of what the weights recommend, so that a matcher also
+            learns from weak keypoints.
         near: Pixels within which mutually nearest keypoints are the same.
         far: Pixels beyond which a keypoint has no counterpart; between the two nothing is known.
     """
@@ -73,8 +73,8 @@ class MatchPairConfig:
 
     Attributes:
         keypoints: Largest number of rows of an image, the strongest keypoints. The number is drawn
-            for each batch, evenly on a logarithmic scale, so that a matcher knows small and large
-            sets and few rows are padding.
+            for each batch, evenly on a logarithmic scale, so that a matcher learns from small and
+            large sets and few rows are padding.
         fewest: Smallest number of rows.
         unrelated: Share of the pairs that show two scenes, of which nothing matches.
     """
@@ -105,8 +105,8 @@ def extract_scenes(
     """Write the files of all scenes that have none yet.
 
     Args:
-        detector: Whose features they are.
-        photograph: Reads one of them.
+        detector: Detector whose features they are.
+        photograph: Function that reads one of them.
         count: Photographs.
         folder: Where the files go.
         config: How many, and of what.

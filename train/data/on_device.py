@@ -144,7 +144,7 @@ class DevicePairs:
     def _homographies(
         self, rng: np.random.Generator, chosen: npt.NDArray[np.intp]
     ) -> tuple[Matrix, Matrix]:
-        """From the photographs to the first and to the second images, (B, 3, 3) each."""
+        """Homographies (B, 3, 3) from the photographs to the first and to the second images."""
         config, count = self.config, len(chosen)
         room = (self.sizes[chosen] - config.size)[:, ::-1]
         frame = np.tile(np.eye(3), (count, 1, 1))

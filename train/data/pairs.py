@@ -89,7 +89,7 @@ class View:
         image: (H, W) or (H, W, 3) RGB, uint8.
         keypoints: (N, 2) labels inside the image.
         valid: (H, W) boolean, pixels that show the photograph.
-        homography: From the photograph to the image.
+        homography: Homography from the photograph to the image.
         drawn: Whether it is a drawing and not a photograph.
     """
 

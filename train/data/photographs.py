@@ -30,9 +30,9 @@ class Photographs:
     """What a folder holds.
 
     Attributes:
-        folder: That was searched.
-        contents: By the name of each photograph, relative to the folder, the SHA-256 of its file.
-        left_out: By name, why a picture is none of them.
+        folder: Folder that was searched.
+        contents: SHA-256 of each photograph's file by its name, relative to the folder.
+        left_out: Reason by the name of each picture that is none of them.
     """
 
     folder: Path

@@ -220,7 +220,7 @@ def true_matches(
             is not known.
 
     Returns:
-        For every keypoint of either view the row of its counterpart, or :data:`UNMATCHED`, or
+        The row of the counterpart for every keypoint of either view, or :data:`UNMATCHED`, or
         :data:`UNKNOWN`.
     """
     there, back = _carried(points0, view0, view1), _carried(points1, view1, view0)

@@ -23,8 +23,8 @@ def translate_matcher(
 ) -> LoadedMatcher:
     """A matcher whose first layer takes descriptors of other weights.
 
-    Both sets describe the same keypoints. What the first layer makes of one descriptor is
-    predicted from the other by least squares, so the layers after it go on knowing what they see.
+    Both sets describe the same keypoints. What the first layer makes of one descriptor is predicted
+    from the other by least squares, so the layers after it keep their meaning.
 
     Args:
         start: The matcher.

@@ -28,7 +28,7 @@ def load_batches(
         batch_size: Samples of a batch, of all processes together.
         share: Samples of this process.
         workers: Processes that prepare data; 0 prepares it in this one.
-        pin: Into memory that a CUDA device copies from.
+        pin: Whether batches go into memory that a CUDA device copies from.
     """
     options: dict[str, Any] = {}
     if workers:

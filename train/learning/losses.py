@@ -225,7 +225,7 @@ def reprojection_loss(
     """How far keypoints of one image lie from their counterparts of the other, both ways.
 
     Counterparts are mutually nearest keypoints within ``radius``. Compares positions only: where
-    the counterpart is missing, or the detector is flat, other terms must care.
+    the counterpart is missing, or the detector is flat, the other terms of the loss act.
 
     Args:
         keypoints0: Keypoints of image 0.
@@ -243,8 +243,8 @@ def reprojection_loss(
         both = keypoints0.valid[:, :, None] & keypoints1.valid[:, None, :]
         far = torch.cdist(there, keypoints1.points).masked_fill(~both, torch.inf)
         far = torch.maximum(far, torch.cdist(keypoints0.points, back))
-        # Each keypoint with its nearest, and which of these are pairs: a list of the pairs alone
-        # would have a GPU wait for its length.
+        # Each keypoint with its nearest, and which of these are pairs: the host would have to wait
+        # for the length of a list of the pairs alone.
         least, partner = far.min(dim=2)
         mutual = far.argmin(dim=1).gather(1, partner) == torch.arange(
             far.shape[1], device=far.device

@@ -65,7 +65,7 @@ def precision_and_recall(
 
     Args:
         found: (B, N) of each batch, as :func:`mutual_matches` gives them.
-        batches: With the labels; keypoints of which nothing is known do not count.
+        batches: Batches with the labels; keypoints of which nothing is known do not count.
     """
     right = said = true = 0
     for rows, batch in zip(found, batches, strict=True):

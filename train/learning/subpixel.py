@@ -36,7 +36,7 @@ class RefinedSuperPoint:
     def detectAndCompute(  # noqa: N802
         self, image: Any, mask: Any = None
     ) -> tuple[tuple[cv2.KeyPoint, ...], Any]:
-        """As ``cv2.Feature2D`` has it; the protocols give no mask."""
+        """Same as of ``cv2.Feature2D``; the protocols give no mask."""
         assert mask is None
         grey = torch.from_numpy(np.ascontiguousarray(image)).float()[None, None] / 255
         maps = self.module.dense(grey.contiguous(memory_format=torch.channels_last))

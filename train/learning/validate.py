@@ -35,7 +35,7 @@ class ValidationConfig:
     Attributes:
         pairs: Number of warped pairs, one per photograph.
         points: Strongest keypoints of an image that count.
-        homography: From image 0 to image 1.
+        homography: Homography from image 0 to image 1.
         photometric: Changes of image 1.
         seed: Seed of the warps: the same for all runs.
     """

@@ -56,8 +56,8 @@ class MetricLogger:
             step: Number of steps done.
             done: Share of the stage that is done.
             parts: Loss and its parts, scalars.
-            samples: In the batch.
-            seconds: That the step took.
+            samples: Number of samples in the batch.
+            seconds: Seconds that the step took.
             waited: Seconds of it spent waiting for data.
             rate: Learning rate.
             left: Seconds until the stage ends, estimated.

@@ -48,7 +48,7 @@ class Stage:
     Attributes:
         name: Name of the stage.
         scalars: Curves by tag: (step, value) pairs.
-        pictures: By tag: (step, PNG file) pairs.
+        pictures: Pictures by tag: (step, PNG file) pairs.
     """
 
     name: str
@@ -142,7 +142,7 @@ def _table(scalars: dict[str, list[Point]]) -> str:
 
 
 def _spread(pictures: list[tuple[int, bytes]], count: int) -> list[tuple[int, bytes]]:
-    """At most ``count`` of a list, evenly, the first and the last among them."""
+    """Even choice of at most ``count`` entries of a list, the first and the last among them."""
     if len(pictures) <= count:
         return pictures
     return [pictures[round(k * (len(pictures) - 1) / (count - 1))] for k in range(count)]

@@ -193,7 +193,7 @@ class MatcherTask:
             return batches, [one[-1].scores().cpu() for one in found]
 
     def pictures(self, network: TrainingMatcher) -> dict[str, Picture]:
-        """None: the features know nothing of the images."""
+        """None: the features do not hold the images."""
         return {}
 
 

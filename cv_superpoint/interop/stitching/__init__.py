@@ -72,7 +72,7 @@ def stitch(
         model: "rotation" for a camera that turned in one place, "plane" for a flat scene (a wall,
             a page, a map) from anywhere.
         refine: Whether the pixels around them place the keypoints before the cameras are found.
-        matcher: Instead of OpenCV's nearest neighbours with a ratio test, such as a
+        matcher: Matcher instead of OpenCV's nearest neighbours with a ratio test, such as a
             :class:`~cv_superpoint.LightGlueMatcher`.
 
     Raises:

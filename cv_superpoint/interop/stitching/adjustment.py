@@ -57,9 +57,9 @@ def refine(
 
     Args:
         homographies: (3, 3) of each picture onto the reference.
-        links: Between them.
+        links: Links between the pictures.
         sizes: (height, width) of each picture.
-        reference: Stays as it is.
+        reference: Picture whose homography stays as it is.
     """
     unit = float(max(max(size) for size in sizes))
     centring = [_centring(size, unit) for size in sizes]
@@ -97,7 +97,7 @@ class _Problem:
     """Homographies whose last entry is 1, in coordinates centred on each picture.
 
     Attributes:
-        links: Between the pictures.
+        links: Links between the pictures.
         points: (K, 3) homogeneous points of the first picture of each link.
         pixels: (3, 3) of each picture from these coordinates to pixels.
         free: Pictures that may move.

@@ -33,7 +33,7 @@ def canvas(boxes: Sequence[Box]) -> Box:
 
 
 def check_canvas(boxes: Sequence[Box], images: Sequence[ByteArray], remedy: str) -> None:
-    """That a panorama has a size that its pictures can fill.
+    """Check that a panorama has a size that its pictures can fill.
 
     Raises:
         StitchError: If it is as small as no picture is, or too large; the message ends with the

@@ -44,8 +44,8 @@ class PairReport:
     Attributes:
         first: Index of one picture.
         second: Index of the other, larger.
-        matches: Between them.
-        inliers: Inliers of these, those that agree with a homography.
+        matches: Number of matches between them.
+        inliers: Number of these that agree with a homography.
         confidence: ``inliers / (8 + 0.3 * matches)``, OpenCV's measure; 1 is sure.
         reliable: Whether they belong together: chance does not explain the inliers (see
             :mod:`cv_superpoint.matching.verdict`), however few they are of all matches.
@@ -108,7 +108,7 @@ def match_all(
 
     Args:
         features: Features of each picture.
-        matcher: Instead of OpenCV's own.
+        matcher: Matcher instead of OpenCV's own.
     """
     converted = [to_image_features(each, index) for index, each in enumerate(features)]
     if matcher is not None:
@@ -141,7 +141,7 @@ def _match_seeded(converted: list[Any]) -> Any:
     """OpenCV's matches, the same in every call.
 
     Its nearest neighbours are approximate and depend on the state of the thread's generator. Call
-    it in a thread of its own: the caller's generator is the caller's.
+    it in a thread of its own, so that the caller's generator keeps its state.
     """
     cv2.setRNGSeed(0)
     matcher = detail.BestOf2NearestMatcher(False, MATCH_CONFIDENCE)
@@ -209,7 +209,7 @@ def components(count: int, links: Iterable[Link]) -> list[list[int]]:
 
 
 def require_one_component(count: int, links: Iterable[Link], reports: Iterable[PairReport]) -> None:
-    """That all pictures belong together.
+    """Check that all pictures belong together.
 
     Raises:
         StitchError: If they do not; the message names those that do.
@@ -233,7 +233,7 @@ def different_views(sizes: Sequence[tuple[int, int]], links: Sequence[Link]) -> 
 
     Args:
         sizes: (height, width) of each picture.
-        links: Between them.
+        links: Links between the pictures.
 
     Raises:
         StitchError: If all show the same.

@@ -28,7 +28,7 @@ from cv_superpoint.pictures.arrays import ByteArray
 Matrix = NDArray[np.float64]
 
 LARGEST_TILT = np.deg2rad(30)
-"""Between the horizon that the cameras' motion tells and the one that their sides tell."""
+"""Angle between the horizon by the cameras' motion and the one by the sides of their pictures."""
 REFINE = np.array([[1, 1, 1], [0, 1, 1], [0, 0, 0]], np.uint8)
 """Focal lengths beside the rotations; the adjuster of rays takes the rest as it is."""
 
@@ -124,7 +124,7 @@ def _down(axes: Matrix) -> Matrix:
 
 
 def _compose(images: Sequence[ByteArray], cameras: list[Any]) -> ByteArray:
-    """On a cylinder; on a sphere where the cylinder would stretch what is far up or down."""
+    """Surface of the panorama: a cylinder, or a sphere where a cylinder would stretch too much."""
     focal = float(np.median([camera.focal for camera in cameras]))
     intrinsics = [camera.K().astype(np.float32) for camera in cameras]
     warpers = [cv2.PyRotationWarper(kind, focal) for kind in ("cylindrical", "spherical")]

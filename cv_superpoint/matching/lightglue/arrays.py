@@ -12,7 +12,7 @@ from cv_superpoint.matching.lightglue.config import MatcherConfig
 Floats = NDArray[np.float32]
 
 EPSILON = 1e-5
-"""Of the layer normalisations, as in torch."""
+"""Epsilon of the layer normalisations, as in torch."""
 
 
 def assignment_scores(
@@ -26,7 +26,7 @@ def assignment_scores(
     The numbers of :class:`~cv_superpoint.matching.lightglue.network.MatcherNet`, but for rounding.
 
     Args:
-        tensors: Of the network, by its names.
+        tensors: Tensors of the network by name.
         config: Its sizes.
         points: (N, 2) and (M, 2) positions in [-1, 1].
         descriptors: (N, D) and (M, D) rows of unit length.
@@ -57,7 +57,7 @@ def mutual_best(scores: Floats, threshold: float) -> tuple[NDArray[np.intp], Flo
 
     Args:
         scores: (N, M).
-        threshold: That a score must exceed.
+        threshold: Value that a score must exceed.
 
     Returns:
         (K, 2) row numbers, ascending in the first column, and (K,) scores.

@@ -1,7 +1,7 @@
 """The matchers that come with the package: section ``matchers`` of the weights' manifest.
 
-An entry bears the name of the set of weights whose features it matches, and the digest of that
-set's tensors, so that a new training of the set is not given a matcher of the old one.
+An entry has the name of the set of weights whose features it matches, and the digest of that set's
+tensors, so that a new training of the set is not given a matcher of the old one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def find_matcher(name: str | os.PathLike[str] | None) -> LoadedMatcher:
     """A matcher by name or file.
 
     Args:
-        name: Of a bundled set of weights, the path of a file, or None for the default set.
+        name: Name of a bundled set of weights, path of a file, or None for the default set.
 
     Raises:
         WeightsError: If there is none, or the file is damaged or something else.
@@ -123,7 +123,7 @@ def bundle(
 
     Args:
         source: File that ``python -m train matcher`` wrote.
-        folder: Of the checkout, with ``manifest.json``.
+        folder: Folder of weights in the checkout, with ``manifest.json``.
         threshold: Recommended score; the file's own by default.
 
     Returns:

@@ -14,8 +14,8 @@ class MatcherConfig:
     Attributes:
         descriptor_dim: Length of the descriptors that it takes.
         width: Numbers that it keeps for each keypoint.
-        layers: Of self and cross attention, each.
-        heads: Of the attention.
+        layers: Number of layers of self attention, and of cross attention.
+        heads: Heads of the attention.
     """
 
     descriptor_dim: int = 256

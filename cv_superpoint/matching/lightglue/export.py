@@ -38,12 +38,12 @@ def export_matcher(
     """Write a matcher as an ONNX file; a reader never sees half of it.
 
     Args:
-        matcher: As of :meth:`cv_superpoint.LightGlueMatcher.create`.
+        matcher: Same as for :meth:`cv_superpoint.LightGlueMatcher.create`.
         path: Target, ending in ``.onnx``; replaced in one step if it exists.
         layout: "matcher" for ``cv2.LightGlueMatcher`` of OpenCV 5, "matcher-colmap" for COLMAP (see
             :mod:`cv_superpoint.matching.lightglue.graph`), or "pair", with the detector in front.
         match_threshold: Score that a match must exceed; by default what the matcher recommends.
-        weights: Of the detector, for "pair"; by default those whose features it matches.
+        weights: Weights of the detector, for "pair"; by default those whose features it matches.
         size: (height, width) of both images, multiples of 8, for "pair".
         options: Fields of :class:`Decoding`, for "pair"; by default at most 1024 keypoints above
             the threshold that the weights recommend.

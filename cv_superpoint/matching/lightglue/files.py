@@ -27,13 +27,13 @@ class LoadedMatcher:
     Attributes:
         path: The file.
         config: Sizes of the network.
-        tensors: By name, float32.
+        tensors: Tensors by name, float32.
         weights: Name of the weights whose features it learned.
         threshold: Recommended score that a match must exceed.
         fitted_to: ``tensor_digest`` of those weights; empty if not recorded.
         recipe: How it was trained, if recorded.
         commit: Commit of this repository that trained it, if recorded.
-        licence: Of a bundled matcher.
+        licence: Licence of a bundled matcher.
     """
 
     path: Path
@@ -94,7 +94,7 @@ def save_matcher(
         threshold: Recommended score.
         fitted_to: ``tensor_digest`` of those weights, so that no others are taken for them.
         recipe: How it was trained.
-        commit: Of the code that trained it.
+        commit: Commit of the code that trained it.
     """
     described = {"weights": weights, FITTED_TO: fitted_to, "threshold": threshold}
     trained = {"recipe": recipe, "commit": commit}
@@ -115,7 +115,7 @@ def load_matcher(path: str | os.PathLike[str]) -> LoadedMatcher:
 
 
 def parse_matcher(data: bytes, path: Path) -> LoadedMatcher:
-    """As :func:`load_matcher`, of a file's content."""
+    """Same as :func:`load_matcher`, but from a file's content."""
     entries, metadata = parse_file(data, path)
     if metadata.get("kind") != KIND:
         raise WeightsError(

@@ -30,7 +30,7 @@ def matcher_model(loaded: LoadedMatcher, layout: MatcherLayout, threshold: float
 
     Args:
         loaded: The matcher.
-        layout: See above.
+        layout: Name of one of the layouts above.
         threshold: Score that a match must exceed.
     """
     graph = OnnxMatcher(loaded.tensors, loaded.config)

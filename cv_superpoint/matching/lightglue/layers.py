@@ -18,7 +18,7 @@ class MatcherLayers(ABC):
     """The network out of ONNX's operators, which a graph makes nodes of.
 
     Args:
-        tensors: Of the network, by its names.
+        tensors: Tensors of the network by name.
         config: Its sizes.
     """
 

@@ -29,15 +29,15 @@ FARTHEST = 1.2
 class LightGlueMatcher:
     """A learned matcher for the features of one set of weights.
 
-    It knows where keypoints lie as well as what they look like, and says of each match how sure it
-    is. Make one with :meth:`create`.
+    It uses the positions of the keypoints as well as their descriptors, and gives each match a
+    score. Make one with :meth:`create`.
 
     Args:
         loaded: The network.
         threshold: Score that a match must exceed, in [0, 1).
         backend: "openvino", "onnxruntime", "torch", "numpy", or "auto", the fastest one that is
             installed.
-        threads: Of one call; None takes the cores that the process may use.
+        threads: Threads of one call; None takes the cores that the process may use.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class LightGlueMatcher:
             weights: Bundled weights whose features it is to match, such as "superpoint-lite"; a
                 file that ``python -m train matcher`` wrote; or None for the default weights.
             scoreThreshold: Score that a match must exceed; by default what the matcher recommends.
-            backend: As above.
-            threads: As above.
+            backend: Same as above.
+            threads: Same as above.
 
         Raises:
             WeightsError: If these weights have no matcher, or the file is none.
@@ -115,7 +115,7 @@ class LightGlueMatcher:
         Args:
             queryKpts: ``cv2.KeyPoint`` objects or (N, 2) positions, in pixels; in [-1, 1] if no
                 size is given.
-            trainKpts: Of the other image.
+            trainKpts: The same of the other image.
             queryImageSize: (width, height).
             trainImageSize: (width, height).
 
@@ -140,8 +140,8 @@ class LightGlueMatcher:
             ``cv2.DMatch`` objects by ascending query row; their distance is 1 - score.
 
         Raises:
-            FeatureError: Without a call of :meth:`setPairInfo` before each (OpenCV's matcher takes
-                the positions of the pair before), or if positions and descriptors do not fit.
+            FeatureError: If :meth:`setPairInfo` was not called before (OpenCV's matcher takes the
+                positions of the pair before), or positions and descriptors do not fit.
         """
         if self._info is None:
             raise FeatureError(
@@ -160,7 +160,7 @@ class LightGlueMatcher:
         trainDescriptors: Any,  # noqa: N803
         k: int = 1,
     ) -> tuple[tuple[cv2.DMatch, ...], ...]:
-        """As :meth:`match`, a tuple for each query row: one match at most, whatever ``k`` is."""
+        """Same as :meth:`match`, as a tuple for each query row, with one match for any ``k``."""
         if k < 1:
             raise FeatureError(f"k must be positive, got {k}")
         rows: list[tuple[cv2.DMatch, ...]] = [()] * len(_rows(queryDescriptors))
@@ -186,7 +186,7 @@ class LightGlueMatcher:
         return mutual_best(self._runner(points, descriptors), self.threshold)
 
     def _check_weights(self, side: int, features: Features) -> None:
-        """Where either side does not know, only lengths can be compared."""
+        """Lengths alone are compared where either side does not name its weights."""
         expected = self.loaded.fitted_to
         if features.weights and expected and features.weights != expected:
             raise FeatureError(

@@ -111,7 +111,7 @@ class _Attention(nn.Module):
     def update(
         self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """``x`` (B, N, width) with what it is told by the valid rows of the other side."""
+        """``x`` (B, N, width) plus the message from the valid rows of the other side."""
         mask = None if valid is None else valid[:, None, None]
         told = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         message = self.message(told.transpose(1, 2).flatten(2))
@@ -120,7 +120,7 @@ class _Attention(nn.Module):
 
 
 class SelfLayer(_Attention):
-    """Keypoints of one image; attention knows how far apart they are (section 3.1)."""
+    """Self attention of one image's keypoints, which depends on their distances (section 3.1)."""
 
     def __init__(self, config: MatcherConfig) -> None:
         super().__init__(config)
@@ -133,7 +133,7 @@ class SelfLayer(_Attention):
 
 
 class CrossLayer(_Attention):
-    """Keypoints of one image look at those of the other; keys serve as queries too."""
+    """Cross attention between the keypoints of both images; keys are the queries too."""
 
     def __init__(self, config: MatcherConfig) -> None:
         super().__init__(config)

@@ -21,12 +21,12 @@ MOST_FREE = 4
 
 
 class OpenVinoRunner:
-    """See :class:`cv_superpoint.matching.lightglue.running.Runner`.
+    """Runs a matcher, see :class:`cv_superpoint.matching.lightglue.running.Runner`.
 
     Args:
-        tensors: Of the network, by its names.
+        tensors: Tensors of the network by name.
         config: Its sizes.
-        threads: Of one call.
+        threads: Threads of one call.
     """
 
     name = "openvino"

@@ -47,8 +47,8 @@ def make_runner(loaded: LoadedMatcher, backend: MatcherBackend, threads: int | N
     Args:
         loaded: The matcher.
         backend: One of :data:`BACKENDS`; "auto" takes the fastest that is installed.
-        threads: Of one call; None takes the cores that the process may use. Of numpy they are those
-            of its library of matrix products.
+        threads: Threads of one call; None takes the cores that the process may use. With numpy they
+            are those of its library of matrix products.
 
     Raises:
         FeatureError: If there is no such backend.
@@ -83,7 +83,7 @@ def choose_backend(backend: MatcherBackend) -> str:
 
 
 class NumpyRunner:
-    """In numpy, which is always there."""
+    """Runs the network in numpy, which is always there."""
 
     name = "numpy"
 
@@ -99,7 +99,7 @@ class NumpyRunner:
 
 
 class OnnxRuntimeRunner:
-    """In ONNX Runtime."""
+    """Runs the network in ONNX Runtime."""
 
     name = "onnxruntime"
 
@@ -124,7 +124,7 @@ class OnnxRuntimeRunner:
 
 
 class TorchRunner:
-    """In torch, on CUDA where there is such a device; threads are those of the process."""
+    """Runs the network in torch, on CUDA if there is a device, else on torch's own threads."""
 
     name = "torch"
 

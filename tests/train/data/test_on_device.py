@@ -108,7 +108,7 @@ def test_batches_depend_on_seed_step_and_rank_only(photographs: list[LabelledIma
 
 
 def test_every_photograph_comes_once_an_epoch(photographs: list[LabelledImage]) -> None:
-    """Without any warp, images are cut-outs: which photograph is seen is plain to see."""
+    """Images without any warp are cut-outs, which show the photograph that they come from."""
     config = PairConfig(size=(120, 120), mild=STILL, strong=STILL, photometric=QUIET.photometric)
     seen = []
     for rank in (0, 1):

@@ -58,7 +58,7 @@ def test_colour_network_takes_three_channels() -> None:
 
 
 def test_folded_weights_learn_on_as_they_are(bundled: SuperPointNet) -> None:
-    """In float32, on one thread."""
+    """Precision float32, one thread."""
     network = from_folded(bundled).train()
     images = photographs()
     for ours, theirs in zip(network(images), bundled(images), strict=True):
@@ -72,7 +72,7 @@ def test_folded_weights_learn_on_as_they_are(bundled: SuperPointNet) -> None:
 @pytest.mark.parametrize("config", [NetworkConfig(), LITE], ids=["default", "lite"])
 @pytest.mark.parametrize("norm", ["before_relu", "none"])
 def test_a_frozen_stem_computes_the_same(config: NetworkConfig, norm: str) -> None:
-    """In float32, on one thread."""
+    """Precision float32, one thread."""
     network = TrainingNetwork(1, replace(config, norm=norm)).eval()
     images = photographs()
     with torch.inference_mode():

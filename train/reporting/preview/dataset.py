@@ -66,7 +66,7 @@ def record(sample: SyntheticSample, name: str, seed: int, index: int) -> dict[st
 
 def _describe(path: Path, settings: dict[str, Any]) -> None:
     """Store the settings, or hold them against those that are stored."""
-    # JSON knows no tuples: compare what a reader would get.
+    # JSON has no tuples: compare what a reader would get.
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         numbered = (each for each in path.parent.iterdir() if each.stem.isdecimal())
