@@ -134,7 +134,7 @@ def kernels(
     """Count what one call asks of a GPU, and estimate its time from below.
 
     Args:
-        weights: Ours without a name or path.
+        weights: Bundled name or path; the default set without one.
         size: Height and width of the images, multiples of 8.
         batches: Images of a call.
         keypoints: Largest number of keypoints.

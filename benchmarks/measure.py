@@ -31,7 +31,7 @@ class Timing:
         high: The upper quartile.
         processor: Median processor time, of all threads together; it moves less than the clock
             when other programs run.
-        calls: How many there were.
+        calls: Number of calls.
     """
 
     median: float

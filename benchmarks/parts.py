@@ -72,7 +72,7 @@ class Stopwatch:
     """Times the parts of whole calls, where they are called.
 
     Args:
-        backend: Whose part is timed too.
+        backend: Backend whose part is timed too.
     """
 
     def __init__(self, backend: Any) -> None:

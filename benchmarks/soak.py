@@ -20,8 +20,8 @@ class Soak:
     """What a soak saw.
 
     Attributes:
-        calls: How many.
-        keypoints: Found in all of them together.
+        calls: Number of calls.
+        keypoints: Number of keypoints in all of them together.
         middle_mib: Most resident memory in the second quarter of the calls, when every cache has
             seen enough to be full.
         last_mib: Most resident memory in the last quarter.
@@ -45,7 +45,7 @@ def run_soak(detector: SuperPointFeature2D, *, calls: int, largest: int, seed: i
 
     Args:
         detector: What is called.
-        calls: How often.
+        calls: Number of calls.
         largest: Side of the largest image, at most 1024.
         seed: Seed of the sizes.
     """
@@ -89,7 +89,7 @@ def soak(
         weights: A bundled name or a path; the default set without one.
         backend: Same as for SuperPointFeature2D.
         device: Same as for SuperPointFeature2D.
-        calls: How often.
+        calls: Number of calls.
         largest: Side of the largest image, in pixels.
         threads: Threads of the network, on the CPU.
     """

@@ -205,7 +205,7 @@ def speed(
     Args:
         images: Folder of photographs; skimage's without one.
         photographs: How many of them.
-        weights: Ours without a name or path.
+        weights: Bundled name or path; the default set without one.
         device: "cpu" or a CUDA device.
         size: Height and width of the images.
         keypoints: Largest number of keypoints, for each contender.

@@ -104,7 +104,7 @@ def sample_homographies(
         rng: Source of randomness.
         size: (height, width) of the frame.
         config: The distribution.
-        count: How many.
+        count: Number of homographies.
 
     Returns:
         (count, 3, 3) float64.

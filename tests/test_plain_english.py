@@ -25,6 +25,11 @@ PHRASES = re.compile(
     re.IGNORECASE,
 )
 """Idioms, and programs described as persons, which readers of other languages stumble over."""
+WITHOUT_A_THING = re.compile(
+    r"(Asked|Called|Found|Gets|Goes|Handed|Kept|Made|Makes|Read|Reads|Searched|Stays|Told|Those"
+    r"|Whose|Written)\b|(How (many|much|often)|Where|Which)\.|Its \w+\."
+)
+"""First words of an argument's or a field's text that does not name the thing."""
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Warns):$")
 ENTRY = re.compile(r"([*\w]+(?:, [*\w]+)*): (.*)")
 
@@ -72,7 +77,7 @@ def test_docstrings_have_subjects() -> None:
         for path in sources()
         for line, docstring in docstrings(path.read_text(encoding="utf-8"))
         for offset, text in texts(docstring)
-        if FRAGMENT.match(text)
+        if FRAGMENT.match(text) or (offset and WITHOUT_A_THING.match(text))
     ]
     assert not fragments, "texts without a subject:\n" + "\n".join(fragments)
 

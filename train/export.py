@@ -86,7 +86,7 @@ def export(
 
     Args:
         stage: Checkpoint of the stage to export.
-        target: Ends in ``.safetensors``.
+        target: Target, ending in ``.safetensors``.
         images: Photographs on which the recommended threshold and the ranges for 8 bits are found.
         sizes: Their working size.
         recipe: Configuration of the run, for the description.

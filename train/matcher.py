@@ -49,7 +49,7 @@ class TrainMatcher:
 
     Attributes:
         images: Folder of photographs.
-        weights: Whose features it learns to match: a bundled name, or a file.
+        weights: Weights whose features it learns to match: a bundled name, or a file.
         start: Matcher to start with, of the same sizes. If it was trained for other weights, its
             first layer is adapted to the descriptors of these.
         run_dir: Folder of features, checkpoints and results.

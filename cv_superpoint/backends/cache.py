@@ -42,7 +42,7 @@ class CachedFile:
     A cache that cannot be read or written is no error: the model is compiled again.
 
     Args:
-        kind: Ending of the file.
+        kind: End of the file's name.
         key: All that the content depends on: weights, versions, processor, precision.
     """
 

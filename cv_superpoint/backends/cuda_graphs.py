@@ -31,8 +31,8 @@ class Recording:
     """A function recorded for one shape.
 
     Attributes:
-        inputs: Read by every replay, on the device.
-        output: Written by every replay, on the device.
+        inputs: Tensors on the device that every replay reads.
+        output: Tensor on the device that every replay writes.
         replay: Computes ``output`` from ``inputs``, in the order of the current stream.
     """
 
@@ -106,8 +106,8 @@ class GraphCache:
 
     Args:
         device: Where functions run.
-        record: Makes a :class:`Recording` of a function and inputs on the device; None records
-            CUDA graphs on a CUDA device, and nothing elsewhere.
+        record: Function that makes a :class:`Recording` of a function and inputs on the device;
+            None records CUDA graphs on a CUDA device, and nothing elsewhere.
     """
 
     def __init__(

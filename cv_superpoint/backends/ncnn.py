@@ -121,7 +121,7 @@ class NcnnBackend:
         """Some rows of a chain's result, from the rows of its inputs.
 
         Args:
-            strip: Which.
+            strip: Strip of the chain.
             image: (H, W, C).
             maps: Results of chains, by their names.
             dense: Result of the chain of descriptors, cell by cell, as the decoding reads them.

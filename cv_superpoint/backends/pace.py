@@ -25,7 +25,7 @@ class Pace:
     Threads may share it: what they overwrite of each other is a time among others.
 
     Args:
-        ways: How many there are.
+        ways: Number of ways.
     """
 
     def __init__(self, ways: int) -> None:

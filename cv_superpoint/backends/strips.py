@@ -139,8 +139,8 @@ class Strip:
     """Some rows of a chain's result, and what they are made of.
 
     Attributes:
-        chain: Its index.
-        start, end: The rows.
+        chain: Index of the chain.
+        start, end: First row, and the row after the last.
         rows: What each layer takes.
         needs: Indices of the strips, of other chains, that the first layer takes rows of.
     """

@@ -98,8 +98,8 @@ def run_program(parse: Callable[[], Command]) -> int:
     """Choose a command and run it.
 
     Args:
-        parse: Reads the command line. What the command raises is said in one line if a user can
-            meet it, and keeps its traceback if it is a fault of the program.
+        parse: Function that reads the command line. What the command raises is said in one line if
+            a user can meet it, and keeps its traceback if it is a fault of the program.
 
     Returns:
         Exit code: 0 done, 1 an error or no result, 2 wrong usage, 3 done, but some inputs were

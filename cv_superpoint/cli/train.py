@@ -29,7 +29,7 @@ class Train:
     """Train weights of your own; the arguments are those of python -m train (extra [train]).
 
     Attributes:
-        arguments: Handed on as they are.
+        arguments: Arguments of the training program, unchanged.
     """
 
     arguments: Annotated[tuple[str, ...], Positional] = ()

@@ -22,7 +22,7 @@ def said_in_one_line(program: str) -> Iterator[None]:
     """Read a command line; what is wrong with it is said as every other error.
 
     Args:
-        program: Whose help the line names, such as "cv-superpoint match".
+        program: Program whose help the line names, such as "cv-superpoint match".
 
     Raises:
         SystemExit: The code is 2 for wrong usage, after its message, and 0 after a help.

@@ -153,7 +153,7 @@ def keypoints(
 
     Args:
         heatmap: (H, W) float32, not negative.
-        decoding: Its threshold and its radii.
+        decoding: Options, of which threshold and radii count.
         window_maximum: Same as for :func:`local_maxima`.
         inside: Top, left, bottom and right: no other keypoints come back, although maxima outside
             suppress those inside; None for all.

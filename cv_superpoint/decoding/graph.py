@@ -80,7 +80,7 @@ def decode(
     """Same as :func:`cv_superpoint.decoding.arrays.decode`, but always with K rows.
 
     Args:
-        graph: Gets the nodes.
+        graph: Graph that gets the nodes.
         logits: (B, 65, h, w).
         dense: (B, D, h, w).
         dim: D.

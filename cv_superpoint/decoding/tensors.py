@@ -84,7 +84,7 @@ def keypoint_scores(heatmap: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor
 
     Args:
         heatmap: (B, H, W) probabilities.
-        decoding: Its threshold and its radii.
+        decoding: Options, of which threshold and radii count.
 
     Returns:
         Which pixels are keypoints, (B, H, W) bool, and the scores (B, H, W) of all pixels, with

@@ -63,7 +63,7 @@ def decode_on_device(
     """The strongest keypoints of each tile of each level, in the tile's own pixels.
 
     Args:
-        backend: Runs and decodes.
+        backend: Backend that runs and decodes.
         stacks: What is to run.
         masks: (H, W) of each image, or None.
         decoding: What is kept.

@@ -49,7 +49,7 @@ def draw_bars(
     """Grouped bars with their 95 % intervals, for the measures between 0 and 1.
 
     Args:
-        title: Written above; names the protocol.
+        title: Title above, which names the protocol.
         summaries: Per detector.
         columns: Measures; those that are not rates are left out.
         subset: Subset of the summaries.

@@ -96,7 +96,7 @@ def make_pair(photograph: Array, name: str, factor: Factor, level: float) -> Ima
         photograph: (H, W) uint8.
         name: Name of the photograph; seeds the noise.
         factor: A key of :data:`LEVELS`.
-        level: How much, in the unit of :data:`UNITS`.
+        level: Amount, in the unit of :data:`UNITS`.
     """
     height, width = SIZE
     centre = np.array([(width - 1) / 2, (height - 1) / 2])

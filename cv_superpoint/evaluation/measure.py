@@ -82,7 +82,7 @@ def evaluate_pairs(
     Each image of a sequence is detected once per pass, however many pairs it is in.
 
     Args:
-        pairs: Those of a sequence in a row.
+        pairs: Pairs, sequence by sequence.
         find: The detector.
         protocol: What to measure, and how.
         rotations: Counter-clockwise turns of image 1 in degrees, multiples of 90. With more than
@@ -286,7 +286,7 @@ def estimate_homography(
     Args:
         points0: (N, 2).
         points1: (N, 2), matched row by row.
-        ransac: Its options.
+        ransac: Options of the estimator.
         scores: (N,) of the matches, by which "dlt" weights them; None weights all alike.
 
     Returns:

@@ -117,7 +117,7 @@ class PosePairs:
         list_of_pairs: File; ``pairs.txt`` of the folder if None.
         skipped: Lines that cannot be used, and pairs whose pictures cannot be read, with the
             reason.
-        left_out: The latter; they only show when the pairs are read.
+        left_out: Pairs whose pictures cannot be read, which only shows when the pairs are read.
 
     Raises:
         SuperPointError: If the list is missing or no line can be used.

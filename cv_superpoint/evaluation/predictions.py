@@ -128,8 +128,8 @@ class PredictionCache:
     weights' hash and the backend). A change of code is not seen: empty the folder after one.
 
     Attributes:
-        folder: Made if missing.
-        detector: Asked for images that are not in the folder.
+        folder: Folder of the answers, made if missing.
+        detector: Detector for images that are not in the folder.
         name: The detector's name with its options.
         quota: What the detector was told to find at most.
     """

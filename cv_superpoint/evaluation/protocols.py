@@ -137,7 +137,7 @@ class Protocol:
     """A named set of passes.
 
     Attributes:
-        name: Goes with every result.
+        name: Name, which goes with every result.
         passes: Each measures its part; together they fill one result per pair.
         ransac: How the homography is estimated.
         excluded: HPatches sequences left out.

@@ -117,13 +117,13 @@ class Report:
     """Everything that an evaluation found out.
 
     Attributes:
-        protocol: Its name.
+        protocol: Name of the protocol.
         settings: Whatever else decides the figures.
         columns: Measures in the tables.
         summaries: Per detector.
         results: Per detector, one record per pair or image.
         skipped: What the reader left out.
-        left_out: Those of them that are images, but cannot be read.
+        left_out: Images among them, which cannot be read.
         differences: A table of them, in Markdown.
     """
 

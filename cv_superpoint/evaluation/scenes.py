@@ -110,7 +110,7 @@ def render_scenes(
 
     Args:
         textures: (H, W) uint8 photographs, for the surfaces.
-        pairs: How many.
+        pairs: Number of pairs.
         config: What to draw.
 
     Raises:

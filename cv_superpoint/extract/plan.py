@@ -71,7 +71,7 @@ class Shard:
     """Some of the images.
 
     Attributes:
-        index: Its place among the shards of the run.
+        index: Place among the shards of the run.
         names: Names of the images, relative to their folder.
         path: File that holds its features when it is done.
     """
@@ -93,7 +93,7 @@ class Plan:
     Attributes:
         images: The folder.
         folder: Where the shards are written.
-        shards: Those of the images that are missing.
+        shards: Shards of the images that are missing.
         format: Format of the shards.
         config: What is extracted.
     """

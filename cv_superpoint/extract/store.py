@@ -57,7 +57,7 @@ def write_shard(
     """Write the features of a shard; the file appears when it is whole.
 
     Args:
-        shard: Its file is written last: what exists is done.
+        shard: Shard, whose file is written last: what exists is done.
         format: Format of the file.
         rows: Rows of the images that can be read.
         broken: Reason by the name of each image that cannot be read.
@@ -116,7 +116,7 @@ def settings_before(folder: Path, file: Path | None) -> dict[str, Any] | None:
 
     Args:
         folder: Folder of its shards.
-        file: Its finished HDF5 file.
+        file: Finished HDF5 file of the run.
     """
     with suppress(Exception):  # of h5py too, for bytes that are anything; the reader tells them
         if file is not None and file.exists():

@@ -64,7 +64,7 @@ def replacing(
 
     Args:
         path: Target; its folder exists.
-        suffix: Ending that the file to fill must have, where its writer goes by that.
+        suffix: Name's end that the file to fill must have, where its writer needs one.
         large: Remove first what killed processes left in the folder.
 
     Yields:

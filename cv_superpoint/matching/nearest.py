@@ -167,7 +167,7 @@ def check_descriptors(descriptors: Any, name: str, binary: bool = False) -> NDAr
     Args:
         descriptors: What was given.
         name: Name of the matcher, for errors.
-        binary: They are packed bits.
+        binary: Whether they are packed bits.
 
     Returns:
         (N, D) float32 rows of unit length, or a row of 1 and -1 for each row of bits: products of

@@ -313,8 +313,8 @@ def _fit_placed(
         points0: (M, 2).
         points1: (M, 2).
         start: About the homography.
-        rows: Those of the matches that were tried.
-        found: What became of these.
+        rows: Rows of the matches that were tried.
+        found: Result of the search for these.
         threshold: Pixels by which an inlier may miss.
     """
     refined, moved = points1.copy(), np.zeros(len(points1), np.bool_)

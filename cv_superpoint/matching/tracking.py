@@ -157,7 +157,7 @@ class VideoFile:
     The file appears, or takes the place of an older one, when it is closed.
 
     Args:
-        path: Ending in ``.avi`` or ``.mp4``.
+        path: Target, ending in ``.avi`` or ``.mp4``.
         rate: Frames per second.
 
     Raises:

@@ -207,7 +207,7 @@ class Convolution:
     """One convolution and what follows it: a ReLU, then a scale and a shift, where there are any.
 
     Attributes:
-        name: Its block in the network, such as ``encoder.0``.
+        name: Name of its block in the network, such as ``encoder.0``.
         weight: (out, in, k, k).
         bias: (out,).
         stride: Pixels from one window to the next.
@@ -246,7 +246,7 @@ def fold_state(
 
     Args:
         state: Entries of a network with ``norm="before_relu"`` (or "none", which is copied).
-        config: Its architecture.
+        config: Architecture of the network.
 
     Returns:
         Weights and biases, and the architecture with ``norm="none"``.
@@ -275,7 +275,7 @@ def convolutions(state: Mapping[str, Floats], config: NetworkConfig) -> dict[str
 
     Args:
         state: Entries of a network without normalisations, or with them after the ReLU.
-        config: Its architecture.
+        config: Architecture of the network.
     """
     assert config.norm != "before_relu", "fold_state comes first"
     found = {}

@@ -35,7 +35,7 @@ def run_layers(
     Args:
         weights: The network.
         image: (H, W, C) uint8, H and W multiples of 8.
-        change: Called with every layer's name and result (C, H, W); the next layer takes what it
+        change: Function of every layer's name and result (C, H, W); the next layer takes what it
             returns.
         kernels: Other convolutions for pixels in [0, 255] than those of the weights.
     """

@@ -155,7 +155,7 @@ def serve(
         app: The page that :func:`make_app` made.
         port: None takes the first free one from 7860 on.
         open_browser: Open it in the browser.
-        say: Told where the page is.
+        say: Function that gets the page's address.
 
     Raises:
         OSError: If the port is taken.

@@ -71,7 +71,7 @@ def parse_compaction(data: bytes, path: Path, dim: int, fitted_to: str | None) -
 
     Args:
         data: Content of the file.
-        path: Its name, for errors.
+        path: Name of the file, for errors.
         dim: Length of the network's descriptors.
         fitted_to: ``tensor_digest`` of the network; None where something else says that they
             belong together.

@@ -41,7 +41,7 @@ class CheckpointLayout:
         blocks: Our names of the convolutions.
         norm: Where the batch normalisation sits, see :class:`NetworkConfig`.
         output_norm: Whether the heads' last convolutions have one too.
-        norm_eps: Its epsilon.
+        norm_eps: Epsilon of the batch normalisations.
         score_threshold: Keypoint probability that the release's own program uses by default.
     """
 

@@ -110,7 +110,7 @@ def write_weights(weights: NetworkWeights, path: str | os.PathLike[str], **field
     Args:
         weights: The network, normalised nowhere or after its ReLUs, and its ranges.
         path: Target, ending in ``.safetensors``.
-        fields: Those of :func:`save_weights`, and ``precisions``, a list.
+        fields: Fields of :func:`save_weights`, and ``precisions``, a list.
 
     Returns:
         The file's sha256, hexadecimal.

@@ -43,7 +43,7 @@ class Case:
     """One kind with one seed, from which everything in it follows.
 
     Attributes:
-        kind: Its name.
+        kind: Name of the kind.
         seed: Seed of all that is drawn.
         folder: An empty one of its own.
         calls: Number of calls of the product so far.

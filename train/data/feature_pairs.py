@@ -44,9 +44,9 @@ class FeaturesConfig:
     """How the features are extracted.
 
     Attributes:
-        scenes: How many.
+        scenes: Number of scenes.
         scene: How scenes are made.
-        keypoints: Kept of a view, the strongest.
+        keypoints: Largest number of keypoints of a view, the strongest.
         threshold: Smallest score, as a share of what the weights recommend, so that a matcher also
             learns from weak keypoints.
         near: Pixels within which mutually nearest keypoints are the same.

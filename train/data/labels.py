@@ -53,7 +53,7 @@ def labels_from_points(
         rng: Breaks ties between keypoints of one cell.
         points: (N, 2) as (x, y) in [0, W - 1] x [0, H - 1].
         size: (height, width), multiples of 8.
-        soft: Which of the two.
+        soft: Whether targets are soft.
 
     Returns:
         (65, H/8, W/8) float32, summing to 1 over the channels.

@@ -62,7 +62,7 @@ class DevicePairs:
         images: Photographs and their keypoints.
         sizes: Working size of the photographs.
         config: How pairs are made.
-        device: Where.
+        device: Device of the batches.
         rank: Rank of this process among ``world_size``; each makes its own share of a step's pairs.
         world_size: Number of processes.
     """

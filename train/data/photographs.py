@@ -58,12 +58,12 @@ def look_at(folder: Path, seen: Path, run_dir: Path) -> Photographs:
     """Read every photograph of a folder once; those that were read before only if they changed.
 
     Args:
-        folder: Searched with its subfolders.
+        folder: Folder, searched with its subfolders.
         seen: File that keeps what was found, for the next stage and the next run.
         run_dir: Folder of the run: what it wrote is no photograph.
 
     Returns:
-        Those that can be read. Others are told in the log.
+        Photographs that can be read. The log names others.
 
     Raises:
         ValueError: If there is no such folder, or nothing to read in it.

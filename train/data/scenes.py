@@ -118,9 +118,9 @@ def scene_views(
 
     Args:
         seed: Seed of the whole set.
-        scene: Its number, which is also that of its photograph.
+        scene: Number of the scene and of its photograph.
         count: Photographs, of which the parts are taken.
-        photograph: Reads one.
+        photograph: Function that reads one.
         config: How views are made.
     """
     rng = np.random.default_rng((seed, scene))

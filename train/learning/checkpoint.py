@@ -65,7 +65,7 @@ def check_folder(folder: Path, size: int) -> None:
     """Make sure that a folder can be written to and has room, before hours of work depend on it.
 
     Args:
-        folder: Made if it is missing.
+        folder: Folder, made if missing.
         size: Bytes that will be needed.
 
     Raises:

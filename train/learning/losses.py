@@ -70,7 +70,7 @@ class Taught:
     Attributes:
         descriptors0: (B, N, D') unit rows, of points of image 0.
         descriptors1: (B, N, D') unit rows, of the same points in image 1.
-        scale: Its inverse temperature.
+        scale: Inverse temperature of the softmax.
         share: Share of its dual softmax in the target; the rest says that each point matches
             itself.
     """

@@ -17,7 +17,7 @@ def draw_curve(title: str, points: Sequence[Point]) -> str:
     """A line chart.
 
     Args:
-        title: Written above it.
+        title: Title above it.
         points: (step, value) pairs by ascending step. Values that are not finite leave a gap.
 
     Returns:

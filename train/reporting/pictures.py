@@ -71,7 +71,7 @@ def coordinate_list(
     """The keypoints of a sample in writing.
 
     Args:
-        sample: Whose keypoints.
+        sample: Sample with the keypoints.
         title: First line.
         height: Height of the picture, pixels.
         columns: Columns of coordinates; what does not fit in is counted in the last line.

@@ -56,7 +56,7 @@ def wants_bfloat16(precision: str, device: torch.device) -> bool:
     Args:
         precision: "float32", "bfloat16", or "auto": where the device multiplies matrices in
             bfloat16.
-        device: Where.
+        device: Device of the training.
     """
     if precision != "auto":
         return precision == "bfloat16"

@@ -51,8 +51,8 @@ class JointConfig:
             inference the same function. From nothing a network needs normalisation.
         data: How pairs are made.
         validation: The pairs that are watched.
-        pairs: Made by "workers" (processes, on the CPU) or on the training "device", where all
-            photographs must fit into memory; "auto": on the device if it is a GPU.
+        pairs: Maker of the pairs: "workers" (processes, on the CPU) or the training "device", where
+            all photographs must fit into memory; "auto": on the device if it is a GPU.
         descriptor_loss: "dual_softmax", or the paper's "dense_hinge".
         negative_margin: Lower margin of the dense hinge: products of cells that do not correspond
             are pushed down to it. The paper's 0.2; -1 pushes them all the way.

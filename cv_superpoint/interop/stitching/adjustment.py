@@ -29,7 +29,7 @@ def chain(links: Sequence[Link], count: int, reference: int) -> list[Matrix]:
     """(3, 3) of each picture onto a reference, along the links with the most matches.
 
     Args:
-        links: They join all pictures.
+        links: Links that join all pictures.
         count: How many pictures there are.
         reference: The picture whose homography is the identity.
     """

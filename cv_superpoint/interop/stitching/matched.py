@@ -28,7 +28,7 @@ def match_pictures(
     Args:
         features: Features of each picture.
         converted: The same as ``cv2.detail.ImageFeatures``.
-        matcher: Called once for each two pictures.
+        matcher: Matcher, which is called once for each two pictures.
 
     Returns:
         A ``cv2.detail.MatchesInfo`` for every ordered pair of pictures, row by row.

@@ -85,7 +85,7 @@ def to_image_features(features: Features, index: int) -> Any:
 
     Args:
         features: Features of one picture.
-        index: Its place in the sequence of pictures.
+        index: Place of the picture in the sequence.
     """
     # Made by C++ and then filled: in OpenCV 4 the descriptors of a detail.ImageFeatures() made in
     # Python crash the interpreter (opencv/opencv#20979).

@@ -27,7 +27,7 @@ def assignment_scores(
 
     Args:
         tensors: Tensors of the network by name.
-        config: Its sizes.
+        config: Sizes of the network.
         points: (N, 2) and (M, 2) positions in [-1, 1].
         descriptors: (N, D) and (M, D) rows of unit length.
 

@@ -87,9 +87,9 @@ def save_matcher(
     """Write a matcher.
 
     Args:
-        path: Ends in ``.safetensors``.
+        path: Target, ending in ``.safetensors``.
         tensors: Torch tensors of the network, by name.
-        config: Its sizes.
+        config: Sizes of the network.
         weights: Name of the weights whose features it learned.
         threshold: Recommended score.
         fitted_to: ``tensor_digest`` of those weights, so that no others are taken for them.

@@ -19,7 +19,7 @@ class MatcherLayers(ABC):
 
     Args:
         tensors: Tensors of the network by name.
-        config: Its sizes.
+        config: Sizes of the network.
     """
 
     def __init__(self, tensors: Mapping[str, Floats], config: MatcherConfig) -> None:

@@ -45,7 +45,7 @@ class MatcherNet(nn.Module):
     """Keypoints and descriptors of two images to an assignment.
 
     Args:
-        config: Its sizes.
+        config: Sizes of the network.
     """
 
     def __init__(self, config: MatcherConfig) -> None:

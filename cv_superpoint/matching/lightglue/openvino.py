@@ -25,7 +25,7 @@ class OpenVinoRunner:
 
     Args:
         tensors: Tensors of the network by name.
-        config: Its sizes.
+        config: Sizes of the network.
         threads: Threads of one call.
     """
 

@@ -24,7 +24,7 @@ def save_dataset(folder: Path, seed: int, count: int, config: SyntheticConfig) -
     killed leaves no half sample, and the same call goes on where it stopped.
 
     Args:
-        folder: Made if it is not there.
+        folder: Folder of the samples, made if missing.
         seed: Seed of the samples.
         count: Number of the samples.
         config: What is drawn.
