@@ -11,7 +11,7 @@ from processes import on_linux, run_script
 MATCH = """
 import os, pickle, signal, sys
 import numpy as np
-from cv_superpoint import LightGlueMatcher
+from cv_superpoint import Features, LightGlueMatcher
 path, name = sys.argv[1:]
 rng = np.random.default_rng(0)
 rows = rng.normal(size=(60, 64)).astype(np.float32)
@@ -27,19 +27,29 @@ expected = match(matcher)
 assert len(expected) == 60, len(expected)
 """
 FORK = """
+def features(points, rows):
+    ones = np.ones(60, np.float32)
+    return Features(keypoints=points, scores=ones, descriptors=rows, sizes=ones,
+                    octaves=np.zeros(60, np.int32), image_size=(200, 200))
+
+def match_batch(matcher):
+    pair = features(points, rows), features(points[::-1], rows[::-1].copy())
+    return [list(map(tuple, found.tolist())) for found, _ in matcher.matchBatch([pair] * 3)]
+
+assert match_batch(matcher) == [expected] * 3
 for make in (lambda: matcher, lambda: LightGlueMatcher.create(path, backend=name, threads=2)):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(60)  # a child that hangs is killed
         with os.fdopen(write, "wb") as file:
-            pickle.dump([match(make()) for _ in range(2)], file)
+            pickle.dump([match(make()), *match_batch(make())], file)
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as file:
         answer = file.read()
     _, status = os.waitpid(child, 0)
-    assert status == 0 and pickle.loads(answer) == [expected] * 2, status
+    assert status == 0 and pickle.loads(answer) == [expected] * 4, status
 assert match(matcher) == expected
 """
 MISSING = """

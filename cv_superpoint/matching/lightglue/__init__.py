@@ -6,7 +6,9 @@ arrays.py    the network in numpy
 layers.py    the network node by node, for graphs
 graph.py     the network as ONNX files
 openvino.py  the network in OpenVINO
+torch.py     the network in torch, to match
 running.py   what runs the network, and which of it is taken
+lanes.py     pairs side by side
 files.py     files of matchers
 bundled.py   those that come with the package
 matcher.py   LightGlueMatcher

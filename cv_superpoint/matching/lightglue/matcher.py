@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -17,11 +17,14 @@ from cv_superpoint.matching.lightglue.arrays import mutual_best
 from cv_superpoint.matching.lightglue.bundled import find_matcher, name_of
 from cv_superpoint.matching.lightglue.files import LoadedMatcher, check_threshold
 from cv_superpoint.matching.lightglue.graph import MatcherLayout, matcher_model
+from cv_superpoint.matching.lightglue.lanes import Inputs
 from cv_superpoint.matching.lightglue.running import MatcherBackend, make_runner
 from cv_superpoint.matching.nearest import UNIT_TOLERANCE, Pairs
 
 Floats = NDArray[np.float32]
 
+_NONE = np.empty((0, 0), np.float32)
+"""Scores where a side has no keypoint."""
 FARTHEST = 1.2
 """Normalised position of a keypoint; those inside the image lie in [-1, 1]."""
 
@@ -97,11 +100,40 @@ class LightGlueMatcher:
             FeatureError: If the descriptors are not those that it learned, numbers are not finite,
                 or positions lie far outside of the image.
         """
-        both = features0, features1
-        for side, features in enumerate(both):
-            self._check_weights(side, features)
-        points = [normalised(each.keypoints, each.image_size[::-1]) for each in both]
-        return self._matched(points, [float_rows(each, "LightGlue") for each in both])
+        return self._matched(*self._inputs(features0, features1))
+
+    def matchBatch(  # noqa: N802  # as extractBatch
+        self, pairs: Iterable[tuple[Features, Features]]
+    ) -> list[Pairs]:
+        """Match many pairs, with the results of a call for each, in less time.
+
+        On the CPU several pairs run side by side, each on a thread of its own; with torch on CUDA
+        they are padded to batches. The scores are those of single calls but for rounding.
+
+        Args:
+            pairs: Features of both images of each pair, with any numbers of keypoints.
+
+        Returns:
+            What a call returns, for each pair.
+
+        Raises:
+            FeatureError: As for a call, before any pair is matched; it names the pair.
+        """
+        inputs = [self._of_a_batch(number, *pair) for number, pair in enumerate(pairs)]
+        results = [self._best(_NONE) for _ in inputs]
+        there = [number for number, (points, _) in enumerate(inputs) if min(map(len, points))]
+        found = self._runner.each([inputs[number] for number in there], self._best)
+        for number, one in zip(there, found, strict=True):
+            results[number] = one
+        return results
+
+    def _of_a_batch(self, number: int, *pair: Features) -> Inputs:
+        try:
+            inputs = self._inputs(*pair)
+            self._check(*inputs)
+        except FeatureError as error:
+            raise FeatureError(f"pair {number}: {error}") from error
+        return inputs
 
     def setPairInfo(  # noqa: N802
         self,
@@ -179,11 +211,20 @@ class LightGlueMatcher:
         return content
 
     def _matched(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Pairs:
-        for side, (positions, rows) in enumerate(zip(points, descriptors, strict=True)):
-            self._check(side, positions, rows)
+        self._check(points, descriptors)
         if min(map(len, points)) == 0:
-            return np.empty((0, 2), np.intp), np.empty(0, np.float32)
-        return mutual_best(self._runner(points, descriptors), self.threshold)
+            return self._best(_NONE)
+        return self._best(self._runner(points, descriptors))
+
+    def _best(self, scores: Floats) -> Pairs:
+        return mutual_best(scores, self.threshold)
+
+    def _inputs(self, *both: Features) -> Inputs:
+        """Positions in [-1, 1] and descriptors of both images."""
+        for side, features in enumerate(both):
+            self._check_weights(side, features)
+        points = [normalised(each.keypoints, each.image_size[::-1]) for each in both]
+        return points, [float_rows(each, "LightGlue") for each in both]
 
     def _check_weights(self, side: int, features: Features) -> None:
         """Lengths alone are compared where either side does not name its weights."""
@@ -194,7 +235,11 @@ class LightGlueMatcher:
                 f"those of {name_of(features.weights)}; detect with weights={self.loaded.weights!r}"
             )
 
-    def _check(self, side: int, points: Floats, rows: Floats) -> None:
+    def _check(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> None:
+        for side, (positions, rows) in enumerate(zip(points, descriptors, strict=True)):
+            self._check_side(side, positions, rows)
+
+    def _check_side(self, side: int, points: Floats, rows: Floats) -> None:
         if len(points) != len(rows):
             raise FeatureError(
                 f"image {side} has {len(points)} positions and {len(rows)} descriptors"

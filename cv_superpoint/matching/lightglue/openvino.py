@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cv_superpoint.backends.forks import no_fork, wait_for_sleepers
+from cv_superpoint.backends.forks import is_forked, no_fork, wait_for_sleepers
 from cv_superpoint.backends.openvino_core import openvino, opset8, shared_core
 from cv_superpoint.matching.lightglue.arrays import EPSILON
 from cv_superpoint.matching.lightglue.config import MatcherConfig
+from cv_superpoint.matching.lightglue.lanes import Inputs, side_by_side
 from cv_superpoint.matching.lightglue.layers import MatcherLayers
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 MOST_FREE = 4
 """Inference requests that wait for another call."""
 
@@ -33,16 +35,42 @@ class OpenVinoRunner:
 
     def __init__(self, tensors: Mapping[str, Floats], config: MatcherConfig, threads: int) -> None:
         wait_for_sleepers()  # its threads take locks when they wake and when they go to sleep
+        self._tensors, self._config, self._threads = tensors, config, threads
+        self._together = self._compile(alone=False)
+        self._alone: _Model | None = None
+
+    def __call__(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Floats:
+        """Scores (N, M)."""
+        return self._together(points, descriptors)
+
+    def each(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
+        """Side by side."""
+        # A forked child lacks the threads that OpenVINO hands calls on single threads to.
+        lanes = 1 if is_forked() else self._threads
+        if self._alone is None and 1 < lanes <= len(pairs):
+            self._alone = self._compile(alone=True)
+        alone = self._alone or self._together
+        return side_by_side(alone, self._together, pairs, finish, lanes)
+
+    def _compile(self, *, alone: bool) -> _Model:
+        """The network, for one call on all threads or for as many calls, each alone on one."""
         options = {
-            "PERFORMANCE_HINT": "LATENCY",
+            **({"NUM_STREAMS": self._threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
             # Without it a CPU that multiplies in bfloat16 does.
             "INFERENCE_PRECISION_HINT": "f32",
             "ENABLE_CPU_PINNING": False,
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": self._threads,
         }
         with no_fork():
-            model = build_model(tensors, config)
-            self._model = shared_core().compile_model(model, "CPU", options)
+            model = build_model(self._tensors, self._config)
+            return _Model(shared_core().compile_model(model, "CPU", options))
+
+
+class _Model:
+    """A compiled model; safe to call from several threads at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
         self._free: deque[Any] = deque()  # its append and pop are atomic
 
     def __call__(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Floats:
@@ -50,7 +78,7 @@ class OpenVinoRunner:
         try:
             request = self._free.pop()
         except IndexError:
-            request = self._model.create_infer_request()
+            request = self._compiled.create_infer_request()
         with no_fork():
             request.infer({index: rows[None] for index, rows in enumerate((*points, *descriptors))})
         scores: Floats = request.get_output_tensor(0).data[0].copy()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, get_args
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,10 @@ from cv_superpoint.errors import FeatureError, require
 from cv_superpoint.matching.lightglue.arrays import assignment_scores
 from cv_superpoint.matching.lightglue.files import LoadedMatcher
 from cv_superpoint.matching.lightglue.graph import scores_model
+from cv_superpoint.matching.lightglue.lanes import Inputs, side_by_side
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 MatcherBackend = Literal["auto", "openvino", "onnxruntime", "torch", "numpy"]
 BACKENDS: tuple[MatcherBackend, ...] = get_args(MatcherBackend)
 _NEEDS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx"), "numpy": ()}
@@ -40,6 +43,14 @@ class Runner(Protocol):
             (N, M).
         """
 
+    def each(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
+        """What ``finish`` makes of the scores of each pair, in whichever way is the fastest.
+
+        Args:
+            pairs: As for a call, each.
+            finish: Function of (N, M) scores, which may be called from several threads at once.
+        """
+
 
 def make_runner(loaded: LoadedMatcher, backend: MatcherBackend, threads: int | None) -> Runner:
     """What runs a matcher.
@@ -61,9 +72,13 @@ def make_runner(loaded: LoadedMatcher, backend: MatcherBackend, threads: int | N
         from cv_superpoint.matching.lightglue.openvino import OpenVinoRunner
 
         return OpenVinoRunner(loaded.tensors, loaded.config, count)
+    if name == "torch":
+        require("torch", "torch")
+        from cv_superpoint.matching.lightglue.torch import TorchRunner
+
+        return TorchRunner(loaded.tensors, loaded.config)
     makers: dict[str, Callable[[LoadedMatcher, int], Runner]] = {
         "onnxruntime": OnnxRuntimeRunner,
-        "torch": TorchRunner,
         "numpy": NumpyRunner,
     }
     return makers[name](loaded, count)
@@ -97,6 +112,10 @@ class NumpyRunner:
             tensors, config, (points[0], points[1]), (descriptors[0], descriptors[1])
         )
 
+    def each(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
+        """In turn: its products of matrices take all threads."""
+        return [finish(self(*pair)) for pair in pairs]
+
 
 class OnnxRuntimeRunner:
     """Runs the network in ONNX Runtime."""
@@ -104,46 +123,38 @@ class OnnxRuntimeRunner:
     name = "onnxruntime"
 
     def __init__(self, loaded: LoadedMatcher, threads: int) -> None:
-        runtime = require("onnxruntime", "onnx")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = threads
-        # Threads that spin while they wait take the cores from those that work.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        model = scores_model(loaded.tensors, loaded.config).SerializeToString()
-        self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        require("onnxruntime", "onnx")
+        self._model = scores_model(loaded.tensors, loaded.config).SerializeToString()
+        self._threads = threads
+        self._session = _session(self._model, threads)
+        self._for_one: Any = None
 
     def __call__(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Floats:
         """Scores (N, M)."""
-        names = ("kpts0", "kpts1", "desc0", "desc1")
-        rows = (each[None] for each in (*points, *descriptors))
-        with no_fork():
-            (scores,) = self._session.run(None, dict(zip(names, rows, strict=True)))
-        found: Floats = scores[0]
-        return found
+        return _run(self._session, points, descriptors)
+
+    def each(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
+        """Side by side."""
+        if self._threads > 1 and len(pairs) >= self._threads and self._for_one is None:
+            self._for_one = _session(self._model, 1)
+        return side_by_side(partial(_run, self._for_one), self, pairs, finish, self._threads)
 
 
-class TorchRunner:
-    """Runs the network in torch, on CUDA if there is a device, else on torch's own threads."""
+def _session(model: bytes, threads: int) -> Any:
+    """Of one thread, it works on whichever thread calls it."""
+    runtime = require("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait take the cores from those that work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    name = "torch"
 
-    def __init__(self, loaded: LoadedMatcher, threads: int) -> None:
-        self._torch = torch = require("torch", "torch")
-        from cv_superpoint.matching.lightglue.network import MatcherNet
-
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.random.fork_rng(devices=[]):  # its initial weights are drawn
-            self._net = MatcherNet(loaded.config)
-        state = {name: torch.from_numpy(value.copy()) for name, value in loaded.tensors.items()}
-        self._net.load_state_dict(state)
-        self._net.eval().to(self._device)
-
-    def __call__(self, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Floats:
-        """Scores (N, M)."""
-        torch = self._torch
-        rows = [torch.from_numpy(np.ascontiguousarray(each)) for each in (*points, *descriptors)]
-        with torch.inference_mode():
-            found = self._net(*(each[None].to(self._device) for each in rows))
-            scores: Floats = found[-1].scores()[0].cpu().numpy()
-        return scores
+def _run(session: Any, points: Sequence[Floats], descriptors: Sequence[Floats]) -> Floats:
+    names = ("kpts0", "kpts1", "desc0", "desc1")
+    rows = (each[None] for each in (*points, *descriptors))
+    with no_fork():
+        (scores,) = session.run(None, dict(zip(names, rows, strict=True)))
+    found: Floats = scores[0]
+    return found
