@@ -31,6 +31,7 @@ from cv_superpoint.network.architecture import (
     Convolution,
     for_bytes,
     layers,
+    multiplications,
     receptive_margin,
 )
 from cv_superpoint.network.quantisation import (
@@ -48,6 +49,13 @@ MOST_SHAPES = 64
 """Compiled kernels that are kept for each of the shapes seen; OpenVINO's own bound is 5000."""
 MOST_FREE = 4
 """Inference requests that wait for another call, each with the memory of its outputs."""
+SMALL = 4e9
+"""Multiplications for an image, below which models of one size pay: a model for any size takes up
+to half a millisecond longer, and changes what it keeps when the levels of a pyramid take turns."""
+OFTEN = 8
+"""Calls of one size until a model is compiled for it, which takes as long as a dozen of them."""
+MOST_SIZES = 8
+"""Models of one size that are kept, each with its memory."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """OpenVINO's hint by precision; int8 names float32, for the layers that are not in 8 bits."""
 Floats = NDArray[np.float32]
@@ -101,10 +109,11 @@ class OpenVinoBackend:
         self._weights, self._threads = weights, threads or default_threads()
         self._margin = receptive_margin(weights.config)
         with no_fork():
-            self._model = _compile(weights, precision, self._threads)
-        self._free: deque[Any] = deque()  # its append and pop are atomic
-        self._for_bands: Any = None
-        self._free_for_bands: deque[Any] = deque()
+            self._model = _Model(_compile(weights, precision, self._threads))
+        self._of_size: dict[tuple[int, int], _Model] = {}
+        self._calls: dict[tuple[int, int], int] = {}
+        self._may_fix = True
+        self._for_bands: _Model | None = None
         self._pace = Pace(2)
         self._verified = False
         self._may_band = self._threads > 1
@@ -123,36 +132,59 @@ class OpenVinoBackend:
         """Run on one thread, see :meth:`cv_superpoint.detector.lanes.LanesBackend.run_alone`."""
         if self.lanes == 1:
             return self.run(images)
-        return _by_cells(
-            [_infer(self._for_bands, self._free_for_bands, image[None]) for image in images]
-        )
+        assert self._for_bands is not None
+        return _by_cells([self._for_bands.infer(image[None]) for image in images])
 
     def _network(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Logits (1, 65, h, w), descriptors (1, h w, D) of (1, H, W, C) images."""
         size = images.shape[1:3]
         count = min(self._threads, size[0] // (2 * self._margin))
+        model = self._model_for(images)
         # A forked child lacks the threads that OpenVINO hands calls on single threads to.
         if count < 2 or not self._may_band or is_forked():
-            return _infer(self._model, self._free, images)
+            return model.infer(images)
         way, start = self._pace.choose(size), time.perf_counter()
-        if way == 0:
-            outputs = _infer(self._model, self._free, images)
-        else:
-            outputs = self._run_bands(images, count)
+        outputs = model.infer(images) if way == 0 else self._run_bands(images, count)
         self._pace.report(size, way, time.perf_counter() - start)
         if way and not self._verified:
             # oneDNN promises no such thing, so each processor has to show it once.
-            whole = _infer(self._model, self._free, images)
+            whole = model.infer(images)
             self._may_band = all(map(np.array_equal, whole, outputs))
             self._verified = True
             return whole
         return outputs
 
+    def _model_for(self, images: NDArray[np.uint8]) -> _Model:
+        """The model for any size, or that of this size where the network is small."""
+        _, height, width, _ = images.shape
+        size = height, width
+        if size in self._of_size:
+            return self._of_size[size]
+        calls = self._calls[size] = self._calls.get(size, 0) + 1
+        if len(self._calls) > MOST_SHAPES:
+            self._calls.clear()
+        small = multiplications(self._weights.config, size) < SMALL
+        if calls <= OFTEN or not small or not self._may_fix or is_forked():
+            return self._model
+        with no_fork():
+            fixed = _Model(_compile_for(self._weights, self.precision, self._threads, images.shape))
+        # As for bands: it is not promised that both compute the same.
+        both = fixed.infer(images), self._model.infer(images)
+        self._may_fix = all(map(np.array_equal, *both))
+        if not self._may_fix:
+            return self._model
+        for oldest in list(self._of_size)[: max(0, len(self._of_size) + 1 - MOST_SIZES)]:
+            self._of_size.pop(oldest, None)
+        self._of_size[size] = fixed
+        return fixed
+
     def _run_bands(self, images: NDArray[np.uint8], count: int) -> tuple[Floats, Floats]:
         """The same outputs as of the whole image, computed from bands of rows."""
         if self._for_bands is None:
             with no_fork():
-                self._for_bands = _compile(self._weights, self.precision, self._threads, alone=True)
+                compiled = _compile(self._weights, self.precision, self._threads, alone=True)
+            self._for_bands = _Model(compiled)
+        model = self._for_bands
         height, width = (side // CELL_SIZE for side in images.shape[1:3])
         logits = np.empty((1, CELL_SIZE**2 + 1, height, width), np.float32)
         dense = np.empty((1, height, width, self._weights.config.descriptor_dim), np.float32)
@@ -161,7 +193,7 @@ class OpenVinoBackend:
             around = self._margin // CELL_SIZE
             top, bottom = max(0, first - around), min(height, last + around)
             band = images[:, top * CELL_SIZE : bottom * CELL_SIZE]
-            cells, descriptors = _infer(self._for_bands, self._free_for_bands, band)
+            cells, descriptors = model.infer(band)
             rows = slice(first - top, last - top)
             logits[:, :, first:last] = cells[:, :, rows]
             dense[:, first:last] = descriptors.reshape(1, -1, *dense.shape[2:])[:, rows]
@@ -185,17 +217,24 @@ def _by_cells(outputs: Sequence[tuple[Floats, Floats]]) -> tuple[list[Floats], l
     return logits, dense
 
 
-def _infer(model: Any, free: deque[Any], images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Both outputs, in the memory of a request that no other call uses meanwhile."""
-    try:
-        request = free.pop()
-    except IndexError:
-        request = model.create_infer_request()
-    loan = _Loan(request, free)
-    with no_fork():
-        request.infer({0: images}, share_inputs=True)
-    logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
-    return keep_with(logits, loan), keep_with(dense, loan)
+class _Model:
+    """A compiled model and its requests that no call uses."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free: deque[Any] = deque()  # its append and pop are atomic
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Both outputs, in the memory of a request that no other call uses meanwhile."""
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        loan = _Loan(request, self._free)
+        with no_fork():
+            request.infer({0: images}, share_inputs=True)
+        logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
+        return keep_with(logits, loan), keep_with(dense, loan)
 
 
 class _Loan:
@@ -211,15 +250,7 @@ class _Loan:
 
 def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bool = False) -> Any:
     """The model, for one call on all threads or for as many calls, each alone on one."""
-    core = shared_core()
-    options: dict[str, Any] = {
-        **({"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
-        # Two processes that pin themselves would share the first core.
-        "ENABLE_CPU_PINNING": False,
-        "INFERENCE_NUM_THREADS": threads,
-    }
+    core, options = shared_core(), _options(precision, threads, alone=alone)
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     ranges = str(weights.ranges) if precision == "int8" else ""
     key = (weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION, ranges)
@@ -234,6 +265,29 @@ def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bo
     compiled = core.compile_model(model, "CPU", options)
     cached.write(compiled.export_model().getvalue())
     return compiled
+
+
+def _compile_for(
+    weights: NetworkWeights, precision: str, threads: int, shape: tuple[int, ...]
+) -> Any:
+    """The model for images of one shape, on all threads.
+
+    Not from the disk: it is compiled in 50 ms.
+    """
+    model = build_model(weights, in_8_bits=precision == "int8")
+    model.reshape({0: list(shape)})
+    return shared_core().compile_model(model, "CPU", _options(precision, threads, alone=False))
+
+
+def _options(precision: str, threads: int, *, alone: bool) -> dict[str, Any]:
+    return {
+        **({"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
+        # Two processes that pin themselves would share the first core.
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_NUM_THREADS": threads,
+    }
 
 
 def build_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:

@@ -6,6 +6,7 @@ What runs the network outside torch (OpenVINO, ONNX, ncnn) is built from these.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -195,6 +196,22 @@ def receptive_margin(config: NetworkConfig) -> int:
         for low, high, _ in (seen[DETECTOR[1]], seen[DESCRIPTOR[1]])
     )
     return -(-farthest // CELL_SIZE) * CELL_SIZE
+
+
+def multiplications(config: NetworkConfig, size: tuple[int, int]) -> int:
+    """Multiplications, each with its addition, that an image takes.
+
+    Args:
+        config: The network.
+        size: (height, width) of the image, multiples of 8.
+    """
+    pixels, total = {IMAGE: size[0] * size[1]}, 0
+    for layer in layers(config):
+        step = {"convolution": layer.stride, "pool": 2, "sum": 1}[layer.kind]
+        pixels[layer.name] = pixels[layer.inputs[0]] // step**2
+        if layer.kind == "convolution":
+            total += pixels[layer.name] * math.prod(layer.shape)
+    return total
 
 
 def blocks(config: NetworkConfig) -> tuple[str, ...]:
