@@ -4,7 +4,7 @@ python examples/rotation_study.py path/to/hpatches_mini/v_boat    for docs/resul
 python examples/rotation_study.py                                 a photograph, turned
 
 The folder holds 1.png (or .ppm), 2.png, ... and H_1_2, ..., the homographies from picture 1, as in
-HPatches. Every method uses the same keypoint budget, mutual nearest neighbours and MAGSAC at 3 px.
+HPatches. Every method uses the same number of keypoints, and match_pair with its defaults.
 
 - 4 turns: match_pair(..., rotations=(0, 90, 180, 270)).
 - 8 turns: the same in steps of 45 degrees, on interpolated pictures.
