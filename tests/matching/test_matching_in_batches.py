@@ -24,7 +24,7 @@ LITE = "superpoint-lite"
 
 @cache
 def features() -> tuple[Features, ...]:
-    """Of three photographs, and of a part of the first; float32, one thread."""
+    """Features of three photographs, and of a part of the first; float32, one thread."""
     photographs = (skimage.data.coffee(), skimage.data.camera(), skimage.data.chelsea())
     detector = SuperPointFeature2D.create(300, weights=LITE, scales=(1.0,), **PINNED)
     images = [np.ascontiguousarray(each) for each in (*photographs, photographs[0][40:, 60:])]

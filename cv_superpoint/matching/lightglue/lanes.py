@@ -29,11 +29,11 @@ def side_by_side(
     A network this small gains less from a second thread than a second pair does.
 
     Args:
-        alone: Runs the network on the thread that calls it.
-        together: Runs it on all threads.
-        pairs: See :meth:`cv_superpoint.matching.lightglue.running.Runner.each`.
-        finish: See there.
-        lanes: Threads.
+        alone: Function that runs the network on the thread that calls it.
+        together: Function that runs it on all threads.
+        pairs: Same as for :meth:`cv_superpoint.matching.lightglue.running.Runner.each`.
+        finish: Same as for that method.
+        lanes: Number of threads.
     """
     results: dict[int, T] = {}
 

@@ -117,7 +117,7 @@ class LightGlueMatcher:
             What a call returns, for each pair.
 
         Raises:
-            FeatureError: As for a call, before any pair is matched; it names the pair.
+            FeatureError: If a call would raise it, before any pair is matched; it names the pair.
         """
         inputs = [self._of_a_batch(number, *pair) for number, pair in enumerate(pairs)]
         results = [self._best(_NONE) for _ in inputs]

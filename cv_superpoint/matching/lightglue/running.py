@@ -47,7 +47,7 @@ class Runner(Protocol):
         """What ``finish`` makes of the scores of each pair, in whichever way is the fastest.
 
         Args:
-            pairs: As for a call, each.
+            pairs: Arguments of a call, for each pair.
             finish: Function of (N, M) scores, which may be called from several threads at once.
         """
 
@@ -113,7 +113,7 @@ class NumpyRunner:
         )
 
     def each(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
-        """In turn: its products of matrices take all threads."""
+        """Results one after the other, because its products of matrices take all threads."""
         return [finish(self(*pair)) for pair in pairs]
 
 
@@ -141,7 +141,7 @@ class OnnxRuntimeRunner:
 
 
 def _session(model: bytes, threads: int) -> Any:
-    """Of one thread, it works on whichever thread calls it."""
+    """A session; one with a single thread works on the thread that calls it."""
     runtime = require("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors

@@ -27,8 +27,8 @@ class TorchRunner:
     See :class:`cv_superpoint.matching.lightglue.running.Runner`.
 
     Args:
-        tensors: Of the network, by its names.
-        config: Its sizes.
+        tensors: Tensors of the network by name.
+        config: Sizes of the network.
     """
 
     name = "torch"
@@ -50,13 +50,13 @@ class TorchRunner:
         return scores
 
     def each(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
-        """In turn on the CPU, where padding costs more than a batch saves."""
+        """Results one after the other on the CPU, where padding costs more than a batch saves."""
         if self._device == "cpu":
             return [finish(self(*pair)) for pair in pairs]
         return self.padded(pairs, finish)
 
     def padded(self, pairs: Sequence[Inputs], finish: Callable[[Floats], T]) -> list[T]:
-        """In batches of pairs of about the same numbers of keypoints; nothing sees the padding."""
+        """Results of batches of pairs with about as many keypoints; the padding changes nothing."""
         results: dict[int, T] = {}
         for numbers in _batches([tuple(map(len, points)) for points, _ in pairs]):
             inputs, valid = [], []
