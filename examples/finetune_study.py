@@ -121,7 +121,7 @@ def star_field(random: Random) -> Image:
 
 
 def thermal(photo: Image, random: Random | None = None) -> Image:
-    """A picture as of a cheap thermal camera: inverted, blurred, flat, with the noise of one shot."""
+    """A picture as of a cheap thermal camera: inverted, blurred, flat, with one shot's noise."""
     blurred = cv2.GaussianBlur(photo, (0, 0), 2).astype(np.float32)
     return as_bytes(127 + 0.6 * (127 - blurred) + shot_noise(photo, random))
 
