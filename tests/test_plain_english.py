@@ -18,7 +18,8 @@ FRAGMENT = re.compile(
 )
 """First words of a text that lacks its subject: "Of the pairs" instead of "Seed of the pairs"."""
 PHRASES = re.compile(
-    r"stands? in for|\b(to|can|cannot) be had\b|gone on with|\bby lot\b|\bbears? (the|wrong|turns)"
+    r"stands? in for|\b(to|can|cannot) be had\b|gone on with|\bby lot\b"
+    r"|\bbears? (the|any|wrong|turns)"
     r"|\b(nobody|anybody|somebody|everybody|whoever)\b|\bthose who\b|\bknows?\b.{0,20}\btoo\b"
     r"|\bknows (how|nothing|no|what|where)\b|\bmust care\b|\binsists? on\b|\bhas no say\b"
     r"|\bof now\b|\bnames of before\b|\bby itself alone\b|\bat hand when\b",
