@@ -8,9 +8,10 @@ python examples/finetune_study.py night --photographs TRAIN --held-out-photograp
 python examples/finetune_study.py thermal --photographs TRAIN --held-out-photographs OTHERS
 
 It makes RUN_DIR/train and RUN_DIR/held_out, trains by the recipe finetune on the first, and
-compares on warps of the second (protocol warp): the same number of strongest keypoints of both
-sets, so that no threshold decides; with --also, on pictures of other folders as well. Further
-options go to python -m train, such as --threads 1. A second call goes on where the first stopped.
+compares on warps of the second (protocol warp): the same number of strongest keypoints of each
+set, so that no threshold decides; with --also, on pictures of other folders as well. The mean of
+the weights before and after, RUN_DIR/mean.safetensors, takes part. Further options go to
+python -m train, such as --threads 1. A second call goes on where the first stopped.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from cv_superpoint.evaluation.predictions import Feature2D, detect
 from cv_superpoint.evaluation.protocols import PROTOCOLS, Fit
 from cv_superpoint.evaluation.results import show, summarise, table
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
+from cv_superpoint.weights import load_weights, save_weights
 
 SIZE = (320, 448)
 """(height, width) of what is drawn and of photographs: a third more than the pairs show."""
@@ -198,6 +200,22 @@ def train(run_dir: Path, weights: str, options: list[str]) -> Path:
     return run_dir / "superpoint.safetensors"
 
 
+def halfway(before: str, after: Path, target: Path) -> Path:
+    """Write the mean of both sets' weights, which keeps more of what the first could.
+
+    After Wortsman et al., "Robust fine-tuning of zero-shot models", 2022. Its threshold is the mean
+    of both: try others.
+    """
+    first, second = load_weights(before), load_weights(after)
+    net, old = second.net, first.net.state_dict()
+    net.load_state_dict({name: (old[name] + value) / 2 for name, value in net.state_dict().items()})
+    threshold = (first.score_threshold + second.score_threshold) / 2
+    recipe = f"mean of {before} and {after.name}"
+    radius = second.score_radius
+    save_weights(net, target, score_threshold=threshold, score_radius=radius, recipe=recipe)
+    return target
+
+
 def compare(
     folder: Path, detectors: dict[str, Feature2D], pairs: int
 ) -> dict[str, list[PairResult]]:
@@ -209,16 +227,15 @@ def compare(
     }
 
 
-def tables(results: dict[str, list[PairResult]], before: str, after: str) -> str:
-    """The figures of each, and the paired difference of two."""
+def tables(results: dict[str, list[PairResult]], before: str) -> str:
+    """The figures of each, and the paired differences of the sets from one of them."""
     rows = []
     for label, found in results.items():
         measured = summarise(found, resamples=0)["all"]
         rows.append([label, *(show(key, measured[key].value) for key in COLUMNS)])
     heading = ["", *(key.replace("_", " ") for key in COLUMNS)]
-    both = {before: results[before], after: results[after]}
-    differences = difference_table(both, {after: before}, COLUMNS)
-    return "\n".join([*table(heading, rows), differences])
+    bases = {label: before for label in results if label not in (before, "sift")}
+    return "\n".join([*table(heading, rows), difference_table(results, bases, COLUMNS)])
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -235,7 +252,9 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--held-out-photographs", type=Path, help="folder: those to compare on")
     parser.add_argument("--pictures", type=int, default=240, help="to train on")
     parser.add_argument("--held-out-pictures", type=int, default=64, help="to compare on")
-    parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders to compare on")
+    parser.add_argument(
+        "--also", nargs="+", default=[], help="folders, retina or hubble: to compare on as well"
+    )
     parser.add_argument("--pairs-per-image", type=int, default=2)
     parser.add_argument("--keypoints", type=int, nargs="+", default=[300], help="strongest")
     return parser.parse_known_args()
@@ -243,12 +262,19 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> int:
     args, options = parse()
-    run_dir, before, after = args.run_dir, args.weights, "fine-tuned"
+    run_dir, before = args.run_dir, args.weights
     save(make(args.domain, "train", args.photographs, args.pictures), run_dir / "train")
     held_out = make(args.domain, "held_out", args.held_out_photographs, args.held_out_pictures)
     save(held_out, run_dir / "held_out")
-    weights = {before: before, after: str(train(run_dir, before, options))}
-    for folder, keypoints in product([run_dir / "held_out", *args.also], args.keypoints):
+    tuned = train(run_dir, before, options)
+    mean = halfway(before, tuned, run_dir / "mean.safetensors")
+    weights = {before: before, "fine-tuned": str(tuned), "mean of both": str(mean)}
+    folders = [run_dir / "held_out"]
+    for name in args.also:
+        folders.append(run_dir / name if name in TILED else Path(name))
+        if name in TILED:
+            save(tiles(TILED[name], "held_out"), folders[-1])
+    for folder, keypoints in product(folders, args.keypoints):
         detectors: dict[str, Feature2D] = {
             label: SuperPointFeature2D.create(
                 maxKeypoints=keypoints, weights=name, scoreThreshold=LOW, scales=(1.0,)
@@ -257,7 +283,7 @@ def main() -> int:
         }
         detectors["sift"] = cv2.SIFT.create(keypoints)
         results = compare(folder, detectors, args.pairs_per_image)
-        print(f"{folder}, {keypoints} keypoints\n{tables(results, before, after)}\n")
+        print(f"{folder}, {keypoints} keypoints\n{tables(results, before)}\n")
     return 0
 
 

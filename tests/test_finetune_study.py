@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from made_matchers import LITE
 
+from cv_superpoint.weights import load_weights
 from train.runtime.process import CPU_ENVIRONMENT
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -111,7 +113,16 @@ def test_a_run_trains_and_compares_on_the_same_pairs(
     arguments += ["--adapt.views", 2, "--joint.data.size", 120, 160, "--joint.loop.steps", 5]
     arguments += ["--joint.loop.batch-size", 4, "--joint.loop.precision", "float32"]
     arguments += ["--joint.loop.workers", 0, "--joint.loop.warmup-steps", 1]
-    arguments += ["--joint.validation.pairs", 1, "--joint.loop.average", 0.8]
+    arguments += [
+        "--pairs-per-image",
+        1,
+        "--also",
+        "hubble",
+        "--joint.validation.pairs",
+        1,
+        "--joint.loop.average",
+        0.8,
+    ]
     monkeypatch.setattr(sys, "argv", ["finetune_study.py", *map(str, arguments)])
     for name, value in CPU_ENVIRONMENT.items():  # the command would start itself again with them
         monkeypatch.setenv(name, value)
@@ -135,3 +146,14 @@ def test_a_run_trains_and_compares_on_the_same_pairs(
     assert after != before
     difference = score(f"fine-tuned − {LITE}", " paired difference")
     assert difference == pytest.approx(after - before, abs=0.0011)  # of rounded figures
+    nets = [
+        load_weights(each).net.state_dict()
+        for each in (
+            LITE,
+            tmp_path / "run" / "superpoint.safetensors",
+            tmp_path / "run" / "mean.safetensors",
+        )
+    ]
+    for name, mean in nets[2].items():
+        torch.testing.assert_close(mean, (nets[0][name] + nets[1][name]) / 2)
+    assert any((nets[0][name] != nets[1][name]).any() for name in nets[0])
