@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
 from cv_superpoint.cli.help import Help
 from cv_superpoint.cli.output import DONE, FAILED, PARTLY, Output, is_terminal
-from cv_superpoint.extract.plan import ExtractConfig
+from cv_superpoint.errors import require
+from cv_superpoint.extract.plan import ExtractConfig, ExtractError
 
 if TYPE_CHECKING:
+    from cv_superpoint.extract.matches import MatchReport
     from cv_superpoint.extract.run import RayOptions, Report
 
 _TOLD = 10
@@ -45,6 +47,10 @@ class Extract:
             "local" to start one here. The images and the output must be seen by all machines.
         ray_actors: Workers on the cluster; by default one for each device.
         ray_gpus: GPUs for each of them.
+        matches: File ending in .h5 for matches of the pictures, in the layout of hloc.
+        database: COLMAP's database for features and matches, with verified geometries.
+        matcher: lightglue, mutual, ratio, a matcher's file or module:factory.
+        pairs: all; how many of the next pictures, by name; or a file, two names on each line.
         json: Print one JSON object instead of text.
     """
 
@@ -52,21 +58,24 @@ class Extract:
         examples=(
             "extract photographs -o features.h5",
             "extract photographs -o shards --weights superpoint-lite --descriptor-format binary",
+            "extract photographs -o features.h5 --matches matches.h5 --database database.db",
         ),
         results=(
             "features.h5: for each image keypoints (N, 2), scores, descriptors (D, N), image_size",
             "or Parquet shards: rows of name, width, height, keypoints, scores, descriptors",
+            "matches.h5: for each pair matches0 (N,), -1 without a match, matching_scores0 (N,)",
             "features.h5.broken.txt: the pictures that are left out, where there are some",
         ),
         first=(
             "out",
-            "ray",
+            "matches",
+            "database",
+            "pairs",
             "json",
             "max_keypoints",
             "weights",
             "device",
             "descriptor_format",
-            "longest_side",
         ),
     )
 
@@ -76,6 +85,10 @@ class Extract:
     ray: str | None = None
     ray_actors: int | None = None
     ray_gpus: float = 0.0
+    matches: Path | None = None
+    database: Path | None = None
+    matcher: str = "lightglue"
+    pairs: str = "all"
     json: bool = False
     config: ExtractOptions = field(default_factory=ExtractOptions)
 
@@ -83,6 +96,7 @@ class Extract:
         """Run it; returns the exit code."""
         from cv_superpoint.extract.run import extract_folder
 
+        matching = self._matching()
         start = time.perf_counter()
         with _bar(output) as tick:
             report = extract_folder(
@@ -110,6 +124,7 @@ class Extract:
                 f"{self.images}; their features are kept"
             )
         self._tell(report, output)
+        matched = None if matching is None else self._match(matching, report, output)
         output.result(
             {
                 "out": str(self.out),
@@ -121,9 +136,56 @@ class Extract:
                 "notes": report.notes,
                 "seconds": seconds,
                 "broken": [{"image": name, "why": why} for name, why in report.broken],
+                "matches": matched,
             }
         )
         return DONE if not report.broken else PARTLY if report.images else FAILED
+
+    def _matching(self) -> dict[str, Any] | None:
+        """Arguments of :func:`~cv_superpoint.extract.match_images`, seen to before the work."""
+        if self.matches is None:
+            if self.database is not None:
+                raise ExtractError("--database is made of --matches; name a file for these too")
+            return None
+        from cv_superpoint.extract.matches import MatchConfig, check_matching
+
+        arguments: dict[str, Any] = {
+            "features": self.out.resolve(),
+            "output": self.matches.resolve(),
+            "extracted": self.config,
+            "config": MatchConfig(matcher=self.matcher, pairs=self.pairs),
+            "database": None if self.database is None else self.database.resolve(),
+        }
+        check_matching(**arguments)
+        return arguments
+
+    def _match(self, arguments: dict[str, Any], report: Report, output: Output) -> dict[str, Any]:
+        from cv_superpoint.extract.matches import match_images
+
+        if self.database is not None:  # COLMAP tells of every step on the standard error
+            logging = require("pycolmap", "sfm").logging
+            logging.minloglevel = logging.WARNING.value
+        start = time.perf_counter()
+        with _bar(output, "match") as tick:
+            found: MatchReport = match_images(
+                **arguments, left_out=[name for name, _ in report.broken], tick=tick
+            )
+        seconds = time.perf_counter() - start
+        output.say(
+            f"wrote {self.matches}: {found.pairs} pairs, {found.matches} matches; "
+            f"{found.pairs - found.resumed} pairs in {seconds:.1f} s"
+        )
+        if found.verified is not None:
+            output.say(f"wrote {self.database}: {found.verified} pairs with matches, verified")
+        return {
+            "out": str(self.matches),
+            "database": None if self.database is None else str(self.database),
+            "pairs": found.pairs,
+            "matches": found.matches,
+            "resumed": found.resumed,
+            "verified": found.verified,
+            "seconds": seconds,
+        }
 
     def _cluster(self) -> RayOptions | None:
         from cv_superpoint.extract.run import RayOptions
@@ -156,8 +218,8 @@ class Extract:
 
 
 @contextmanager
-def _bar(output: Output) -> Iterator[Callable[[int, int], None]]:
-    """A function that shows the images done, on a terminal's standard error."""
+def _bar(output: Output, what: str = "extract") -> Iterator[Callable[[int, int], None]]:
+    """A function that shows the images or pairs done, on a terminal's standard error."""
     if output.json or not is_terminal():
         yield lambda done, total: None
         return
@@ -166,5 +228,5 @@ def _bar(output: Output) -> Iterator[Callable[[int, int], None]]:
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("extract", total=None)
+        task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

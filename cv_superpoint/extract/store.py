@@ -74,7 +74,7 @@ def write_shard(
     kinds = {each.features.descriptor_kind for each in rows}
     kind: Any = np.float16 if half else np.float32
     kind = kind if kinds <= {"float32"} else np.uint8
-    with _room(shard.path, "the shards written so far are kept"):
+    with room(shard.path, "the shards written so far are kept"):
         write_file(shard.notes, json.dumps(notes).encode())
         with replacing(shard.path) as part:
             (_write_hdf5 if format == "hdf5" else _write_parquet)(part, rows, kind)
@@ -177,7 +177,7 @@ def drop(path: Path, names: frozenset[str], format: Format) -> None:
     if not notes["done"]:
         _remove(path)
         return
-    with _room(path, "nothing of it is lost"):
+    with room(path, "nothing of it is lost"):
         with replacing(path) as part:
             if format == "hdf5":
                 with opened(part, "w") as file, opened(path) as source:
@@ -206,7 +206,7 @@ def merge(done: Mapping[str, Done], target: Path, settings: Mapping[str, Any]) -
     for name, each in done.items():
         sources.setdefault(each.where, []).append(name)
     with (
-        _room(target, "the shards are kept"),
+        room(target, "the shards are kept"),
         replacing(target, large=True) as part,
         opened(part, "w") as file,
     ):
@@ -214,10 +214,10 @@ def merge(done: Mapping[str, Done], target: Path, settings: Mapping[str, Any]) -
             with opened(path) as source:
                 _copy(source, file, names)
         file.attrs["images"] = len(done)
-        file.attrs[ATTRIBUTE] = _as_attribute(settings)
+        file.attrs[ATTRIBUTE] = as_attribute(settings)
 
 
-def _as_attribute(record: Mapping[str, Any]) -> Any:
+def as_attribute(record: Mapping[str, Any]) -> Any:
     """JSON of a fixed length: the HDF5 library loops for ever in damaged texts of any length."""
     return np.bytes_(json.dumps(record))
 
@@ -233,7 +233,16 @@ def _copy(source: Any, file: Any, names: Iterator[str] | Sequence[str] | Mapping
 
 
 @contextmanager
-def _room(path: Path, kept: str) -> Iterator[None]:
+def room(path: Path, kept: str) -> Iterator[None]:
+    """What goes wrong while a file is written, in one line with the remedy.
+
+    Args:
+        path: The file.
+        kept: Words for what is not lost.
+
+    Raises:
+        ExtractError: In place of errors of the system, of HDF5 and of other formats.
+    """
     try:
         yield
     except (OSError, RuntimeError, StoreError, WriteError, KeyError) as error:
@@ -277,7 +286,7 @@ def _write_hdf5(path: Path, rows: Sequence[Row], kind: Any) -> None:
     with opened(path, "w") as file:
         for row in rows:
             put_features(file, row.name, row.features, kind)
-            file[row.name].attrs[ATTRIBUTE] = _as_attribute(asdict(row.file))
+            file[row.name].attrs[ATTRIBUTE] = as_attribute(asdict(row.file))
 
 
 def _write_parquet(path: Path, rows: Sequence[Row], kind: Any) -> None:

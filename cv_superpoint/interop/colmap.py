@@ -108,6 +108,81 @@ def verify_database(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> None
         _rename_images(part, {alias: name for name, alias in aliases.items()})
 
 
+def holds(
+    path: str | os.PathLike[str],
+    features: Mapping[str, Features],
+    matches: Mapping[Pair, Matches],
+) -> bool:
+    """Whether a database has these keypoints and matches already, all of them.
+
+    Returns:
+        False also where there is no database, or none of these keypoints are in it.
+
+    Raises:
+        StoreError: If it has some of them, or others for these images.
+        ImportError: If pycolmap is not installed.
+    """
+    require("pycolmap", "sfm")
+    path = Path(path)
+    if not path.exists():
+        return False
+    _check(path)
+    with _explained(path), _opened(path) as database:
+        images = {name: database.read_image_with_name(name) for name in features}
+        found = {
+            name: image.image_id
+            for name, image in images.items()
+            if image is not None and database.exists_keypoints(image.image_id)
+        }
+        if not found:
+            return False
+        same = (
+            len(found) == len(images)
+            and all(
+                np.array_equal(database.read_keypoints(found[name])[:, :2], each.keypoints + ORIGIN)
+                for name, each in features.items()
+            )
+            and all(
+                _has_matches(database, found[one], found[other], rows)
+                for (one, other), rows in matches.items()
+            )
+        )
+    if not same:
+        raise StoreError(
+            f"{path} has other images, keypoints or matches than these; delete it and run the same "
+            "command again, or name another file"
+        )
+    return True
+
+
+def _has_matches(database: Any, one: int, other: int, rows: Matches) -> bool:
+    if not database.exists_matches(one, other):
+        return False
+    stored = database.read_matches(one, other)
+    # Verification empties pairs of which too few matches agree.
+    emptied = len(stored) == 0 and database.exists_two_view_geometry(one, other)
+    return emptied or np.array_equal(stored, rows)
+
+
+def unverified(path: str | os.PathLike[str], pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs that :func:`verify_database` has still to see.
+
+    Raises:
+        StoreError: If there is no such database or image.
+        ImportError: If pycolmap is not installed.
+    """
+    path = Path(path)
+    _check(path)
+    with _explained(path), _opened(path) as database:
+        return [
+            (one, other)
+            for one, other in pairs
+            if not database.exists_two_view_geometry(
+                *(_image(database, path, name).image_id for name in (one, other))
+            )
+        ]
+
+
 def read_keypoints(path: str | os.PathLike[str], name: str) -> NDArray[np.float32]:
     """(N, 2) keypoints of an image; (0, 0) is the centre of the first pixel.
 

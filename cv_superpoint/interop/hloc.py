@@ -174,16 +174,35 @@ def write_matches(
                     "which writes '-' for '/'; rename a folder or an image"
                 )
             written[name] = pair
-            rows, scores = _one_to_one(pair, given, given_scores, count)
-            # hloc keeps int16; where that is too small a wider type reads the same.
-            kind = np.int16 if len(rows) == 0 or rows.max() < 2**15 else np.int32
-            matches0 = np.full(count, -1, kind)
-            matches0[rows[:, 0]] = rows[:, 1]
-            scores0 = np.zeros(count, np.float32)
-            scores0[rows[:, 0]] = scores
-            group = _new_group(file, name, _MATCHES, f"pair {pair}")
-            group.create_dataset("matches0", data=matches0)
-            group.create_dataset("matching_scores0", data=scores0)
+            put_matches(file, pair, given, given_scores, count)
+
+
+def put_matches(
+    file: Any, pair: Pair, matches: Matches, scores: NDArray[np.floating[Any]], count: int
+) -> Any:
+    """Add the group of one pair to an open ``h5py.File``; returns it.
+
+    Args:
+        file: Open for writing.
+        pair: Names of both images.
+        matches: (M, 2) row numbers.
+        scores: (M,).
+        count: Number of keypoints of the first image.
+
+    Raises:
+        StoreError: As for :func:`write_matches`.
+    """
+    rows, values = _one_to_one(pair, matches, scores, count)
+    # hloc keeps int16; where that is too small a wider type reads the same.
+    kind = np.int16 if len(rows) == 0 or rows.max() < 2**15 else np.int32
+    matches0 = np.full(count, -1, kind)
+    matches0[rows[:, 0]] = rows[:, 1]
+    scores0 = np.zeros(count, np.float32)
+    scores0[rows[:, 0]] = values
+    group = _new_group(file, pair_name(*pair), _MATCHES, f"pair {pair}")
+    group.create_dataset("matches0", data=matches0)
+    group.create_dataset("matching_scores0", data=scores0)
+    return group
 
 
 def read_matches(
