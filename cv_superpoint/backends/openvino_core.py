@@ -6,6 +6,9 @@ that is missing, it uses a stub of its own, and so it does here.
 A core gives the signals of the thread that makes it a stack of their own, and restores the stack
 before it when it ends, even one that another core has freed since. The next signal that Python
 handles, Ctrl-C for example, then ends the process (OpenVINO 2026.4). So ours never ends.
+
+Its binding looks numpy up when it first makes an array. Two threads that come to this at once wait
+for each other for ever, with Python's lock held (OpenVINO 2026.4). So it makes one here.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import os
 import sys
 import threading
 from typing import Any
+
+import numpy as np
 
 from cv_superpoint.errors import require
 
@@ -36,6 +41,7 @@ def _import() -> Any:
 
 openvino = _import()
 opset8 = importlib.import_module("openvino.opset8")
+openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018 (the getter is what counts)
 
 
 def shared_core() -> Any:

@@ -178,3 +178,42 @@ for _ in range(500):  # a helper that came too late for any task may not have en
         break
 """
     assert run_script(script) == "none\n"
+
+
+FIRST_ARRAYS = """
+import os, signal, sys, threading
+import numpy as np
+
+def work():
+    sys.setswitchinterval(1e-6)
+    from cv_superpoint.backends.openvino_core import openvino, opset8, shared_core
+    x = opset8.parameter([1, 4], np.float32)
+    model = shared_core().compile_model(openvino.Model([opset8.relu(x)], [x]), "CPU")
+    requests = [model.create_infer_request() for _ in range(4)]
+    together = threading.Barrier(4)
+    def read(request):
+        together.wait()
+        request.get_output_tensor(0).data
+    threads = [threading.Thread(target=read, args=(one,)) for one in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+children = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # what hangs is killed
+        work()
+        os._exit(0)
+    children.append(child)
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+@on_linux
+def test_threads_that_read_the_first_arrays_of_openvino_do_not_wait_for_each_other() -> None:
+    """Without an array made before, one of six such processes hung (OpenVINO 2026.4)."""
+    pytest.importorskip("openvino")
+    assert run_script(FIRST_ARRAYS) == f"{[0] * 8}\n"
