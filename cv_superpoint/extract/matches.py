@@ -82,14 +82,14 @@ def check_matching(
     config: MatchConfig,
     database: Path | None = None,
 ) -> None:
-    """See that pictures can be matched, before their features are extracted.
+    """Check that pictures can be matched, before their features are extracted.
 
     Args:
-        features: As for :func:`match_images`.
-        output: As there.
-        extracted: As there.
-        config: As there.
-        database: As there.
+        features: Same as for :func:`match_images`.
+        output: Same as for :func:`match_images`.
+        extracted: Same as for :func:`match_images`.
+        config: Same as for :func:`match_images`.
+        database: Same as for :func:`match_images`.
 
     Raises:
         ExtractError: If they cannot.
@@ -128,7 +128,7 @@ def match_images(
         features: File of features.
         output: File of matches, ending in ``.h5``, in hloc's layout.
         extracted: What the features were extracted with.
-        config: Which pairs, and by which matcher; the defaults of :class:`MatchConfig`.
+        config: Options of pairs and matcher; by default those of :class:`MatchConfig`.
         database: COLMAP's database to write them to as well, with verified geometries.
         left_out: Names of pictures without features, whose pairs are left out.
         tick: Function that is called with the number of pairs done and their total.

@@ -20,7 +20,7 @@ def choose_pairs(
     Args:
         pairs: "all"; a number, of the pictures behind each in the order of names that it is matched
             with; or a file, with two names on each line.
-        names: Of all pictures with features.
+        names: Names of all pictures with features.
         left_out: Names of pictures that cannot be read; their pairs are left out too.
 
     Raises:
@@ -46,7 +46,7 @@ def choose_pairs(
 
 
 def check_pairs(pairs: str) -> None:
-    """See that the pairs can be chosen, as far as that shows without the pictures' names.
+    """Check that the pairs can be chosen, as far as that shows without the pictures' names.
 
     Raises:
         ExtractError: If not.

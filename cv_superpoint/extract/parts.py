@@ -28,7 +28,7 @@ class MatchParts:
 
     Attributes:
         output: The finished file.
-        settings: That they are made with.
+        settings: Settings that they are made with.
         sums: SHA-256 of each picture.
     """
 
@@ -123,7 +123,7 @@ def count_matches(path: Path, pairs: Sequence[Pair]) -> dict[Pair, int]:
 
 
 def check_names(pairs: Sequence[Pair]) -> None:
-    """See that the layout tells all pairs apart.
+    """Check that the layout tells all pairs apart.
 
     A pair is looked for under both orders of its names, with "-" for "/".
 

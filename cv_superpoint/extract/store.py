@@ -241,7 +241,7 @@ def room(path: Path, kept: str) -> Iterator[None]:
         kept: Words for what is not lost.
 
     Raises:
-        ExtractError: In place of errors of the system, of HDF5 and of other formats.
+        ExtractError: If the system, HDF5 or another format raises an error.
     """
     try:
         yield

@@ -190,7 +190,7 @@ def put_matches(
         count: Number of keypoints of the first image.
 
     Raises:
-        StoreError: As for :func:`write_matches`.
+        StoreError: If :func:`write_matches` would raise it.
     """
     rows, values = _one_to_one(pair, matches, scores, count)
     # hloc keeps int16; where that is too small a wider type reads the same.

@@ -285,7 +285,7 @@ def test_a_list_with_spaces_and_an_empty_one(tmp_path: Path) -> None:
 
 
 def test_the_command(images: Path, tmp_path: Path) -> None:
-    """With a picture without keypoints, twice, and with an error before the work."""
+    """One picture has no keypoints; the command runs twice, and with an error before the work."""
     shutil.copytree(images, tmp_path / "images")
     cv2.imwrite(str(tmp_path / "images" / "blank.png"), np.full((90, 120), 128, np.uint8))
     options = [f"--{name}={value}" for name, value in PINNED.items()]
