@@ -49,8 +49,5 @@ def shared_core() -> Any:
     with _lock:
         process = os.getpid()
         if process not in _cores:
-            # The first look at a tensor's numbers asks for numpy's version, which two threads at
-            # once never get: each waits for the other, one for a lock of C++, one for Python's.
-            _ = openvino.Tensor(np.zeros(1, np.float32)).data
             _cores[process] = openvino.Core()
         return _cores[process]

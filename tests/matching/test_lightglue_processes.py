@@ -26,13 +26,12 @@ matcher = LightGlueMatcher.create(path, backend=name, threads=2)
 expected = match(matcher)
 assert len(expected) == 60, len(expected)
 """
-FEATURES = """
+FORK = """
 def features(points, rows):
     ones = np.ones(60, np.float32)
     return Features(keypoints=points, scores=ones, descriptors=rows, sizes=ones,
                     octaves=np.zeros(60, np.int32), image_size=(200, 200))
-"""
-FORK = """
+
 def match_batch(matcher):
     pair = features(points, rows), features(points[::-1], rows[::-1].copy())
     return [list(map(tuple, found.tolist())) for found, _ in matcher.matchBatch([pair] * 3)]
@@ -53,31 +52,6 @@ for make in (lambda: matcher, lambda: LightGlueMatcher.create(path, backend=name
     assert status == 0 and pickle.loads(answer) == [expected] * 4, status
 assert match(matcher) == expected
 """
-TOGETHER = """
-import faulthandler, threading
-faulthandler.dump_traceback_later(40, exit=True)
-import time
-from numpy.lib import NumpyVersion
-make = NumpyVersion.__init__
-
-def slowly(self, version):  # OpenVINO asks for it once, where a second thread used to wait for ever
-    time.sleep(1)
-    make(self, version)
-
-NumpyVersion.__init__ = slowly
-matcher = LightGlueMatcher.create(path, backend=name, threads=2)
-ready, found = threading.Barrier(2), []
-
-def work():
-    pair = features(points, rows), features(points[::-1], rows[::-1].copy())
-    ready.wait()
-    found.append(list(map(tuple, matcher(*pair)[0].tolist())))
-
-threads = [threading.Thread(target=work) for _ in range(2)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-assert found == [[(row, 59 - row) for row in range(60)]] * 2, found
-"""
 MISSING = """
 import sys
 from importlib.machinery import PathFinder
@@ -87,16 +61,10 @@ PathFinder.find_spec = lambda name, *rest: None if name in missing else find(nam
 """
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_the_first_calls_may_be_at_once(backend: str, tmp_path: Path) -> None:
-    setup = MATCH.partition("matcher = Light")[0]
-    run_script(setup + FEATURES + TOGETHER, nearest_file(tmp_path / "m.safetensors"), backend)
-
-
 @on_linux
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "numpy"])
 def test_forked_children_match(backend: str, tmp_path: Path) -> None:
-    run_script(MATCH + FEATURES + FORK, nearest_file(tmp_path / "m.safetensors"), backend)
+    run_script(MATCH + FORK, nearest_file(tmp_path / "m.safetensors"), backend)
 
 
 @pytest.mark.parametrize(
