@@ -187,7 +187,8 @@ def gpu() -> RunConfig:
 def finetune() -> RunConfig:
     """Trained weights to photographs of another kind, with ``--start superpoint``.
 
-    The length is in steps, so that every machine does the same work.
+    The training's length is in steps, so that every machine does the same work; a slow one labels
+    fewer photographs.
     """
     base = default()
     joint = base.joint
