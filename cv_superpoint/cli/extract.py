@@ -144,8 +144,10 @@ class Extract:
     def _matching(self) -> dict[str, Any] | None:
         """Arguments of :func:`~cv_superpoint.extract.match_images`, seen to before the work."""
         if self.matches is None:
-            if self.database is not None:
-                raise ExtractError("--database is made of --matches; name a file for these too")
+            if (self.database, self.matcher, self.pairs) != (None, "lightglue", "all"):
+                raise ExtractError(
+                    "--database, --matcher and --pairs are for matches; add --matches matches.h5"
+                )
             return None
         from cv_superpoint.extract.matches import MatchConfig, check_matching
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from pinned import PINNED
 
 from cv_superpoint import LightGlueMatcher
+from cv_superpoint.cli import main
 from cv_superpoint.errors import SuperPointError
 from cv_superpoint.extract import (
     ExtractConfig,
@@ -284,7 +285,7 @@ def test_a_list_with_spaces_and_an_empty_one(tmp_path: Path) -> None:
         check_pairs(str(path))
 
 
-def test_the_command(images: Path, tmp_path: Path) -> None:
+def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One picture has no keypoints; the command runs twice, and with an error before the work."""
     shutil.copytree(images, tmp_path / "images")
     cv2.imwrite(str(tmp_path / "images" / "blank.png"), np.full((90, 120), 128, np.uint8))
@@ -305,3 +306,6 @@ def test_the_command(images: Path, tmp_path: Path) -> None:
     done = subprocess.run(wrong, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "at least 1 neighbour" in done.stderr
+    for option in (["--pairs", "3"], ["--database", "c.db"], ["--matcher", "mutual"]):
+        assert main(["extract", str(images), "-o", str(tmp_path / "f.h5"), *option]) == 1
+        assert "add --matches matches.h5" in capsys.readouterr().err
