@@ -62,7 +62,7 @@ def fresh_process(
     *,
     count: int,
     threads: int,
-    calls: int = 5,
+    calls: int = 20,
 ) -> Process:
     """Run :data:`SCRIPT` in a new interpreter; on Linux, which tells a process its memory."""
     arguments = [weights, backend, precision, *map(str, (image, count, threads, calls))]

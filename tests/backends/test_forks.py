@@ -214,6 +214,6 @@ print([os.waitpid(child, 0)[1] for child in children])
 
 @on_linux
 def test_threads_that_read_the_first_arrays_of_openvino_do_not_wait_for_each_other() -> None:
-    """Without an array made before, one of six such processes hung (OpenVINO 2026.4)."""
+    """One of six such processes hung where no array was made before (OpenVINO 2026.4)."""
     pytest.importorskip("openvino")
     assert run_script(FIRST_ARRAYS) == f"{[0] * 8}\n"
