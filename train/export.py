@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def export(
     sizes: ImageConfig,
     recipe: dict[str, Any],
     left_out: Mapping[str, str] | None = None,
+    scales: Sequence[float] | None = None,
 ) -> None:
     """Write ``target`` (safetensors) and its description (JSON) beside it.
 
@@ -91,6 +92,7 @@ def export(
         sizes: Their working size.
         recipe: Configuration of the run, for the description.
         left_out: Name of each picture that was not among the photographs, and why.
+        scales: Levels of the pyramid that the weights recommend; None for one.
     """
     network = network_of(stage)
     threshold = round(recommended_threshold(network, images, sizes, KEYPOINTS), 5)
@@ -120,6 +122,7 @@ def export(
         target,
         score_threshold=threshold,
         score_radius=SCORE_RADIUS,
+        scales=None if scales == (1.0,) else scales,
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
         ranges=ranges,

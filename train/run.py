@@ -133,7 +133,9 @@ class Run:
         path = self.run_dir / f"{target}.safetensors"
         recipe = self.settings.recipe(asdict(self.config))
         images, sizes = self.split()[0], self.config.adapt.images
-        export(source, path, images, sizes, recipe, self.left_out)
+        # The levels that suit the weights before suit those that went on from them.
+        scales = None if self.start is None else load_weights(self.start).scales
+        export(source, path, images, sizes, recipe, self.left_out, scales)
         log.info("wrote %s", path)
 
     def evaluate(self) -> None:

@@ -120,6 +120,25 @@ def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path)
     assert dense.shape == (1, 64, 8, 10)
 
 
+def test_weights_recommend_the_levels_of_those_that_they_go_on_from(tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for name in ("astronaut", "camera"):
+        cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)()[::2, ::2])
+    arguments = ["--recipe", "finetune", "--start", "superpoint-lite", "--held-out", "1"]
+    arguments += ["--run-dir", str(tmp_path / "run"), "--images", str(photographs)]
+    arguments += ["--adapt.views", "2", "--joint.data.size", "64", "80"]
+    arguments += ["--joint.loop.steps", "1", "--joint.loop.batch-size", "1"]
+    arguments += ["--joint.loop.workers", "0", "--joint.validation.pairs", "1"]
+    known, config = parse(arguments)
+    run = Run(config, known.run_dir, known.images, known.start)
+    run.adapt()
+    run.joint()
+    run.export()
+    loaded = load_weights(tmp_path / "run" / "superpoint.safetensors")
+    assert loaded.scales == load_weights("superpoint-lite").scales == (1.0, 0.5)
+
+
 def test_weights_can_be_exported_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert current_commit() == "unknown"
