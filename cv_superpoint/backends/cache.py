@@ -13,7 +13,7 @@ from cv_superpoint.files import replace_file
 
 ENVIRONMENT = "CV_SUPERPOINT_CACHE"
 """Names another folder; empty means no cache."""
-MOST_FILES = 16
+MOST_FILES = 32
 """The least recently written go when there are more."""
 
 _LOG = logging.getLogger(__name__)

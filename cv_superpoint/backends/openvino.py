@@ -167,7 +167,8 @@ class OpenVinoBackend:
         if calls <= OFTEN or not small or not self._may_fix or is_forked():
             return self._model
         with no_fork():
-            fixed = _Model(_compile_for(self._weights, self.precision, self._threads, images.shape))
+            compiled = _compile(self._weights, self.precision, self._threads, shape=images.shape)
+            fixed = _Model(compiled)
         # As for bands: it is not promised that both compute the same.
         both = fixed.infer(images), self._model.infer(images)
         self._may_fix = all(map(np.array_equal, *both))
@@ -248,12 +249,36 @@ class _Loan:
             self._free.append(self._request)
 
 
-def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bool = False) -> Any:
-    """The model, for one call on all threads or for as many calls, each alone on one."""
-    core, options = shared_core(), _options(precision, threads, alone=alone)
+def _compile(
+    weights: NetworkWeights,
+    precision: str,
+    threads: int,
+    *,
+    alone: bool = False,
+    shape: tuple[int, ...] | None = None,
+) -> Any:
+    """The model, for one call on all threads or for as many calls, each alone on one.
+
+    Args:
+        weights: The network.
+        precision: One of those of the backend.
+        threads: Threads of all calls together.
+        alone: Whether each call runs on one.
+        shape: Shape of all images; any by default.
+    """
+    core = shared_core()
+    options: dict[str, Any] = {
+        **({"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
+        # Two processes that pin themselves would share the first core.
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_NUM_THREADS": threads,
+    }
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     ranges = str(weights.ranges) if precision == "int8" else ""
     key = (weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION, ranges)
+    key += () if shape is None else (str(shape),)
     cached = CachedFile("openvino", *key, *sorted(capabilities), str(sorted(options.items())))
     blob = cached.read()
     if blob is not None:
@@ -262,32 +287,11 @@ def _compile(weights: NetworkWeights, precision: str, threads: int, *, alone: bo
         except RuntimeError as error:
             _LOG.info("the cached model is not taken, compiling anew: %s", error)
     model = build_model(weights, in_8_bits=precision == "int8")
+    if shape is not None:
+        model.reshape({0: list(shape)})
     compiled = core.compile_model(model, "CPU", options)
     cached.write(compiled.export_model().getvalue())
     return compiled
-
-
-def _compile_for(
-    weights: NetworkWeights, precision: str, threads: int, shape: tuple[int, ...]
-) -> Any:
-    """The model for images of one shape, on all threads.
-
-    Not from the disk: it is compiled in 50 ms.
-    """
-    model = build_model(weights, in_8_bits=precision == "int8")
-    model.reshape({0: list(shape)})
-    return shared_core().compile_model(model, "CPU", _options(precision, threads, alone=False))
-
-
-def _options(precision: str, threads: int, *, alone: bool) -> dict[str, Any]:
-    return {
-        **({"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "CPU_RUNTIME_CACHE_CAPACITY": MOST_SHAPES,
-        # Two processes that pin themselves would share the first core.
-        "ENABLE_CPU_PINNING": False,
-        "INFERENCE_NUM_THREADS": threads,
-    }
 
 
 def build_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:
