@@ -15,6 +15,7 @@ from benchmarks.contenders import PEER, SETS, contenders, our_variants, ours
 from benchmarks.measure import GFLOP_480_640, Timing, in_turn, machine, matrix_product
 from benchmarks.measure import photographs as photographs_of
 from benchmarks.process import fresh_process
+from cv_superpoint.network.architecture import NetworkConfig
 from cv_superpoint.weights import LoadedWeights, load_weights
 
 FLOOR = "matrix product 2048 x 2048, float32"
@@ -214,9 +215,15 @@ def speed(
         output: Folder for speed_DEVICE.json, .md and .png.
         page: Put table and plot into docs/results/performance.md.
     """
+    loaded = load_weights(weights)
+    if loaded.config != NetworkConfig():
+        raise ValueError(
+            f"speed compares with transformers, whose network is the paper's, and {loaded.name} "
+            "has another: time it beside SIFT and ORB with the command pipeline"
+        )
     pictures = photographs_of(images, size, photographs)
     result = measure_speed(
-        load_weights(weights),
+        loaded,
         pictures,
         device=device,
         count=keypoints,
