@@ -222,7 +222,7 @@ class _Model:
     """A compiled model and its requests that no call uses."""
 
     def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+        self.compiled = compiled
         self._free: deque[Any] = deque()  # its append and pop are atomic
 
     def infer(self, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
@@ -230,7 +230,7 @@ class _Model:
         try:
             request = self._free.pop()
         except IndexError:
-            request = self._compiled.create_infer_request()
+            request = self.compiled.create_infer_request()
         loan = _Loan(request, self._free)
         with no_fork():
             request.infer({0: images}, share_inputs=True)

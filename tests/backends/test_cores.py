@@ -82,7 +82,7 @@ def make(name, **options):
     return SuperPointFeature2D.create(backend=name, device="cpu", **options).detector.backend
 def threads():
     import torch
-    openvino = make("openvino")._model.get_property("INFERENCE_NUM_THREADS")
+    openvino = make("openvino")._model.compiled.get_property("INFERENCE_NUM_THREADS")
     onnx = make("onnxruntime")._session.get_session_options().intra_op_num_threads
     make("torch")
     return [make("ncnn").threads, openvino, onnx, torch.get_num_threads()]
