@@ -277,8 +277,8 @@ def _compile(
     }
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     ranges = str(weights.ranges) if precision == "int8" else ""
-    key = (weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION, ranges)
-    key += () if shape is None else (str(shape),)
+    key = [weights.digest, str(weights.config), openvino.__version__, GRAPH_VERSION, ranges]
+    key += [] if shape is None else [str(shape)]
     cached = CachedFile("openvino", *key, *sorted(capabilities), str(sorted(options.items())))
     blob = cached.read()
     if blob is not None:
