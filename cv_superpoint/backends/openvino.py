@@ -55,7 +55,8 @@ to half a millisecond longer, and changes what it keeps when the levels of a pyr
 OFTEN = 8
 """Calls of one size until a model is compiled for it, which takes as long as a dozen of them."""
 MOST_SIZES = 8
-"""Models of one size that are kept, each with its memory."""
+"""Models of one size, each with its memory; further sizes have the model for any size. None goes
+for another, or sizes that take turns would be compiled again and again."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """OpenVINO's hint by precision; int8 names float32, for the layers that are not in 8 bits."""
 Floats = NDArray[np.float32]
@@ -164,7 +165,8 @@ class OpenVinoBackend:
         if len(self._calls) > MOST_SHAPES:
             self._calls.clear()
         small = multiplications(self._weights.config, size) < SMALL
-        if calls <= OFTEN or not small or not self._may_fix or is_forked():
+        full = len(self._of_size) >= MOST_SIZES
+        if calls <= OFTEN or full or not small or not self._may_fix or is_forked():
             return self._model
         with no_fork():
             compiled = _compile(self._weights, self.precision, self._threads, shape=images.shape)
@@ -174,8 +176,6 @@ class OpenVinoBackend:
         self._may_fix = all(map(np.array_equal, *both))
         if not self._may_fix:
             return self._model
-        for oldest in list(self._of_size)[: max(0, len(self._of_size) + 1 - MOST_SIZES)]:
-            self._of_size.pop(oldest, None)
         self._of_size[size] = fixed
         return fixed
 

@@ -39,13 +39,16 @@ def test_a_model_of_one_size_gives_the_same_bits(threads: int) -> None:
     assert set(one._of_size) == set(SIZES)
 
 
-def test_only_the_newest_sizes_keep_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_sizes_have_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "OFTEN", 0)
     monkeypatch.setattr(openvino, "MOST_SIZES", 2)
     one = backend()
-    for size in SIZES:
-        run(one, size)
-    assert list(one._of_size) == list(SIZES[1:])
+    expected = [run(one, size)[0] for size in SIZES]
+    kept = dict(one._of_size)
+    assert list(kept) == list(SIZES[:2])
+    for size, logits in zip(SIZES, expected, strict=True):
+        np.testing.assert_array_equal(run(one, size)[0], logits)
+    assert one._of_size == kept
 
 
 def test_a_large_network_and_another_result_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
