@@ -198,6 +198,7 @@ def receptive_margin(config: NetworkConfig) -> int:
     return -(-farthest // CELL_SIZE) * CELL_SIZE
 
 
+@functools.lru_cache(maxsize=64)
 def multiplications(config: NetworkConfig, size: tuple[int, int]) -> int:
     """Multiplications, each with its addition, that an image takes.
 
