@@ -6,7 +6,6 @@ and both pictures are what they were then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cv_superpoint.extract import store
-from cv_superpoint.extract.plan import Done, ExtractError, check_settings
+from cv_superpoint.extract.plan import Done, ExtractError
 from cv_superpoint.files import replacing
 from cv_superpoint.files.writing import sweep
 from cv_superpoint.interop import hloc
@@ -148,25 +147,9 @@ def _pairs_in(path: Path, settings: Mapping[str, Any]) -> list[tuple[Pair, list[
     """
     found: list[tuple[Pair, list[str]]] = []
 
-    def visit(name: str, item: Any) -> None:
-        if (text := item.attrs.get(store.ATTRIBUTE)) is not None:
-            record = json.loads(text)
-            one, other = record["images"]
-            found.append(((one, other), record["sha256"]))
+    def read(name: str, item: Any, record: Any) -> None:
+        one, other = record["images"]
+        found.append(((one, other), record["sha256"]))
 
-    try:
-        with hloc.opened(path) as file:
-            text = file.attrs.get(store.ATTRIBUTE)
-            if text is None:
-                raise ExtractError(
-                    f"{path} is there already and does not tell what it was made of; delete it or "
-                    "name another file"
-                )
-            check_settings(json.loads(text), settings, path)
-            file.visititems(visit)
-    except ExtractError:
-        raise
-    except Exception as error:  # of h5py, for bytes that are anything
-        said = " ".join(str(error).split())
-        raise ExtractError(f"{said}; delete {path} or name another file") from error
+    store.read_records(path, settings, read)
     return found

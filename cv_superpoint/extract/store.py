@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,10 +135,31 @@ def done_in_file(path: Path, settings: Mapping[str, Any]) -> dict[str, Done]:
     """
     found: dict[str, Done] = {}
 
+    def read(name: str, item: Any, record: Any) -> None:
+        file = Fingerprint(**record)
+        found[name] = Done(keypoints=len(item["keypoints"]), file=file, where=path)
+
+    read_records(path, settings, read)
+    return found
+
+
+def read_records(
+    path: Path, settings: Mapping[str, Any], read: Callable[[str, Any, Any], None]
+) -> None:
+    """Check the settings of an HDF5 file of ours, and read what its groups were made of.
+
+    Args:
+        path: The file.
+        settings: Settings of the run that goes on with it.
+        read: Function that is called with name, group and record of each group that has one.
+
+    Raises:
+        ExtractError: If the file was made by another program or with other settings.
+    """
+
     def visit(name: str, item: Any) -> None:
         if (text := item.attrs.get(ATTRIBUTE)) is not None:
-            file = Fingerprint(**json.loads(text))
-            found[name] = Done(keypoints=len(item["keypoints"]), file=file, where=path)
+            read(name, item, json.loads(text))
 
     try:
         with opened(path) as source:
@@ -155,7 +176,6 @@ def done_in_file(path: Path, settings: Mapping[str, Any]) -> dict[str, Done]:
     except Exception as error:  # of h5py, for bytes that are anything
         said = " ".join(str(error).split())
         raise ExtractError(f"{said}; delete {path} or name another file") from error
-    return found
 
 
 def remove_empty(folder: Path, format: Format) -> None:

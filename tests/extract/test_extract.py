@@ -10,7 +10,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import h5py
@@ -20,6 +19,7 @@ import pytest
 import skimage.data
 from pinned import PINNED
 from processes import needs_proc, processes
+from stored import content
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.extract import ExtractConfig, ExtractError, extract_folder, work
@@ -54,18 +54,6 @@ def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (report.images, report.resumed) == (10, 0)
     assert [name for name, _ in report.broken] == list(BROKEN)
     return output
-
-
-def content(path: Path) -> dict[str, Any]:
-    found = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return found
 
 
 def assert_same(one: Path, other: Path, tolerance: float = 0) -> None:

@@ -20,6 +20,7 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from pinned import PINNED
+from stored import content
 
 from cv_superpoint import LightGlueMatcher
 from cv_superpoint.cli import main
@@ -70,18 +71,6 @@ def undisturbed(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     assert (report.pairs, report.resumed, report.verified) == (6, 0, None)
     assert [each.name for each in path.parent.iterdir()] == ["matches.h5"]
     return path
-
-
-def content(path: Path) -> dict[str, Any]:
-    found = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return found
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -97,13 +97,13 @@ def test_training_goes_on_without_normalisation(tmp_path: Path) -> None:
         torch.testing.assert_close(learned[name], tensor, rtol=1e-6, atol=1e-7)
 
 
-def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path) -> None:
+def trained_on_photographs(tmp_path: Path, *options: str) -> Run:
+    """A run of two steps on two photographs, a third is held out, with its weights exported."""
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     for name in ("astronaut", "camera", "chelsea"):
         cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)()[::2, ::2])
-    run_dir = tmp_path / "run"
-    arguments = ["--recipe", "lite", "--run-dir", str(run_dir), "--images", str(photographs)]
+    arguments = [*options, "--run-dir", str(tmp_path / "run"), "--images", str(photographs)]
     arguments += ["--held-out", "1", "--adapt.views", "2", "--joint.data.size", "64", "80"]
     arguments += ["--joint.loop.steps", "2", "--joint.loop.batch-size", "2"]
     arguments += ["--joint.loop.workers", "0", "--joint.validation.pairs", "1"]
@@ -112,30 +112,22 @@ def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path)
     run.adapt()
     run.joint()
     run.export()
-    assert not (run_dir / "magicpoint.pt").exists()
-    loaded = load_weights(run_dir / "superpoint.safetensors")
-    assert loaded.config == config.network
+    return run
+
+
+def test_a_teacher_labels_for_a_network_that_starts_from_nothing(tmp_path: Path) -> None:
+    run = trained_on_photographs(tmp_path, "--recipe", "lite")
+    assert not (run.run_dir / "magicpoint.pt").exists()
+    loaded = load_weights(run.run_dir / "superpoint.safetensors")
+    assert loaded.config == run.config.network
     logits, dense = loaded.net(torch.rand(1, 1, 64, 80))
     assert logits.isfinite().all()
     assert dense.shape == (1, 64, 8, 10)
 
 
 def test_weights_recommend_the_levels_of_those_that_they_go_on_from(tmp_path: Path) -> None:
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
-    for name in ("astronaut", "camera"):
-        cv2.imwrite(str(photographs / f"{name}.png"), getattr(data, name)()[::2, ::2])
-    arguments = ["--recipe", "finetune", "--start", "superpoint-lite", "--held-out", "1"]
-    arguments += ["--run-dir", str(tmp_path / "run"), "--images", str(photographs)]
-    arguments += ["--adapt.views", "2", "--joint.data.size", "64", "80"]
-    arguments += ["--joint.loop.steps", "1", "--joint.loop.batch-size", "1"]
-    arguments += ["--joint.loop.workers", "0", "--joint.validation.pairs", "1"]
-    known, config = parse(arguments)
-    run = Run(config, known.run_dir, known.images, known.start)
-    run.adapt()
-    run.joint()
-    run.export()
-    loaded = load_weights(tmp_path / "run" / "superpoint.safetensors")
+    run = trained_on_photographs(tmp_path, "--recipe", "finetune", "--start", "superpoint-lite")
+    loaded = load_weights(run.run_dir / "superpoint.safetensors")
     assert loaded.scales == load_weights("superpoint-lite").scales == (1.0, 0.5)
 
 
