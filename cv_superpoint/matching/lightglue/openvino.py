@@ -58,6 +58,9 @@ class OpenVinoRunner:
             **({"NUM_STREAMS": self._threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}),
             # Without it a CPU that multiplies in bfloat16 does.
             "INFERENCE_PRECISION_HINT": "f32",
+            # With its cache of kernels OpenVINO 2026.4 gives wrong scores where the numbers of
+            # keypoints change from call to call.
+            "CPU_RUNTIME_CACHE_CAPACITY": 0,
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": self._threads,
         }
