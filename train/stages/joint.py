@@ -151,9 +151,18 @@ class Joint:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the detector's and the descriptors' losses."""
-        config = self.config
         images = torch.cat([batch["image0"], batch["image1"]])
         logits, dense = self.network(images)
+        # The network alone is in bfloat16: its next number after 256 is 258, and positions in
+        # pixels and similarities need more.
+        with torch.autocast("cuda" if images.is_cuda else "cpu", enabled=False):
+            return self._loss(batch, images, logits.float(), dense.float())
+
+    def _loss(
+        self, batch: Batch, images: Tensor, logits: Tensor, dense: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What :meth:`loss` says of the network's outputs, in float32."""
+        config = self.config
         valid = torch.cat([batch["valid0"], batch["valid1"]])
         targets = torch.cat([batch["targets0"], batch["targets1"]])
         scale = self.log_scale.exp().clamp(max=config.largest_scale)

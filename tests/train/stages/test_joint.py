@@ -54,6 +54,41 @@ def test_what_needs_no_labels_is_part_of_the_loss(task: Joint) -> None:
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_positions_are_in_float32_where_the_network_is_in_bfloat16(tmp_path: Path) -> None:
+    # In bfloat16 a position right of 256 pixels is off by up to one.
+    path = tmp_path / "camera.png"
+    cv2.imwrite(str(path), data.camera())
+    sizes = ImageConfig(shorter_side=320, longest_side=480)
+    task = Joint(
+        replace(smoke().joint, reprojection_weight=1.0, agreement_weight=1.0, keypoint_threshold=0),
+        0, [LabelledImage(path, np.full((1, 2), 50, np.float32))], [], sizes,
+    )  # fmt: skip
+    photograph = cv2.resize(data.camera(), (400, 320), interpolation=cv2.INTER_AREA)
+    item = task.dataset()[0]
+    batch = default_collate([item])
+    batch["image0"], batch["image1"] = (
+        torch.from_numpy(np.ascontiguousarray(photograph[None, None, 16:80, x : x + 336]))
+        for x in (40, 48)
+    )
+    shift = torch.eye(3)[None]
+    shift[0, 0, 2] = -8
+    cells = torch.zeros(1, 8, 42, dtype=torch.bool)
+    cells[:, 2:6, 8:36] = True
+    batch |= {"homography": shift, "valid0": cells, "valid1": cells}
+    batch |= {f"targets{k}": torch.full((1, 65, 8, 42), 1 / 65) for k in range(2)}
+    task.network.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, parts = task.loss(batch)
+        both = torch.cat([batch["image0"], batch["image1"]])
+        outputs = [maps.float() for maps in task.network(both)]
+    with torch.no_grad():
+        _, expected = task._loss(batch, both, *outputs)
+    for name, value in expected.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-5)
+    # The views differ by whole cells, so the network finds the same in both.
+    assert parts["reprojection"] < 0.02
+
+
 def test_hinge_is_the_other_choice(task: Joint) -> None:
     batch = default_collate([task.dataset()[i] for i in range(2)])
     task.config = replace(task.config, descriptor_loss="dense_hinge")
