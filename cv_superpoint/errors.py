@@ -11,6 +11,8 @@ BAD_ARGUMENT = -5
 """OpenCV's ``Error::StsBadArg``."""
 ASSERTION_FAILED = -215
 """OpenCV's ``Error::StsAssert``."""
+NOT_IMPLEMENTED = -213
+"""OpenCV's ``Error::StsNotImplemented``, of detectors without descriptors."""
 
 
 class SuperPointError(ValueError):

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 NETWORKS = {
     "superpoint": NetworkConfig(),
     "rpautrat": NetworkConfig(norm="after_relu", output_norm=True, norm_eps=1e-3),
+    "no descriptors": NetworkConfig(descriptor_dim=0),
     "superpoint-lite": NetworkConfig(
         channels=(32, 48, 64), depths=(1, 2, 2), downsampling="stride", detector_skips=True,
         head_channels=64, descriptor_dim=64,

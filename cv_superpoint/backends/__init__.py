@@ -44,9 +44,9 @@ class Backend(Protocol):
             images: (B, H, W, C) uint8, H and W multiples of 8.
 
         Returns:
-            Logits (H/8, W/8, 65) of each image, and descriptors (H/8, W/8, D) of any length. Their
-            order in memory is free: logits stay as the network wrote them; descriptors are fastest
-            cell by cell.
+            Logits (H/8, W/8, 65) of each image, and descriptors (H/8, W/8, D) of any length; D is
+            0 for a network without descriptors. Their order in memory is free: logits stay as the
+            network wrote them; descriptors are fastest cell by cell.
         """
         ...
 

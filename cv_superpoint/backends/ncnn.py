@@ -101,8 +101,8 @@ class NcnnBackend:
                     for chain, pack in zip(self._chains, self._packs, strict=True)
                     if chain.name != DESCRIPTOR[1]
                 }
-                length, *cells = size[DESCRIPTOR[1]]
-                dense = np.empty((*cells, length), np.float32)
+                _, *cells = size[DETECTOR[1]]
+                dense = np.empty((*cells, self._config.descriptor_dim), np.float32)
                 first = len(tasks)
                 tasks += [
                     Task(

@@ -104,7 +104,10 @@ class OnnxRuntimeBackend:
     def _network(self, images: NDArray[np.uint8]) -> list[Floats]:
         """Logits (B, 65, h, w), descriptors (B, h, w, D)."""
         with no_fork():
-            maps: list[Floats] = self._session.run(["logits", "descriptors"], {"images": images})
+            maps: list[Floats] = self._session.run(None, {"images": images})
+        if len(maps) == 1:
+            batch, _, height, width = maps[0].shape
+            maps.append(np.empty((batch, height, width, 0), np.float32))
         return maps
 
     def info(self) -> str:

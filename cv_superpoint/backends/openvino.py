@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,12 +27,12 @@ from cv_superpoint.errors import FeatureError
 from cv_superpoint.grid import CELL_SIZE
 from cv_superpoint.network.architecture import (
     DESCRIPTOR,
-    DETECTOR,
     IMAGE,
     Convolution,
     for_bytes,
     layers,
     multiplications,
+    output_names,
     receptive_margin,
 )
 from cv_superpoint.network.quantisation import (
@@ -197,11 +198,11 @@ class OpenVinoBackend:
             cells, descriptors = model.infer(band)
             rows = slice(first - top, last - top)
             logits[:, :, first:last] = cells[:, :, rows]
-            dense[:, first:last] = descriptors.reshape(1, -1, *dense.shape[2:])[:, rows]
+            dense[:, first:last] = descriptors.reshape(1, bottom - top, *dense.shape[2:])[:, rows]
 
         cuts = [round(height * k / count) for k in range(count + 1)]
         run_tasks([Task(work=partial(work, *cut)) for cut in pairwise(cuts)], count)
-        return logits, dense.reshape(1, height * width, -1)
+        return logits, dense.reshape(1, height * width, dense.shape[-1])
 
     def info(self) -> str:
         """Tell what runs, see :meth:`cv_superpoint.backends.Backend.info`."""
@@ -213,7 +214,8 @@ def _by_cells(outputs: Sequence[tuple[Floats, Floats]]) -> tuple[list[Floats], l
     """Logits (h, w, 65) and descriptors (h, w, D) of each image."""
     logits = [one[0].transpose(1, 2, 0) for one, _ in outputs]
     dense = [
-        one.reshape(*cells.shape[:2], -1) for cells, (_, one) in zip(logits, outputs, strict=True)
+        one.reshape(*cells.shape[:2], one.shape[-1])
+        for cells, (_, one) in zip(logits, outputs, strict=True)
     ]
     return logits, dense
 
@@ -234,8 +236,11 @@ class _Model:
         loan = _Loan(request, self._free)
         with no_fork():
             request.infer({0: images}, share_inputs=True)
-        logits, dense = (request.get_output_tensor(index).data for index in (0, 1))
-        return keep_with(logits, loan), keep_with(dense, loan)
+        logits, *dense = (one.data for one in request.output_tensors)
+        if not dense:
+            cells = math.prod(logits.shape[2:])
+            return keep_with(logits, loan), np.empty((len(images), cells, 0), np.float32)
+        return keep_with(logits, loan), keep_with(dense[0], loan)
 
 
 class _Loan:
@@ -297,6 +302,8 @@ def _compile(
 def build_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:
     """(B, H, W, C) uint8 -> logits (B, 65, h, w) and descriptors (B, h w, D) of any length.
 
+    Without descriptors the logits are all that it gives.
+
     In 8 bits every map has a FakeQuantize with its range behind it, and weights are signed bytes
     with a factor for each output channel, as OpenVINO's transformations for low precision take
     them.
@@ -320,7 +327,7 @@ def build_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:
             run = _product if layer.name == DESCRIPTOR[1] else _convolution
             x = run(inputs[0], weight, kernel)
         maps[layer.name] = _rounded(x, ranges[layer.name]) if layer.name in ranges else x
-    results = [maps[DETECTOR[1]], maps[DESCRIPTOR[1]]]
+    results = [maps[name] for name in output_names(weights.config)]
     return openvino.Model(results, [images], "superpoint")
 
 

@@ -72,11 +72,17 @@ def write_layout(weights: LoadedWeights, target: Path, name: str) -> None:
     from cv_superpoint.errors import require
     from cv_superpoint.files import write_file
     from cv_superpoint.weights.layouts import LAYOUTS
+    from cv_superpoint.weights.tensors import is_plain
 
     if weights.config.norm != "none":
         raise SuperPointError(
             f"the layout {name} has no normalisation layers, but this network has them after the "
             "ReLU, where they cannot be folded into the convolutions; convert to cv_superpoint"
+        )
+    if not is_plain(weights.config):
+        raise SuperPointError(
+            f"the layout {name} has the layers of the paper's network, and {weights.name} has "
+            "others; convert to cv_superpoint"
         )
     if target.suffix not in (".safetensors", ".pth"):
         raise SuperPointError(f"{target}: the name of the target must end in .safetensors or .pth")

@@ -87,7 +87,7 @@ class Detect:
             )
         keep_inputs([path for path, _ in found], self._results(name for _, name in found))
         make_folder(self.out)
-        detector = self.detector.create()
+        detector = self.detector.create().detector  # weights without descriptors are welcome
         records: list[dict[str, Any]] = []
         broken = [{"image": str(each.path), "why": str(each)} for each in listing.left_out]
         for path, name in output.progress(found, len(found), "detect"):

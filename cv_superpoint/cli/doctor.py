@@ -81,7 +81,7 @@ class Doctor:
         record["chosen"] = detector.info()
         output.say(f"{'chosen':16}{record['chosen']}")
         record["busy"] = busy()
-        times = measure(detector)
+        times = measure(detector.detector)
         record["milliseconds"] = round(1e3 * float(np.median(times)), 2)
         output.say(
             f"{'speed':16}{record['milliseconds']:.1f} ms for 480 x 640 pixels, the whole call "

@@ -149,13 +149,17 @@ class Encoder:
 
         Args:
             format: What they become.
-            full: Length of the network's descriptors.
+            full: Length of the network's descriptors; 0 if it has none.
             compaction: Compaction of its weights.
 
         Raises:
             FeatureError: If the network or the compaction does not give as many numbers, or there
                 is no compaction where one is needed.
         """
+        if full == 0 and format != FLOATS:
+            raise FeatureError(
+                "these weights find keypoints only; leave descriptor_format and descriptor_dim out"
+            )
         numbers = format.numbers(full)
         if not format.binary and numbers == full:
             return cls(format=format, numbers=numbers)
@@ -198,6 +202,8 @@ class Encoder:
 
     def info(self) -> str:
         """What is special about it, for a line on a detector; nothing of floats in full length."""
+        if self.numbers == 0:
+            return ", keypoints only"
         if self.plain:
             return ""
         what = "bits" if self.format.binary else f"numbers as {self.format.kind}"

@@ -82,16 +82,17 @@ def decode(
     Args:
         graph: Graph that gets the nodes.
         logits: (B, 65, h, w).
-        dense: (B, D, h, w).
+        dense: (B, D, h, w); an empty name without descriptors.
         dim: D.
         decoding: What is kept; ``max_keypoints`` is K, TensorRT allows at most 3840.
         shape: Shape of the graph.
 
     Returns:
-        x, y and scores, each (B, K), the scores negative in rows left over; descriptors (B, K, D).
+        x, y and scores, each (B, K), the scores negative in rows left over; descriptors (B, K, D),
+        or the empty name.
     """
     x, y, scores = find(graph, heatmap(graph, logits), decoding, shape)
-    return x, y, scores, sample(graph, dense, x, y, dim, shape)
+    return x, y, scores, sample(graph, dense, x, y, dim, shape) if dense else dense
 
 
 def find(graph: Graph, heat: str, decoding: Decoding, shape: FixedShape) -> tuple[str, str, str]:

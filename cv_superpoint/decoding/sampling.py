@@ -29,6 +29,8 @@ def sample_descriptors(dense: Floats, points: Floats) -> Floats:
         (N, D) float32.
     """
     h, w, length = dense.shape
+    if not length:  # of a network that gives keypoints only
+        return np.empty((len(points), 0), np.float32)
     cells = np.ascontiguousarray(dense).reshape(h * w, length)
     corners, weights = _corners(points, h, w)
     # Of all cells: to read them in their order takes no longer than those around the points.

@@ -197,7 +197,7 @@ def sample_cells(dense: Tensor, points: Tensor) -> Tensor:
         (B, N, D) unit rows, float32.
     """
     length, h, w = dense.shape[1:]
-    cells = dense.permute(0, 2, 3, 1).reshape(-1, h * w, length)
+    cells = dense.permute(0, 2, 3, 1).reshape(len(dense), h * w, length)
     centres = (points - (CELL_SIZE - 1) / 2) / CELL_SIZE
     x, y = centres[..., 0].clamp(0, w - 1), centres[..., 1].clamp(0, h - 1)
     left, top = x.floor(), y.floor()

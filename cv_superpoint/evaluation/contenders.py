@@ -18,6 +18,8 @@ from cv_superpoint.evaluation.predictions import (
     Feature2D,
     Finder,
     PredictionCache,
+    check_described,
+    describes,
     detect,
     weights_of,
 )
@@ -59,6 +61,7 @@ def make_contenders(
     quota: int,
     weights: str | None = None,
     cache: Path | None = None,
+    described: bool = False,
 ) -> dict[str, Contender]:
     """Every detector with every matcher that takes its features, by label.
 
@@ -68,9 +71,11 @@ def make_contenders(
         quota: Keypoints that the protocol keeps at most.
         weights: Weights of superpoint.
         cache: Folder that keeps detections.
+        described: Whether every detector must have descriptors.
 
     Raises:
-        SuperPointError: If a name is not known, or a matcher takes the features of no detector.
+        SuperPointError: If a name is not known, a matcher takes the features of no detector, or a
+            detector lacks the descriptors that it must have.
     """
     if not isinstance(detectors, Mapping):
         # All before the first is run: a misspelt name should not cost an hour.
@@ -78,6 +83,9 @@ def make_contenders(
             name: build_detector(name, quota=quota, weights=weights)
             for name in split_names(detectors)
         }
+    if described:
+        for label, detector in detectors.items():
+            check_described(label, detector, weights)
     built = {
         name: None if name == MUTUAL else build_matcher(name)
         for name in split_names(matchers, "matchers")
@@ -105,6 +113,8 @@ def make_contenders(
 
 def _why_not(matcher: Matcher | None, detector: Feature2D) -> str:
     """Why a matcher does not take a detector's features; empty where it does."""
+    if matcher is not None and not describes(detector):
+        return "it has no descriptors"
     if not isinstance(matcher, (LearnedMatcher, LightGlueMatcher)):
         return ""
     weights = weights_of(detector)

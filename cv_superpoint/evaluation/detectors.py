@@ -31,19 +31,27 @@ class Harris:
     def __init__(self, quality: float = 1e-4, distance: float = 4.0, k: float = 0.04) -> None:
         self.quality, self.distance, self.k = quality, distance, k
 
-    def detectAndCompute(  # noqa: N802
-        self, image: Any, mask: Any = None
-    ) -> tuple[tuple[cv2.KeyPoint, ...], None]:
+    def descriptorSize(self) -> int:  # noqa: N802
+        """0: there are no descriptors."""
+        return 0
+
+    def detect(self, image: Any, mask: Any = None) -> tuple[cv2.KeyPoint, ...]:
         """Corners with Harris' measure relative to the image's strongest as response."""
         corners, quality = cv2.goodFeaturesToTrackWithQuality(
             image, 0, self.quality, self.distance, mask, useHarrisDetector=True, k=self.k
         )[:2]
         if corners is None:
-            return (), None
+            return ()
         return tuple(
             cv2.KeyPoint(float(x), float(y), 3.0, -1.0, float(q))
             for (x, y), q in zip(corners.reshape(-1, 2), quality.reshape(-1), strict=True)
-        ), None
+        )
+
+    def detectAndCompute(  # noqa: N802
+        self, image: Any, mask: Any = None
+    ) -> tuple[tuple[cv2.KeyPoint, ...], None]:
+        """The corners, and no descriptors."""
+        return self.detect(image, mask), None
 
 
 def split_names(texts: Sequence[str], what: str = "detectors") -> tuple[str, ...]:

@@ -168,14 +168,18 @@ def limits(config: LimitsConfig) -> tuple[str, list[Skipped]]:
     Raises:
         ValueError: If a detector or the data cannot be used.
     """
+    protocol = PROTOCOLS["warp"]
+    contenders = make_contenders(
+        config.detectors,
+        config.matchers,
+        quota=protocol.quota,
+        weights=config.weights,
+        described=True,
+    )
     source = WarpedPhotographs(root=config.data)
     photographs = list(islice(source.photographs(), config.photographs))
     for each in source.left_out:
         logger.warning("left out: %s: %s", each.name, each.reason)
-    protocol = PROTOCOLS["warp"]
-    contenders = make_contenders(
-        config.detectors, config.matchers, quota=protocol.quota, weights=config.weights
-    )
     parts = [f"{len(photographs)} photographs, {SIZE[0]} x {SIZE[1]}: matching score (e = 3)."]
     factors = {str(factor): factor for factor in LEVELS}
     for factor in [factors[name] for name in config.only] or LEVELS:

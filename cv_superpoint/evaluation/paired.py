@@ -36,6 +36,8 @@ REFERENCE = "float32"
 RATES = ("repeatability", "match_precision", "matching_score")
 CORNERS = (1, 3, 5)
 """Pixels of corner error up to which a homography counts."""
+DETECTION = RATES[:1]
+"""The measures that weights without descriptors have."""
 MARGINS = {**dict.fromkeys(RATES, 0.01), **{f"e <= {limit} px": 0.03 for limit in CORNERS}}
 """Loss that must be ruled out before ``precision="auto"`` may take a precision."""
 FEWEST_PAIRS = 500
@@ -51,7 +53,8 @@ class Comparison:
     Attributes:
         backend: What computed it.
         pairs: Number of pairs.
-        values: Each measure of :data:`MARGINS` over all pairs.
+        values: Each measure of :data:`MARGINS` over all pairs; only those of :data:`DETECTION` of
+            weights without descriptors.
         differences: Paired differences from float32, with intervals.
         changes: McNemar's test of the homographies.
         shared: Share of the keypoints that both have, by the distance in pixels.
@@ -69,10 +72,15 @@ class Comparison:
     low_cosine: float = 1.0
 
     @property
+    def described(self) -> bool:
+        """Whether the weights have descriptors."""
+        return tuple(self.values) != DETECTION
+
+    @property
     def keeps(self) -> bool:
         """Whether a loss beyond the margin is ruled out for every measure."""
         return self.pairs >= FEWEST_PAIRS and all(
-            self.differences[key].low > -margin for key, margin in MARGINS.items()
+            self.differences[key].low > -MARGINS[key] for key in self.values
         )
 
     def record(self) -> dict[str, Any]:
@@ -84,8 +92,7 @@ class Comparison:
             "differences": {key: asdict(one) for key, one in self.differences.items()},
             "changes": {key: one._asdict() for key, one in self.changes.items()},
             "shared": {f"{distance} px": share for distance, share in self.shared.items()},
-            "cosine": self.cosine,
-            "low_cosine": self.low_cosine,
+            **({"cosine": self.cosine, "low_cosine": self.low_cosine} if self.described else {}),
             "keeps": self.keeps,
         }
 
@@ -170,8 +177,11 @@ def compare(
             seen[name].clear()
             results[name] += evaluate_pairs([pair], find, protocol)
             agreements[name] += map(agreement, seen[REFERENCE], seen[name])
+    measures = tuple(MARGINS) if weights.config.descriptor_dim else DETECTION
     return {
-        name: _compare(backend, results[REFERENCE], results[name], pooled(agreements[name]))
+        name: _compare(
+            backend, results[REFERENCE], results[name], pooled(agreements[name]), measures
+        )
         for name, backend in candidates.items()
     }
 
@@ -181,16 +191,11 @@ def _compare(
     before: Sequence[PairResult],
     after: Sequence[PairResult],
     agreeing: Agreement,
+    measures: Sequence[str],
 ) -> Comparison:
     groups = [result.sequence for result in before]
     reference, values = (
-        {
-            **{key: np.array([getattr(one, key) for one in found]) for key in RATES},
-            **{
-                f"e <= {limit} px": np.array([one.corner_error <= limit for one in found])
-                for limit in CORNERS
-            },
-        }
+        {key: np.array([_measured(one, key) for one in found]) for key in measures}
         for found in (before, after)
     )
     near = agreeing.cosines[agreeing.distances <= max(DISTANCES)]
@@ -210,6 +215,12 @@ def _compare(
     )
 
 
+def _measured(result: PairResult, key: str) -> float | bool:
+    """A measure of :data:`MARGINS`."""
+    limits = {f"e <= {limit} px": limit for limit in CORNERS}
+    return result.corner_error <= limits[key] if key in limits else float(getattr(result, key))
+
+
 def comparison_table(comparisons: Mapping[str, Comparison]) -> str:
     """One column for each precision, float32 first, one row for each measure."""
     first = comparisons[REFERENCE]
@@ -223,14 +234,16 @@ def comparison_table(comparisons: Mapping[str, Comparison]) -> str:
         ]
         for distance in DISTANCES
     ]
-    rows.append(
-        [
-            "cosine of their descriptors: mean, 1 % lowest",
-            "",
-            *(f"{one.cosine:.5f}, {one.low_cosine:.4f}" for one in others.values()),
-        ]
-    )
-    for key, margin in MARGINS.items():
+    if first.described:
+        rows.append(
+            [
+                "cosine of their descriptors: mean, 1 % lowest",
+                "",
+                *(f"{one.cosine:.5f}, {one.low_cosine:.4f}" for one in others.values()),
+            ]
+        )
+    for key in first.values:
+        margin = MARGINS[key]
         cells = [f"{first.values[key]:.{4 if key in RATES else 3}f}"]
         cells += [_cell(one, key) for one in others.values()]
         rows.append([f"{key.replace('_', ' ')} (above -{margin:g})", *cells])

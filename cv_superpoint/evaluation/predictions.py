@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class Feature2D(Protocol):
-    """What an evaluated detector has to offer, as every ``cv2.Feature2D`` does."""
+    """What an evaluated detector has to offer, as every ``cv2.Feature2D`` does.
+
+    One whose ``descriptorSize()`` is 0 is asked to ``detect(image, mask)`` instead.
+    """
 
     def detectAndCompute(  # noqa: N802
         self, image: Any, mask: Any, /
@@ -80,13 +83,19 @@ Finder = Callable[[Array], Detections]
 """(H, W) uint8 -> its detections: ``functools.partial(detect, detector)``, or a cache's."""
 
 
+def describes(detector: Any) -> bool:
+    """Whether a detector has descriptors: all but those whose ``descriptorSize()`` is 0."""
+    size = getattr(detector, "descriptorSize", None)
+    return not callable(size) or size() != 0
+
+
 def detect(detector: Feature2D, image: Array) -> Detections:
     """Run a detector on a grey image.
 
     Raises:
         ValueError: If keypoints and descriptors do not belong together.
     """
-    keypoints, descriptors = detector.detectAndCompute(image, None)
+    keypoints, descriptors = _run(detector, image)
     points = np.array([keypoint.pt for keypoint in keypoints], np.float64).reshape(-1, 2)
     scores = np.array([keypoint.response for keypoint in keypoints], np.float64)
     if descriptors is None:
@@ -105,6 +114,32 @@ def detect(detector: Feature2D, image: Array) -> Detections:
         size=(image.shape[0], image.shape[1]),
         weights=weights_of(detector),
     )
+
+
+def check_described(label: str, detector: Any, weights: str | None) -> None:
+    """Check that a detector has descriptors.
+
+    Args:
+        label: Its name, for the error.
+        detector: The detector.
+        weights: Weights of superpoint, where they are named beside it.
+
+    Raises:
+        SuperPointError: If it has none.
+    """
+    if not describes(detector):
+        what = f"{label} with weights {weights}" if weights and weights_of(detector) else label
+        raise SuperPointError(
+            f"{what} has no descriptors, which this protocol needs; take others, or a protocol "
+            "with repeatability, such as warp or synthetic"
+        )
+
+
+def _run(detector: Any, image: Array) -> tuple[Sequence[cv2.KeyPoint], Any]:
+    if describes(detector):
+        keypoints, descriptors = detector.detectAndCompute(image, None)
+        return keypoints, descriptors
+    return detector.detect(image, None), None
 
 
 def weights_of(detector: Feature2D) -> str:

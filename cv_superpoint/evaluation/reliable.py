@@ -29,6 +29,7 @@ from cv_superpoint.evaluation.datasets import HPatches, ImagePair, Skipped
 from cv_superpoint.evaluation.detectors import build_detector, split_names
 from cv_superpoint.evaluation.measure import fit_pair
 from cv_superpoint.evaluation.metrics import Array
+from cv_superpoint.evaluation.predictions import check_described
 from cv_superpoint.evaluation.protocols import PROTOCOLS
 from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.statistics import exact_interval
@@ -177,6 +178,7 @@ def verdict(config: VerdictConfig) -> tuple[str, list[Skipped]]:
     detector: Any = build_detector(names[0], quota=1000, weights=config.weights)
     if not callable(getattr(detector, "extract", None)):
         raise SuperPointError(f"{names[0]} has no extract(); take superpoint with its options")
+    check_described(names[0], detector, config.weights)
     plain = WarpConfig(pairs_per_image=config.pairs_per_image, seed=config.seed)
     warps = {
         "right, warp": WarpedPhotographs(root=config.data, config=plain),

@@ -145,6 +145,7 @@ def evaluate(config: EvaluateConfig, detectors: Mapping[str, Feature2D] | None =
         quota=quota,
         weights=config.weights,
         cache=config.cache,
+        described=poses is not None,
     )
     results: dict[str, list[PairResult]] = {}
     if poses is not None:

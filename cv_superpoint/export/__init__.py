@@ -56,6 +56,8 @@ def export_onnx(
       -> ``keypoints`` (1, K, 2) int64, ``scores`` (1, K), ``descriptors`` (1, K, D). Positions are
       whole pixels, as that class has them.
 
+    Without descriptors, with weights that find keypoints only, there is no such output.
+
     Args:
         weights: Same as for ``SuperPointFeature2D``, or loaded ones.
         path: Target, ending in ``.onnx``; replaced in one step if it exists.
@@ -74,8 +76,8 @@ def export_onnx(
 
     Raises:
         ImportError: If the package ``onnx`` is not installed.
-        FeatureError: If an argument is out of range, or there is no threshold for the
-            ``score_radius``.
+        FeatureError: If an argument is out of range, there is no threshold for the
+            ``score_radius``, or ``cv2.DISK`` is to read weights that have no descriptors.
         TypeError: If there is no such option.
         WeightsError: If the weights cannot be loaded.
     """
@@ -90,6 +92,8 @@ def export_onnx(
         raise FeatureError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     loaded = weights if isinstance(weights, LoadedWeights) else load_weights(weights)
     in_8_bits = precision == "int8"
+    if layout == "disk":
+        loaded.check_descriptors()
     if layout == "disk" and in_8_bits:
         raise FeatureError(
             "layout 'disk' is for float32: OpenCV 5.0 takes the maxima of its decoding for maps in "
@@ -142,7 +146,7 @@ def runtime_model(weights: NetworkWeights, *, in_8_bits: bool = False) -> Any:
     ranges = needed_ranges(weights).maps if in_8_bits else None
     logits, raw = graph.maps(image, config, for_bytes(config, weights.convolutions()), ranges)
     # ONNX Runtime unpacks its channels into this order at once.
-    cells = graph.add("Transpose", raw, perm=[0, 2, 3, 1])
+    cells = graph.add("Transpose", raw, perm=[0, 2, 3, 1]) if raw else raw
     h, w = "height/8", "width/8"
     return graph.model(
         {"images": ["batch", "height", "width", config.in_channels]},

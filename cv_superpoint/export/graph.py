@@ -112,9 +112,12 @@ class Graph:
         kernels: Mapping[str, Convolution],
         ranges: Mapping[str, MapRange] | None = None,
     ) -> tuple[str, str]:
-        """(B, C, H, W) in [0, 1] -> logits (B, 65, h, w), unit descriptors (B, D, h, w)."""
+        """(B, C, H, W) in [0, 1] -> logits (B, 65, h, w), unit descriptors (B, D, h, w).
+
+        Without descriptors their name is empty, as ONNX calls what is not there.
+        """
         logits, raw = self.maps(image, config, kernels, ranges)
-        return logits, self.normalise(raw, axis=1)
+        return logits, self.normalise(raw, axis=1) if raw else raw
 
     def maps(
         self,
@@ -140,7 +143,7 @@ class Graph:
             else:
                 x = self.convolution(inputs[0], kernels[layer.name], source)
             maps[layer.name] = self.rounded(x, told[layer.name]) if layer.name in told else x
-        return maps[DETECTOR[1]], maps[DESCRIPTOR[1]]
+        return maps[DETECTOR[1]], maps.get(DESCRIPTOR[1], "")
 
     def normalise(self, x: str, axis: int) -> str:
         """Unit length along an axis; what is shorter than 1e-12 is divided by that."""
@@ -158,12 +161,14 @@ class Graph:
 
         Args:
             inputs: Inputs' shapes by name; a text is a dynamic size.
-            outputs: (result, its type such as "float32", shape) by name.
+            outputs: (result, its type such as "float32", shape) by name; one whose result has an
+                empty name is left out.
             description: What the model does, for readers of the file.
             input_type: Type of all inputs, "float32" or "uint8".
         """
         helper, types = self.onnx.helper, self.onnx.TensorProto
         of = {"float32": types.FLOAT, "int64": types.INT64, "uint8": types.UINT8}
+        outputs = {name: one for name, one in outputs.items() if one[0]}
         for name, (result, _, _) in outputs.items():
             self.add("Identity", result, name=name)
         graph = helper.make_graph(

@@ -215,10 +215,15 @@ def shard_files(folder: Path, format: Format) -> list[Path]:
 
 
 def settings_of(config: ExtractConfig, format: Format) -> dict[str, Any]:
-    """All that the features depend on besides the images, as it is stored."""
+    """All that the features depend on besides the images, as it is stored.
+
+    Raises:
+        FeatureError: If the weights have no descriptors.
+    """
     from cv_superpoint.weights import load_weights
 
     weights = load_weights(config.weights)
+    weights.check_descriptors()
     options = {key: value for key, value in asdict(config).items() if key not in ELSEWHERE}
     # Not how the network's name is written, but which one it is; and what it recommends.
     options["weights"] = weights.sha256

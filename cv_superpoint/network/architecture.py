@@ -44,7 +44,8 @@ class NetworkConfig:
             one. Each is brought to cells by one convolution whose kernel is as large as its stride,
             and added to the encoder's maps. They tell where inside the cell something lies.
         head_channels: Channels of each head's hidden convolution.
-        descriptor_dim: Length of a descriptor.
+        descriptor_dim: Length of a descriptor; 0 for a network without the descriptor head, which
+            finds keypoints only (MagicPoint, the paper's first stage).
         norm: Where a batch normalisation sits: "before_relu" while training (it folds into the
             convolution), "none" once folded, "after_relu" in some third-party checkpoints, where
             it cannot be folded because zero padding and max pooling come after it.
@@ -75,6 +76,8 @@ class NetworkConfig:
                     f"{name} must be {stages} positive counts with downsampling "
                     f"{self.downsampling!r}, got {counts}"
                 )
+        if self.descriptor_dim < 0:
+            raise FeatureError(f"descriptor_dim must not be negative, got {self.descriptor_dim}")
         if self.norm not in ("none", "before_relu", "after_relu"):
             raise FeatureError(f"norm must be none, before_relu or after_relu, got {self.norm!r}")
 
@@ -106,7 +109,8 @@ class Layer:
 def layers(config: NetworkConfig) -> tuple[Layer, ...]:
     """Every step of a network, each after the steps whose results it takes.
 
-    The logits are the result of ``DETECTOR[1]``, the raw dense descriptors of ``DESCRIPTOR[1]``.
+    The logits are the result of ``DETECTOR[1]``, the raw dense descriptors of ``DESCRIPTOR[1]``,
+    which a network with a ``descriptor_dim`` of 0 does not have.
     """
     found: list[Layer] = []
 
@@ -154,9 +158,15 @@ def layers(config: NetworkConfig) -> tuple[Layer, ...]:
         (detector, DETECTOR, CELL_SIZE**2 + 1),
         (x, DESCRIPTOR, config.descriptor_dim),
     ):
-        convolution(hidden, source, width, head, 3)
-        convolution(output, hidden, head, count, 1, relu=False)
+        if count:
+            convolution(hidden, source, width, head, 3)
+            convolution(output, hidden, head, count, 1, relu=False)
     return tuple(found)
+
+
+def output_names(config: NetworkConfig) -> tuple[str, ...]:
+    """Names of the layers whose results a network gives: logits, and descriptors if it has any."""
+    return (DETECTOR[1], DESCRIPTOR[1]) if config.descriptor_dim else (DETECTOR[1],)
 
 
 def for_bytes(config: NetworkConfig, kernels: Mapping[str, Convolution]) -> dict[str, Convolution]:
@@ -193,7 +203,7 @@ def receptive_margin(config: NetworkConfig) -> int:
         seen[layer.name] = low, high, step * stride
     farthest = max(
         max(-low, high - (CELL_SIZE - 1))
-        for low, high, _ in (seen[DETECTOR[1]], seen[DESCRIPTOR[1]])
+        for low, high, _ in (seen[name] for name in output_names(config))
     )
     return -(-farthest // CELL_SIZE) * CELL_SIZE
 

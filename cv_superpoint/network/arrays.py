@@ -33,7 +33,7 @@ def run_layers(
     """Logits (65, h, w) and descriptors (D, h, w) of any length of one image.
 
     Args:
-        weights: The network.
+        weights: The network; without descriptors D is 0.
         image: (H, W, C) uint8, H and W multiples of 8.
         change: Function of every layer's name and result (C, H, W); the next layer takes what it
             returns.
@@ -52,7 +52,8 @@ def run_layers(
         else:
             x = _convolution(inputs[0], kernels[layer.name])
         maps[layer.name] = change(layer.name, x)
-    return maps[DETECTOR[1]], maps[DESCRIPTOR[1]]
+    logits = maps[DETECTOR[1]]
+    return logits, maps.get(DESCRIPTOR[1], logits[:0])
 
 
 def run_in_8_bits(weights: NetworkWeights, image: NDArray[np.uint8]) -> tuple[Floats, Floats]:

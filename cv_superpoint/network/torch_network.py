@@ -91,7 +91,8 @@ class SuperPointNet(nn.Module):
         if config.detector_skips:
             self.detector_skips = group("detector_skips.")
         self.detector_hidden, self.detector_output = (built[name] for name in DETECTOR)
-        self.descriptor_hidden, self.descriptor_output = (built[name] for name in DESCRIPTOR)
+        if config.descriptor_dim:
+            self.descriptor_hidden, self.descriptor_output = (built[name] for name in DESCRIPTOR)
 
     def first_stage(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the maps of the first encoder stage."""
@@ -136,6 +137,8 @@ class SuperPointNet(nn.Module):
 
     def raw_descriptors(self, features: Encoded) -> Tensor:
         """Same as :meth:`describe`, but of any length, to normalise only what is sampled."""
+        if not self.config.descriptor_dim:
+            return features.descriptor[:, :0]
         return cast(Tensor, self.descriptor_output(self.descriptor_hidden(features.descriptor)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +148,8 @@ class SuperPointNet(nn.Module):
             image: (B, C, H, W) in [0, 1], H and W multiples of 8.
 
         Returns:
-            logits (B, 65, H/8, W/8) and unit dense descriptors (B, D, H/8, W/8).
+            logits (B, 65, H/8, W/8) and unit dense descriptors (B, D, H/8, W/8); D is 0 without
+            a descriptor head.
 
         Raises:
             FeatureError: If the shape does not fit.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint.errors import require
-from cv_superpoint.network.architecture import Convolution, NetworkConfig, convolutions
+from cv_superpoint.network.architecture import Convolution, NetworkConfig, blocks, convolutions
 from cv_superpoint.network.quantisation import Ranges
 
 if TYPE_CHECKING:
@@ -74,6 +74,14 @@ class NetworkWeights:
         state = {name: torch.from_numpy(array.copy()) for name, array in self.tensors.items()}
         net.load_state_dict(state, strict=False)
         return net.eval()
+
+    @property
+    def without_descriptors(self) -> NetworkWeights:
+        """The same detector without its descriptor head, and without ranges."""
+        config = replace(self.config, descriptor_dim=0)
+        kept = tuple(f"{name}." for name in blocks(config))
+        tensors = {name: value for name, value in self.tensors.items() if name.startswith(kept)}
+        return NetworkWeights(config=config, tensors=tensors)
 
     def convolutions(self) -> dict[str, Convolution]:
         """The network's convolutions by block name, for backends without torch."""

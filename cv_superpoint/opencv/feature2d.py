@@ -60,7 +60,8 @@ class SuperPointFeature2D(Parameters, Portable):
         borderMargin: Distance in pixels that every keypoint has from the image's border.
         subpixel: Whether positions are refined below the pixel.
         weights: Bundled name, or path of a checkpoint (ours, or in the layout of Magic Leap,
-            rpautrat, eric-yyjau or Hugging Face); None takes the bundled default.
+            rpautrat, eric-yyjau or Hugging Face); None takes the bundled default. With weights
+            that have no descriptors :meth:`detect` works, as with ``cv2.FastFeatureDetector``.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", or a ``torch.device``.
         precision: "auto", "float32", "bfloat16", "float16" or "int8".
         backend: "auto", "ncnn", "openvino", "onnxruntime" or "torch"; see docs/speed.md.
@@ -173,8 +174,10 @@ class SuperPointFeature2D(Parameters, Portable):
             any input was one; ``((), None)`` if there is no keypoint.
 
         Raises:
-            FeatureError: If the image or the mask is of the wrong type or size.
+            FeatureError: If the image or the mask is of the wrong type or size, or the weights
+                have no descriptors.
         """
+        self._weights.check_descriptors()
         wants_umat = any(isinstance(value, cv2.UMat) for value in (image, mask, descriptors))
         image = check_image(to_host(image))
         if useProvidedKeypoints:
@@ -245,6 +248,9 @@ class SuperPointFeature2D(Parameters, Portable):
         Returns:
             The keypoints in their order with every field kept, without those outside the image,
             and their descriptors, row by row. ``((), None)`` if none is left.
+
+        Raises:
+            FeatureError: If an argument is of the wrong type, or the weights have no descriptors.
         """
         image = one_of(image, images, "image")
         if isinstance(image, (list, tuple)):
@@ -259,7 +265,7 @@ class SuperPointFeature2D(Parameters, Portable):
         return found, give(rows, descriptors, wants_umat)
 
     def descriptorSize(self) -> int:
-        """Columns of a descriptor: its numbers, or the bytes of a binary one."""
+        """Columns of a descriptor: its numbers, or the bytes of a binary one; 0 without any."""
         return self._detector.encoder.size
 
     def descriptorType(self) -> int:
@@ -308,12 +314,14 @@ class SuperPointFeature2D(Parameters, Portable):
 
     def extract(self, image: Any, mask: Any = None) -> Features:
         """Keypoints and descriptors as arrays; otherwise as :meth:`detectAndCompute`."""
+        self._weights.check_descriptors()
         return self._detector.extract(to_host(image), to_host(mask))
 
     def extractBatch(
         self, images: Sequence[Any], masks: Sequence[Any] | None = None
     ) -> list[Features]:
         """:meth:`extract` for each image, of any sizes; one call fills a GPU."""
+        self._weights.check_descriptors()
         hosts = [to_host(image) for image in as_images(images)]
         return self._detector.extract_batch(
             hosts, None if masks is None else [to_host(mask) for mask in masks]
@@ -338,6 +346,7 @@ class SuperPointFeature2D(Parameters, Portable):
         Raises:
             FeatureError: If ``ahead`` is below 1; for each image as :meth:`extract`.
         """
+        self._weights.check_descriptors()
         check_images(images)
         return stream(self._detector, images, to_host, as_count("ahead", ahead, 1))
 
@@ -357,6 +366,7 @@ class SuperPointFeature2D(Parameters, Portable):
         return f"SuperPointFeature2D(weights={self._weights.name!r}, {config})"
 
     def _describe(self, image: Any, keypoints: Any) -> tuple[KeyPoints, NDArray[Any]]:
+        self._weights.check_descriptors()
         image = check_image(image)
         if not isinstance(keypoints, (list, tuple)) or not all(
             isinstance(keypoint, cv2.KeyPoint) for keypoint in keypoints

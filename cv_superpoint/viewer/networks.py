@@ -45,10 +45,14 @@ class LoadedNetwork:
     Args:
         weights: Bundled name or file, or None.
         device: Same as for ``SuperPointFeature2D``.
+
+    Raises:
+        FeatureError: If the weights have no descriptors, which the page matches.
     """
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         loaded = load_weights(weights)
+        loaded.check_descriptors()
         self.name = loaded.name
         self._recommended, self._scales = loaded.decoding(), loaded.scales
         config = DetectorConfig(decoding=self._recommended)

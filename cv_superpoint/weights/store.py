@@ -22,7 +22,7 @@ from typing import Any
 from cv_superpoint.checks import check_scales
 from cv_superpoint.decoding.descriptors import NOT_FITTED, Compaction, NotFitted
 from cv_superpoint.decoding.options import DEFAULT, Decoding
-from cv_superpoint.errors import FeatureError
+from cv_superpoint.errors import NOT_IMPLEMENTED, FeatureError
 from cv_superpoint.network.architecture import NetworkConfig
 from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import ranges as map_ranges
@@ -76,6 +76,19 @@ class LoadedWeights(NetworkWeights):
     def digest(self) -> str:
         """SHA-256 of the file."""
         return self.sha256
+
+    def check_descriptors(self) -> None:
+        """Check that these weights have descriptors: called by all that needs some.
+
+        Raises:
+            FeatureError: If they find keypoints only.
+        """
+        if not self.config.descriptor_dim:
+            raise FeatureError(
+                f"weights {self.name!r} find keypoints only, they have no descriptors; call "
+                "detect(), or take other weights, such as the default ones",
+                NOT_IMPLEMENTED,
+            )
 
     def decoding(
         self,

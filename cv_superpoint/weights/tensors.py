@@ -52,7 +52,7 @@ def read_network(
             or type, or not finite.
     """
     entries = unwrap(entries)
-    if config is not None and not _is_plain(config):
+    if config is not None and not is_plain(config):
         # Strides do not show in tensors: such a file is what its record says, or is refused.
         layout = own_layout(config)
         tensors = _check_entries(entries, layout, source)
@@ -202,6 +202,6 @@ def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     return {layer.name: layer.shape for layer in layers(config) if layer.kind == "convolution"}
 
 
-def _is_plain(config: NetworkConfig) -> bool:
-    """Whether the encoder is arranged as in the paper, as those of all other releases are."""
+def is_plain(config: NetworkConfig) -> bool:
+    """Whether the layers are those of the paper, as in all other releases."""
     return config.downsampling == "pool" and blocks(config) == BLOCKS and set(config.depths) == {2}

@@ -105,7 +105,8 @@ def test_keypoints_are_nearly_those_of_float32(name: str, set_name: str) -> None
         found = agreement(exact(image), rough(image))
         assert found.count > 100
         assert found.share(1.0) >= 0.93
-        assert found.cosines[found.distances <= 1].min() > 0.99
+        if weights.config.descriptor_dim:
+            assert found.cosines[found.distances <= 1].min() > 0.99
 
 
 @pytest.mark.parametrize(

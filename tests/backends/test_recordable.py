@@ -24,6 +24,7 @@ NETWORKS = {
     "rpautrat": NetworkConfig(norm="after_relu", output_norm=True, norm_eps=1e-3, **SMALL),
     "eric-yyjau, not folded": NetworkConfig(norm="before_relu", output_norm=True, **SMALL),
     "colour": NetworkConfig(in_channels=3, **SMALL),
+    "no descriptors": NetworkConfig(**{**SMALL, "descriptor_dim": 0}),
     "superpoint-lite": NetworkConfig(
         channels=(4, 6, 8), depths=(1, 2, 2), downsampling="stride", detector_skips=True,
         head_channels=8, descriptor_dim=8,

@@ -174,7 +174,8 @@ def test_bfloat16_finds_the_keypoints_of_float32(how: str, name: str, photograph
     assert agreeing.count > 120
     assert agreeing.share(0.5) >= 0.96
     assert agreeing.share(1.0) >= 0.96
-    assert agreeing.cosines[agreeing.distances <= 1].min() > 0.99
+    if weights.config.descriptor_dim:
+        assert agreeing.cosines[agreeing.distances <= 1].min() > 0.99
 
 
 def test_a_precision_is_compared_pair_by_pair_and_a_bad_one_is_seen() -> None:

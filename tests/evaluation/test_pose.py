@@ -178,10 +178,12 @@ def test_what_is_wrong_is_told(
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join([missing, "# comment", lines[1]]))
     arguments = ["--data", str(folder), "--protocol", "pose", "--pairs", str(listed)]
-    assert main([*arguments, "--detectors", "orb,harris", "--resamples", "0"]) == 3
+    assert main([*arguments, "--detectors", "orb", "--resamples", "0"]) == 3
     out = capfd.readouterr().out
     assert "missing.png" in out
     assert "line 2: has 2 words" in out
+    assert main([*arguments, "--detectors", "orb,harris"]) == 1
+    assert "harris has no descriptors, which this protocol needs" in capfd.readouterr().err
     assert main([*arguments, "--rotations", "0", "90"]) == 1
     with pytest.raises(SuperPointError, match="a photograph or more"):
         next(render_scenes([], 1))

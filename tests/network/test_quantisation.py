@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cv_superpoint.network.architecture import Convolution, NetworkConfig
+from cv_superpoint.network.architecture import Convolution, NetworkConfig, output_names
 from cv_superpoint.network.arrays import run_layers
 from cv_superpoint.network.quantisation import (
     MapRange,
@@ -87,7 +87,7 @@ def test_all_but_the_first_layer_are_in_8_bits(name: str) -> None:
     config = load_weights(name).config
     whole = convolutions_in_8_bits(config)
     assert "encoder.0" not in whole
-    assert {"encoder.1", "detector_output", "descriptor_output"} <= whole
+    assert {"encoder.1", *output_names(config)} <= whole
     maps = rounded_maps(config)
     assert maps[0] == "encoder.0"
     # The skips' results are summed before they are rounded, and poolings change no value.

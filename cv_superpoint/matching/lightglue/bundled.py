@@ -47,6 +47,7 @@ def find_matcher(name: str | os.PathLike[str] | None) -> LoadedMatcher:
 
     Raises:
         WeightsError: If there is none, or the file is damaged or something else.
+        FeatureError: If the set has no descriptors.
     """
     if name is not None and not isinstance(name, (str, os.PathLike)):
         raise WeightsError(
@@ -59,6 +60,8 @@ def find_matcher(name: str | os.PathLike[str] | None) -> LoadedMatcher:
     if text in manifest["matchers"]:
         return _load_bundled(text, manifest["matchers"][text])
     path = Path(text)
+    if text in manifest["weights"]:
+        load_weights(text).check_descriptors()
     if text in manifest["weights"] or not (path.suffix or path.exists()):
         raise WeightsError(_none_for(text or "the default set"))
     return load_matcher(path)
