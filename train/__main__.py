@@ -134,7 +134,7 @@ class Refine(Stage):
 
 
 class Export(Stage):
-    """Write superpoint.safetensors of the last stage."""
+    """Write superpoint.safetensors of the last stage, or magicpoint.safetensors, a detector."""
 
     stage = "export"
 

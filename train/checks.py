@@ -38,6 +38,7 @@ def check_run(run: Run, stage: str, round_: int = 1) -> None:
     if not is_text(run.run_dir.absolute()):
         raise ValueError(f"{run.run_dir}: TensorBoard writes to names in UTF-8 only; name another")
     checkpoint.check_folder(run.run_dir, 0)
+    _check_descriptors(run, stage)
     trained = trained_stages(run, stage, round_)
     _check_batches(run, trained)
     _check_weights(run)
@@ -90,6 +91,16 @@ def kind_of(name: str) -> str:
 def _config_of(run: Run, name: str) -> MagicPointConfig | JointConfig:
     stage: MagicPointConfig | JointConfig = getattr(run.config, kind_of(name))
     return stage
+
+
+def _check_descriptors(run: Run, stage: str) -> None:
+    """A network without descriptors learns in the stage magicpoint only."""
+    trains = stage in ("adapt", "joint", "refine") or (stage == "all" and run.starts_from_weights)
+    if trains and not run.network.descriptor_dim:
+        raise ValueError(
+            f"{run.start or 'this network'} has no descriptors, and photographs train some: set "
+            "--network.descriptor-dim 256, or run the stages magicpoint and export only"
+        )
 
 
 def _check_batches(run: Run, trained: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from cv_superpoint.files import replace_file
 from cv_superpoint.network.architecture import fold_state
 from cv_superpoint.network.torch_network import NetworkConfig
 from cv_superpoint.network.weights import NetworkWeights
-from cv_superpoint.weights import find_ranges, save_weights
+from cv_superpoint.weights import find_ranges
+from cv_superpoint.weights.saving import write_weights
 from train.data.images import ImageConfig, load_readable, to_tensor
 from train.learning import checkpoint
 from train.learning.detect import LOW, SCORE_RADIUS, detect
@@ -85,6 +87,8 @@ def export(
 ) -> None:
     """Write ``target`` (safetensors) and its description (JSON) beside it.
 
+    The stage magicpoint trains no descriptors, so its weights are written without a head for them.
+
     Args:
         stage: Checkpoint of the stage to export.
         target: Target, ending in ``.safetensors``.
@@ -114,18 +118,19 @@ def export(
     target.parent.mkdir(parents=True, exist_ok=True)
     # Threshold and radius travel in the file, so that weights="path" finds them.
     folded = folded_weights(stage)
+    if stage.stem == "magicpoint":
+        folded = folded.without_descriptors
     photographs = islice(load_readable(_shuffled(images), sizes), CALIBRATION_IMAGES)
     arrays = (image.reshape(*image.shape[:2], -1) for image in photographs)
     ranges = find_ranges(folded, arrays, f"{CALIBRATION_IMAGES} photographs of the training")
-    save_weights(
-        network.net,
+    write_weights(
+        replace(folded, ranges=ranges),
         target,
         score_threshold=threshold,
         score_radius=SCORE_RADIUS,
         scales=None if scales == (1.0,) else scales,
         recipe=f"python -m train, up to {stage.stem}; all settings in {target.stem}.json",
         commit=commit,
-        ranges=ranges,
     )
     text = json.dumps(description, indent=2, default=str) + "\n"
     replace_file(target.with_suffix(".json"), text.encode())

@@ -87,6 +87,7 @@ class TrainMatcher:
             torch.set_num_threads(self.threads)
         checkpoint.check_folder(self.run_dir, 0)
         weights = load_weights(self.weights)
+        weights.check_descriptors()
         found = look_at(self.images, self.run_dir / "photographs.json", self.run_dir)
         self._check(weights, found)
         files = self._features(weights, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import sys
@@ -16,6 +17,7 @@ from torch import Tensor
 from cv_superpoint.cli.output import print_line
 from cv_superpoint.evaluation.run import EvaluateConfig, evaluate
 from cv_superpoint.grid import CELL_SIZE
+from cv_superpoint.network import NetworkConfig
 from cv_superpoint.network.weights import NetworkWeights
 from cv_superpoint.weights import load_weights
 from train.config import RunConfig
@@ -70,19 +72,31 @@ class Run:
         """Every stage in turn."""
         if not self.starts_from_weights:
             self.magicpoint()
-        for round_ in range(1, self.config.rounds + 1):
-            self.adapt(round_)
-            self.joint(round_)
-        if self.config.refinement:
-            self.refine()
+        if self.network.descriptor_dim:
+            for round_ in range(1, self.config.rounds + 1):
+                self.adapt(round_)
+                self.joint(round_)
+            if self.config.refinement:
+                self.refine()
         if distributed.rank() == 0:
             self.export()
             self.evaluate()
 
     def stages(self) -> list[str]:
         """Names of the checkpoints of all stages, in their order."""
+        if not self.network.descriptor_dim:
+            return ["magicpoint"]
         rounds = [joint_name(round_) for round_ in range(1, self.config.rounds + 1)]
         return ["magicpoint", *rounds, *(["refine"] if self.config.refinement else [])]
+
+    @functools.cached_property
+    def network(self) -> NetworkConfig:
+        """The architecture that is trained; a detector without descriptors gets a head for them."""
+        if self.start is None:
+            return self.config.network
+        start = load_weights(self.start).config
+        length = start.descriptor_dim or self.config.network.descriptor_dim
+        return replace(start, descriptor_dim=length)
 
     @property
     def starts_from_weights(self) -> bool:
@@ -129,8 +143,7 @@ class Run:
     def export(self) -> None:
         """Write the weights of the last stage that has any."""
         source = self.last_stage()
-        target = "magicpoint" if source.stem == "magicpoint" else "superpoint"
-        path = self.run_dir / f"{target}.safetensors"
+        path = self.run_dir / f"{exported_name(source)}.safetensors"
         recipe = self.settings.recipe(asdict(self.config))
         images, sizes = self.split()[0], self.config.adapt.images
         # The levels that suit the weights before suit those that went on from them.
@@ -139,23 +152,32 @@ class Run:
         log.info("wrote %s", path)
 
     def evaluate(self) -> None:
-        """Compare the exported weights with SIFT and ORB on warps of the held-out photographs."""
-        weights = self.run_dir / "superpoint.safetensors"
+        """Compare the exported weights with SIFT and ORB on warps of the held-out photographs.
+
+        Those of a network without descriptors are compared with Harris on drawings.
+        """
+        weights = self.run_dir / f"{exported_name(self.last_stage())}.safetensors"
         if not weights.exists():
             raise ValueError(f"{weights} is missing; run the stage export first")
-        held_out = self.split()[1]
-        folder = self.photographs().folder
-        report = evaluate(
-            EvaluateConfig(
+        config = EvaluateConfig(
+            protocol="synthetic",
+            detectors=("superpoint,harris",),
+            images=self.config.magicpoint.validation_images,
+            weights=str(weights),
+            out=self.run_dir / "evaluation",
+        )
+        if self.network.descriptor_dim:
+            held_out = self.split()[1]
+            folder = self.photographs().folder
+            config = replace(
+                config,
                 data=folder,
                 protocol="warp",
-                weights=str(weights),
+                detectors=(),
                 # Names, not patterns: "a[1].jpg" is a file.
                 only=tuple(glob.escape(path.relative_to(folder).as_posix()) for path in held_out),
-                out=self.run_dir / "evaluation",
             )
-        )
-        print_line(report.to_markdown(), sys.stdout)
+        print_line(evaluate(config).to_markdown(), sys.stdout)
 
     def photographs(self) -> Photographs:
         """The user's images, or drawings in their place, looked at once."""
@@ -244,17 +266,19 @@ class Run:
         self, stage: JointConfig, round_: int, name: str, start: dict[str, Tensor] | None
     ) -> None:
         labels, seed = self.config.adapt, self.config.seed
-        network = self.config.network
-        if self.start is not None:
-            network = load_weights(self.start).config
         training, held_out = self.split()
         folder = cache_folder(self.run_dir, self.detector(round_), labels, seed)
         images = read_labels(folder, training, labels)
         # Another seed for every round: other warps, another order.
-        task = Joint(stage, seed + round_ - 1, images, held_out, labels.images, name, network)
+        task = Joint(stage, seed + round_ - 1, images, held_out, labels.images, name, self.network)
         if start is not None:
             task.start_from(start)
         Trainer(task, stage.loop, self.run_dir).fit()
+
+
+def exported_name(stage: Path) -> str:
+    """Name of the weights that the checkpoint of a stage becomes."""
+    return "magicpoint" if stage.stem == "magicpoint" else "superpoint"
 
 
 def joint_name(round_: int) -> str:

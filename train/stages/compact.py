@@ -204,6 +204,7 @@ def fit(config: CompactConfig) -> tuple[Path, dict[str, Any]]:
         ValueError: If there are too few photographs or descriptors, or no folder for the file.
     """
     weights = load_weights(config.weights)
+    weights.check_descriptors()
     path = config.output or compact_path(weights.path)
     if not path.parent.is_dir():  # before the work, not after it
         raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")

@@ -126,10 +126,16 @@ class Joint:
         self.pairs = fixed_pairs(held_out, sizes, config.validation)
         taught = config.distillation
         self.teacher = Teacher(taught.teacher, network.in_channels) if taught.is_used else None
+        if self.teacher is not None and taught.descriptor:
+            self.teacher.weights.check_descriptors()
 
     def start_from(self, network: dict[str, Tensor]) -> None:
-        """Take the weights of a network that was trained before; the temperature is new."""
-        self.network.load_state_dict({**network, "log_scale": self.log_scale.detach()})
+        """Take the weights of a network that was trained before; the temperature is new.
+
+        The descriptor head that a detector lacks is new, too.
+        """
+        new = {k: v for k, v in self.network.state_dict().items() if k.startswith("net.descriptor")}
+        self.network.load_state_dict({**new, **network, "log_scale": self.log_scale.detach()})
 
     def dataset(self) -> WarpedPairs:
         """Warped pairs of the labelled photographs."""
