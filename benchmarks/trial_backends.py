@@ -65,10 +65,10 @@ class RoundedBackend:
                 else:
                     x = self._convolution(inputs[0], self._kernels[layer.name])
                 maps[layer.name] = x
-            logits, dense = (
-                maps[name].permute(0, 2, 3, 1) for name in (DETECTOR[1], DESCRIPTOR[1])
-            )
-            return list(logits.numpy()), list(dense.numpy())
+            logits = maps[DETECTOR[1]]
+            found = logits, maps.get(DESCRIPTOR[1], logits[:, :0])
+            first, second = (list(one.permute(0, 2, 3, 1).numpy()) for one in found)
+            return first, second
 
     def _convolution(self, x: Any, layer: Convolution) -> Any:
         import torch

@@ -30,7 +30,8 @@ class Features:
         scores: (N,) float32, descending: the probability of a keypoint, as ``scoreRadius`` of
             ``SuperPointFeature2D`` defines it.
         descriptors: One row for each keypoint: (N, D) float32 of unit length, (N, D) uint8 of
-            :func:`cv_superpoint.decoding.descriptors.to_bytes`, or (N, B / 8) uint8 of B bits.
+            :func:`cv_superpoint.decoding.descriptors.to_bytes`, or (N, B / 8) uint8 of B bits;
+            (N, 0) float32 of a network without descriptors.
         sizes: (N,) float32, diameters in pixels of the image: 8 divided by the scale of the
             pyramid level at which a keypoint was found.
         octaves: (N,) int32, the index of that level in ``scales``.

@@ -26,7 +26,7 @@ class TensorFeatures:
     Attributes:
         keypoints: (N, 2), (x, y) in pixels, (0, 0) the centre of the top-left pixel.
         scores: (N,), descending, see ``score_radius`` of :class:`Decoding`.
-        descriptors: (N, D), rows of unit length.
+        descriptors: (N, D), rows of unit length; D is 0 for a network without descriptors.
     """
 
     keypoints: Tensor

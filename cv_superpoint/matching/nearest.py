@@ -182,6 +182,10 @@ def check_descriptors(descriptors: Any, name: str, binary: bool = False) -> NDAr
         raise FeatureError(
             f"{name} must be an (N, D) array, got {getattr(descriptors, 'shape', descriptors)}"
         )
+    if len(descriptors) and not descriptors.shape[1]:
+        raise FeatureError(
+            f"{name} have no numbers, as of weights that find keypoints only; take other weights"
+        )
     if binary:
         if descriptors.dtype != np.uint8:
             raise FeatureError(

@@ -89,6 +89,19 @@ def test_what_needs_descriptors_is_refused_in_one_line(
     assert made <= {"runs"}
 
 
+@pytest.mark.parametrize("source", ["corners.safetensors", "superpoint-lite"])
+def test_a_layout_takes_the_network_that_it_is_for(
+    source: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["convert", source, "theirs.pth", "--to", "magic-leap"]) == 1
+    (line,) = lines(capfd.readouterr().err)
+    assert f"{source} has others; convert to cv_superpoint" in line
+    assert main(["convert", source, "ours.safetensors"]) == 0
+    loaded = load_weights("ours.safetensors")
+    assert loaded.tensor_digest == load_weights(source).tensor_digest
+
+
 @pytest.mark.parametrize("protocol", ["limits", "verdict", "pose"])
 def test_protocols_that_match_refuse(
     protocol: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any

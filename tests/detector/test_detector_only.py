@@ -15,7 +15,7 @@ import skimage.data
 import torch
 from pinned import PINNED
 
-from cv_superpoint import FeatureError, SuperPoint, SuperPointFeature2D
+from cv_superpoint import FeatureError, SuperPoint, SuperPointFeature2D, match_features
 from cv_superpoint.backends import Backend, choose, make_backend
 from cv_superpoint.backends.openvino import has_bfloat16
 from cv_superpoint.backends.processor import CPU_INT8, instructions
@@ -248,6 +248,14 @@ def test_options_and_detectors_are_kept(
     for one in (other, again):
         assert one.descriptorSize() == 0
         assert rows(one.detect(bgr)) == expected
+
+
+def test_features_without_descriptors_are_not_matched(
+    corners: SuperPointFeature2D, bgr: np.ndarray
+) -> None:
+    features = corners.detector.extract(bgr)
+    with pytest.raises(FeatureError, match=r"descriptors0 have no numbers.*take other weights"):
+        match_features(features, features)
 
 
 def test_ranges_are_those_of_its_own_maps(file: Path, tmp_path: Path) -> None:
