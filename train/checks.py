@@ -115,7 +115,10 @@ def _check_batches(run: Run, trained: list[str]) -> None:
 
 
 def _check_weights(run: Run) -> None:
-    """Weights that training starts from, or that label."""
+    """Weights that training starts from, that label, or whose descriptors are learned from."""
+    for taught in (run.config.joint.distillation, run.config.refine.distillation):
+        if taught.descriptor:
+            load_weights(taught.teacher).check_descriptors()
     channels = 3 if run.config.adapt.images.colour else 1
     for weights in (run.start, run.config.teacher):
         if weights is None:

@@ -65,10 +65,14 @@ class RunConfig:
     def within(self, minutes: float, stage: str) -> RunConfig:
         """The same run in a given time: a stage that runs alone gets all of it.
 
+        So does magicpoint of a network without descriptors, which has no other stage.
+
         Args:
             minutes: Wall-clock minutes of all that is run, without evaluation.
             stage: A name of ``SHARES``, or "all".
         """
+        if stage == "all" and not self.network.descriptor_dim:
+            stage = "magicpoint"
         counts = {"magicpoint": 1, "adapt": self.rounds, "joint": self.rounds}
         counts["refine"] = int(self.refinement)
         total = sum(SHARES[name] * count for name, count in counts.items())

@@ -12,7 +12,7 @@ import pytest
 import torch
 from skimage import data
 
-from cv_superpoint import SuperPointFeature2D
+from cv_superpoint import FeatureError, SuperPointFeature2D
 from cv_superpoint.weights import load_weights
 from cv_superpoint.weights.saving import write_weights
 from train.__main__ import main, parse, run_stage
@@ -103,6 +103,21 @@ def test_training_goes_on_with_a_new_head(norm: str, tmp_path: Path) -> None:
     assert np.corrcoef(logits.flatten(), before.flatten())[0, 1] > (
         0.95 if norm != "none" else 1 - 1e-6
     )
+
+
+def test_it_teaches_no_descriptors(run_dir: Path, tmp_path: Path) -> None:
+    images = photographs(tmp_path / "photographs")
+    arguments = ["--recipe", "lite", "--run-dir", str(tmp_path / "run"), "--images", str(images)]
+    arguments += ["--joint.distillation.descriptor", "0.5", "--held-out", "1"]
+    arguments += ["--joint.distillation.teacher", str(run_dir / "magicpoint.safetensors")]
+    known, config = parse(arguments)
+    with pytest.raises(FeatureError, match="find keypoints only"):
+        run_stage(known, config)
+
+
+def test_all_of_the_time_is_magicpoint_s() -> None:
+    _, config = parse([*FEW, *WITHOUT, "--minutes", "30"])
+    assert (config.magicpoint.loop.minutes, config.magicpoint.loop.steps) == (30, 0)
 
 
 @pytest.mark.parametrize("stage", ["all", "adapt", "joint", "refine"])

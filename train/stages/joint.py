@@ -126,8 +126,6 @@ class Joint:
         self.pairs = fixed_pairs(held_out, sizes, config.validation)
         taught = config.distillation
         self.teacher = Teacher(taught.teacher, network.in_channels) if taught.is_used else None
-        if self.teacher is not None and taught.descriptor:
-            self.teacher.weights.check_descriptors()
 
     def start_from(self, network: dict[str, Tensor]) -> None:
         """Take the weights of a network that was trained before; the temperature is new.
