@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     program = Program(
         name="python -m benchmarks",
-        description="Time and memory of everything; docs/speed.md has the figures.",
+        description="Time and memory of everything; docs/results/performance.md has the figures.",
         commands={name: _later(function) for name, function in COMMANDS.items()},
         examples={
             "speed": "whole calls of every backend, SIFT and ORB",

@@ -81,17 +81,7 @@ class Stage:
     """
 
     stage: ClassVar[str]
-    HELP: ClassVar[Help] = Help(
-        examples=(
-            "all --images photographs --run-dir runs/mine",
-            "all --images photographs --run-dir runs/mine --start superpoint --recipe finetune",
-        ),
-        results=(
-            "checkpoints of every stage, from which the same command goes on",
-            "labels of the photographs; curves and pictures for TensorBoard",
-            "superpoint.safetensors: the weights, from the stages export and all",
-        ),
-    )
+    HELP: ClassVar[Help]
 
     run_dir: Path = Path("runs/default")
     images: Path | None = None
@@ -107,36 +97,86 @@ class All(Stage):
     """Every stage in turn, then an evaluation."""
 
     stage = "all"
+    HELP = Help(
+        examples=(
+            "all --images photographs --run-dir runs/mine",
+            "all --images photographs --run-dir runs/mine --start superpoint --recipe finetune",
+        ),
+        results=(
+            "magicpoint.pt, joint.pt, ...: checkpoints, from which the same command continues",
+            "labels/, tensorboard/, report.html: labels of the photographs, curves and pictures",
+            "superpoint.safetensors: the weights; superpoint.json: how they were made",
+            "evaluation/: the comparison with SIFT and ORB on photographs that are held out",
+        ),
+    )
 
 
 class MagicPoint(Stage):
     """Train the detector on drawings."""
 
     stage = "magicpoint"
+    HELP = Help(
+        examples=("magicpoint --images photographs --run-dir runs/mine",),
+        results=(
+            "magicpoint.pt: the checkpoint, from which the same command continues",
+            "tensorboard/, report.html: curves, and detections on drawings",
+        ),
+    )
 
 
 class Adapt(Stage):
     """Label the photographs with the detector of the round before."""
 
     stage = "adapt"
+    HELP = Help(
+        examples=(
+            "adapt --images photographs --run-dir runs/mine",
+            "adapt --images photographs --run-dir runs/mine --round 2 --shard 0/2",
+        ),
+        results=("labels/: a file of keypoints for each photograph; none is labelled twice",),
+    )
 
 
 class Joint(Stage):
     """Train detector and descriptors on the labelled photographs."""
 
     stage = "joint"
+    HELP = Help(
+        examples=(
+            "joint --images photographs --run-dir runs/mine",
+            "joint --images photographs --run-dir runs/mine --round 2",
+        ),
+        results=(
+            "joint.pt, joint2.pt of round 2: checkpoints, from which the same command continues",
+            "tensorboard/, report.html: curves, labels over photographs, matches of a pair",
+        ),
+    )
 
 
 class Refine(Stage):
     """Train the last round's network on, at a higher resolution or as a whole."""
 
     stage = "refine"
+    HELP = Help(
+        examples=("refine --images photographs --run-dir runs/mine",),
+        results=(
+            "refine.pt: the checkpoint, from which the same command continues",
+            "tensorboard/, report.html: curves, labels over photographs, matches of a pair",
+        ),
+    )
 
 
 class Export(Stage):
     """Write superpoint.safetensors of the last stage, or magicpoint.safetensors, a detector."""
 
     stage = "export"
+    HELP = Help(
+        examples=("export --images photographs --run-dir runs/mine",),
+        results=(
+            "superpoint.safetensors: the weights; superpoint.json: how they were made",
+            "magicpoint.safetensors and .json instead, where magicpoint is the last stage",
+        ),
+    )
 
 
 class Preview(PreviewConfig):
@@ -160,6 +200,11 @@ class Preview(PreviewConfig):
 class Summary(SummaryConfig):
     """Write report.html: every curve and picture of a run in one file."""
 
+    HELP: ClassVar[Help] = Help(
+        examples=("summary runs/mine",),
+        results=("report.html: one file without links, in the folder of the run",),
+    )
+
     def run(self, output: Output) -> int:
         """Write the report and print its path."""
         output.say(str(write_report(self.run_dir)))
@@ -168,6 +213,14 @@ class Summary(SummaryConfig):
 
 class Compact(CompactConfig):
     """Fit what makes descriptors shorter to finished weights: components, and planes for bits."""
+
+    HELP: ClassVar[Help] = Help(
+        examples=("compact --weights mine.safetensors --images photographs",),
+        results=(
+            "mine.compact.safetensors: the components and the planes, next to the weights",
+            "printed: what each format keeps on photographs that are held out",
+        ),
+    )
 
     def run(self, output: Output) -> int:
         """Write the file, and say where and with which checksum."""

@@ -32,8 +32,8 @@ class Detect:
         out: Folder for the results, which have the names of the pictures.
         format: Which tables are written.
         overlay: Whether pictures with the keypoints are written.
-        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
-            they are stored, as COLMAP and hloc do.
+        upright: Pictures are turned as their files say, as viewers do; --no-upright takes the
+            pixels as they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
 

@@ -25,8 +25,8 @@ class Export:
         target: File to write, ending in .onnx.
         layout: heads (logits and dense descriptors, any size), full (keypoints, scores and
             descriptors), disk (what cv2.DISK of OpenCV 5 reads), matcher (what
-            cv2.LightGlueMatcher of OpenCV 5 reads), matcher-colmap (what COLMAP reads), or pair
-            (two images in, keypoints and matches out).
+            cv2.LightGlueMatcher of OpenCV 5 reads), matcher-colmap (what COLMAP reads), pair (two
+            images in, keypoints and matches out).
         size: Height and width of the image, for the layouts full, disk and pair.
         batch: Images in one call, for the layout full.
         precision: float32, or int8: a quarter of the file; of heads and full.

@@ -47,8 +47,8 @@ class Match:
             only), magsac, ransac; the best one measured by default.
         refine: Place the matches by the pixels around them.
         align: Let the homography make all of the overlap agree, for scenes that are flat all over.
-        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
-            they are stored, as COLMAP and hloc do.
+        upright: Pictures are turned as their files say, as viewers do; --no-upright takes the
+            pixels as they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
 

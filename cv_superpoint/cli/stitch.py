@@ -32,8 +32,8 @@ class Stitch:
         refine: Place the keypoints by the pixels around them before the cameras are found.
         matcher: mutual, ratio, guided, lightglue (learned), a file or module:factory, as of the
             command match; by default OpenCV's nearest neighbours with a ratio test.
-        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
-            they are stored, as COLMAP and hloc do.
+        upright: Pictures are turned as their files say, as viewers do; --no-upright takes the
+            pixels as they are stored, as COLMAP and hloc do.
         json: Print one JSON object instead of text.
     """
 

@@ -26,7 +26,7 @@ class Track:
         reach: Largest step from frame to frame, as a share of the frame's width.
         similarity: Least cosine of the descriptors of a point in two frames.
         matcher: Matcher of two frames, as for the command match.
-        upright: Turn frames as the file says, as players do; --no-upright takes them as stored.
+        upright: Frames are turned as the file says; --no-upright takes them as they are stored.
         json: Print one JSON object instead of text.
     """
 

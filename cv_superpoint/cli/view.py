@@ -23,9 +23,9 @@ class View:
         image0: First picture; pictures can also be chosen on the page.
         image1: Second picture; without it, a turned view of the first.
         port: Port of http://127.0.0.1; by default the first free one from 7860 on.
-        open_browser: Open it in the browser.
-        upright: Turn pictures as their files say, as viewers do; --no-upright takes the pixels as
-            they are stored, as COLMAP and hloc do.
+        open_browser: The page opens in the browser; --no-open-browser prints its address only.
+        upright: Pictures are turned as their files say, as viewers do; --no-upright takes the
+            pixels as they are stored, as COLMAP and hloc do.
         weights: Bundled name or file; by default the bundled set.
         device: auto, cpu, cuda, cuda:1 or mps.
     """

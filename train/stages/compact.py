@@ -57,9 +57,9 @@ class CompactConfig:
     Attributes:
         images: Folder of photographs.
         weights: Bundled name or file; by default the bundled set.
-        output: The file; by default beside the weights.
-        photographs: How many are taken, evenly from the folder.
-        views: Warped pairs of each.
+        output: File to write; by default next to the weights.
+        photographs: Number of photographs, taken evenly from the folder.
+        views: Warped pairs of each photograph.
         seed: Seed of the warps and of the rotations.
         threads: Threads of the network.
     """
