@@ -106,7 +106,7 @@ def _shown(kind: Any, first: tuple[str, ...] | None) -> Any:
         ):
             hint = Annotated[hint, tyro.conf.Suppress]
         elif dataclasses.is_dataclass(hint):
-            hint, factory = _shown_options(hint, factory, first)
+            hint, default, factory = _shown_options(hint, default, factory, first)
         elif first is not None and each.name not in first and not is_positional(hint):
             hint = Annotated[hint, tyro.conf.Suppress]
         elif (default is None or isinstance(default, bool)) and get_origin(hint) is not Annotated:
@@ -118,13 +118,26 @@ def _shown(kind: Any, first: tuple[str, ...] | None) -> Any:
     return dataclass(frozen=True, kw_only=True)(made)
 
 
-def _shown_options(kind: Any, factory: Any, first: tuple[str, ...] | None) -> tuple[Any, Any]:
-    """Options within options, and what makes their defaults."""
+def _shown_options(
+    kind: Any, default: Any, factory: Any, first: tuple[str, ...] | None
+) -> tuple[Any, Any, Any]:
+    """Options within options, their default, and what makes it."""
     made = _shown(kind, first)
+    if default is not dataclasses.MISSING:
+        default = _converted(default, made)
     if factory is dataclasses.MISSING:
-        return made, factory
-    values = {each.name: getattr(factory(), each.name) for each in dataclasses.fields(kind)}
-    return made, lambda: made(**values)
+        return made, default, factory
+    return made, default, lambda: _converted(factory(), made)
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """The same options as another dataclass with these fields, also within options."""
+    hints = get_type_hints(kind)
+    values = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    for name, each in values.items():
+        if dataclasses.is_dataclass(each) and dataclasses.is_dataclass(hints[name]):
+            values[name] = _converted(each, hints[name])
+    return kind(**values)
 
 
 def field_names(kind: Any) -> set[str]:

@@ -142,6 +142,14 @@ def test_help_of_training_fits_a_screen(said: Any, name: str) -> None:
     assert "What comes out:\n- " in text
 
 
+def test_options_within_options_within_options_are_listed(said: Any) -> None:
+    code, text, errors = said("matcher", "--help-all", program=train)
+    assert (code, errors) == (0, "")
+    assert "--training.features.near" in text
+    assert "--training.loop.steps" in text
+    assert "subcommands" not in text
+
+
 def test_training_without_words_of_a_stage_shows_the_way(said: Any) -> None:
     code, text, _ = said("--help", program=train)
     assert code == 0
