@@ -247,16 +247,21 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("domain", choices=[*DRAWN, *TILED, *CHANGED])
     parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--weights", default="superpoint", help="what to start from")
-    parser.add_argument("--photographs", type=Path, help="folder: they become those to train on")
-    parser.add_argument("--held-out-photographs", type=Path, help="folder: those to compare on")
-    parser.add_argument("--pictures", type=int, default=240, help="to train on")
-    parser.add_argument("--held-out-pictures", type=int, default=64, help="to compare on")
+    parser.add_argument("--weights", default="superpoint", help="weights to start from")
+    parser.add_argument("--photographs", type=Path, help="folder of those to train on")
+    parser.add_argument("--held-out-photographs", type=Path, help="folder of those to compare on")
+    parser.add_argument("--pictures", type=int, default=240, help="number to train on")
+    parser.add_argument("--held-out-pictures", type=int, default=64, help="number to compare on")
     parser.add_argument(
-        "--also", nargs="+", default=[], help="folders, retina or hubble: to compare on as well"
+        "--also",
+        nargs="+",
+        default=[],
+        help="other pictures to compare on: folders, retina, hubble",
     )
     parser.add_argument("--pairs-per-image", type=int, default=2)
-    parser.add_argument("--keypoints", type=int, nargs="+", default=[300], help="strongest")
+    parser.add_argument(
+        "--keypoints", type=int, nargs="+", default=[300], help="numbers of the strongest"
+    )
     return parser.parse_known_args()
 
 

@@ -38,7 +38,7 @@ def main() -> int:
     print(f"matches       {len(result)}")
     print(f"inliers       {result.inliers.sum()} at a turn of {result.rotation} degrees")
     if result.homography is None or not result.reliable:
-        print("no homography: as many matches of unrelated pictures agree by chance")
+        print("no homography: chance explains the matches that agree, as with unrelated pictures")
         return 1
     print(f"homography\n{np.array2string(result.homography, precision=6, suppress_small=True)}")
     if truth is not None:
