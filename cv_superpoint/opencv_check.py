@@ -14,9 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _NAME = re.compile(r"(opencv_(?:contrib_)?python(?:_headless)?)-([^-]+)\.dist-info", re.IGNORECASE)
-_REMEDY = (
-    "keep one: pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
-    "opencv-contrib-python-headless, then pip install the one that you want"
+_REMOVE = (
+    "pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python "
+    "opencv-contrib-python-headless"
+)
+_REMEDY = f"keep one: {_REMOVE}, then pip install the one that you want"
+_HEADLESS = (
+    "the system lacks a library, as servers without a display do: take the OpenCV that has no "
+    f"windows, {_REMOVE}, then pip install opencv-python-headless"
 )
 
 
@@ -70,7 +75,8 @@ def check_opencv() -> None:
     except (ImportError, AttributeError) as error:
         if find_spec("cv2") is None:
             raise
-        raise ImportError(f"OpenCV cannot be imported ({error}); {clash or _REMEDY}") from error
+        remedy = _HEADLESS if "cannot open shared object file" in str(error) else _REMEDY
+        raise ImportError(f"OpenCV cannot be imported ({error}); {clash or remedy}") from error
     if not is_whole:
         raise ImportError(f"OpenCV is there in part only; {clash or _REMEDY}")
     if clash:

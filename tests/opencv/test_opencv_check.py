@@ -83,6 +83,16 @@ def test_what_is_left_after_one_was_removed(tmp_path: Path) -> None:
     assert "ImportError: OpenCV cannot be imported (no gapi_wip); keep one" in done.stderr
 
 
+def test_a_server_without_a_display_is_led_to_the_headless_one(tmp_path: Path) -> None:
+    (tmp_path / "cv2").mkdir()
+    missing = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2" / "__init__.py").write_text(f"raise ImportError({missing!r})")
+    done = imported(tmp_path)
+    assert done.returncode == 1
+    assert f"ImportError: OpenCV cannot be imported ({missing})" in done.stderr
+    assert done.stderr.endswith("then pip install opencv-python-headless\n")
+
+
 def test_the_check_opens_no_file_but_who_installed_opencv(tmp_path: Path) -> None:
     """It is in the way of every import: one look at each folder, and no metadata parsed."""
     put(tmp_path, "opencv_python-5.0.0.93", *(f"package{index}-1.0" for index in range(50)))
