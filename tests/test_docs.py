@@ -50,6 +50,12 @@ def test_links_lead_somewhere() -> None:
     assert count > 50
 
 
+def test_every_public_name_is_on_the_api_page() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", page, re.M)}
+    assert set(cv_superpoint.__all__) - named == {"__version__"}
+
+
 def test_every_file_names_one_version() -> None:
     version = cv_superpoint.__version__
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
