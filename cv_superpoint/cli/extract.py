@@ -43,8 +43,8 @@ class Extract:
         images: Folder, searched with its subfolders.
         out: File ending in .h5 (the layout of hloc), or a folder for Parquet shards.
         readers: Threads that read and decode pictures, for each device.
-        ray: Run on a Ray cluster: its address, "auto" for the one this machine belongs to, or
-            "local" to start one here. The images and the output must be seen by all machines.
+        ray: Run on a Ray cluster: its address, auto for the one this machine belongs to, local to
+            start one here. All machines must see the images and the output.
         ray_actors: Workers on the cluster; by default one for each device.
         ray_gpus: GPUs for each of them.
         matches: File ending in .h5 for matches of the pictures, in the layout of hloc.

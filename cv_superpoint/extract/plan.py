@@ -42,12 +42,12 @@ class ExtractConfig(DetectorOptions):
     Attributes:
         longest_side: Longest side in pixels to which larger images are shrunk; keypoints are in
             pixels of the whole image all the same. -1 shrinks none.
-        half: Whether descriptors are float16, half the size; their cosines change by less than
-            0.001. Bytes and bits stay as they are.
-        upright: Whether to turn images as their files say, as all commands do; --no-upright takes
-            the pixels as they are stored.
-        stored_points: Whether points are in pixels as stored although images are upright, as COLMAP
-            and hloc take them.
+        half: Descriptors are float16, half the size; their cosines change by less than 0.001.
+            --no-half keeps float32. Bytes and bits stay as they are.
+        upright: Images are turned as their files say, as in all commands; --no-upright takes the
+            pixels as they are stored.
+        stored_points: Points are in pixels as stored although images are upright, as COLMAP and
+            hloc take them.
         shard_size: Number of images in a shard; it may change.
     """
 
