@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the network, or a matcher, as an ONNX file.
+    """Write the network, or a matcher, as an ONNX file (extra [onnx]).
 
     Attributes:
         target: File to write, ending in .onnx.

@@ -37,7 +37,7 @@ class ExtractOptions(ExtractConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Extract:
-    """Extract the features of a folder of images; a stopped run continues where it was.
+    """Extract features of a folder of images (extra [sfm]); a stopped run continues where it was.
 
     Attributes:
         images: Folder, searched with its subfolders.
