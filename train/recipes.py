@@ -139,17 +139,6 @@ def default() -> RunConfig:
     )
 
 
-def small_pairs(joint: JointConfig) -> JointConfig:
-    """Pairs of 160 x 208 instead, twice as many in the same time; all of them are photographs."""
-    return replace(
-        joint,
-        loop=replace(joint.loop, batch_size=4, learning_rate=8e-4),
-        data=replace(joint.data, size=(160, 208), drawings=0.0),
-        agreement_weight=0.0,
-        keypoints=200,
-    )
-
-
 def gpu() -> RunConfig:
     """About half an hour on one big GPU with a dozen CPU cores."""
     loop = LoopConfig(
@@ -218,23 +207,41 @@ def finetune() -> RunConfig:
 
 
 def rotation() -> RunConfig:
-    """Trained weights to views turned by any angle, in a hundred minutes, with ``--start``."""
+    """Trained weights to views turned by any angle, with ``--start superpoint``.
+
+    The length is in steps, so that every machine does the same work. The detector keeps to what
+    ``superpoint`` says of the same image: which corner counts does not change with a turn.
+    """
     base = default()
-    joint = small_pairs(base.joint)
+    joint = base.joint
     data = joint.data
     return replace(
         base,
         rounds=1,
-        adapt=replace(base.adapt, minutes=20),
+        adapt=replace(base.adapt, views=14, most_points=1400, points_per_image=500, minutes=0.0),
         joint=replace(
             joint,
-            loop=replace(joint.loop, minutes=75),
+            norm="none",
+            loop=replace(
+                joint.loop,
+                minutes=0.0,
+                steps=3600,
+                batch_size=4,
+                learning_rate=4e-4,
+                warmup_steps=100,
+                freeze_stem_from=0.0,
+                average=0.999,
+            ),
             # The mild view is turned as well now and then, so that the detector sees both.
             data=replace(
                 data,
+                size=(192, 256),
                 mild=replace(data.mild, any_angle=0.25),
-                strong=replace(data.strong, any_angle=1.0, scale=(0.4, 1.5)),
+                strong=replace(data.strong, any_angle=0.75, scale=(0.4, 1.5)),
+                drawings=0.0,
             ),
+            temperature=0.04,
+            distillation=DistillationConfig(detector=0.5),
         ),
     )
 
@@ -296,6 +303,28 @@ def lite() -> RunConfig:
     )
 
 
+def magicpoint() -> RunConfig:
+    """The first stage alone, from nothing, as a detector of its own: corners of drawings.
+
+    The length is in steps, so that every machine does the same work.
+    """
+    return RunConfig(
+        network=replace(LITE, channels=(32, 64, 128), head_channels=128, descriptor_dim=0),
+        magicpoint=MagicPointConfig(
+            loop=LoopConfig(
+                steps=7500,
+                batch_size=32,
+                learning_rate=2e-3,
+                warmup_steps=300,
+                average=0.999,
+                validate_minutes=8,
+            ),
+            data=SyntheticConfig(size=(120, 160)),
+            validation_images=150,
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "smoke": smoke,
     "default": default,
@@ -303,4 +332,5 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "finetune": finetune,
     "rotation": rotation,
     "lite": lite,
+    "magicpoint": magicpoint,
 }
