@@ -84,6 +84,7 @@ def export(
     recipe: dict[str, Any],
     left_out: Mapping[str, str] | None = None,
     scales: Sequence[float] | None = None,
+    corners: float | None = None,
 ) -> None:
     """Write ``target`` (safetensors) and its description (JSON) beside it.
 
@@ -92,20 +93,27 @@ def export(
     Args:
         stage: Checkpoint of the stage to export.
         target: Target, ending in ``.safetensors``.
-        images: Photographs on which the recommended threshold and the ranges for 8 bits are found.
+        images: Pictures on which the recommended threshold and the ranges for 8 bits are found.
         sizes: Their working size.
         recipe: Configuration of the run, for the description.
         left_out: Name of each picture that was not among the photographs, and why.
         scales: Levels of the pyramid that the weights recommend; None for one.
+        corners: Threshold of a detector of drawn corners, which takes the place of what
+            photographs recommend.
     """
-    network = network_of(stage)
-    threshold = round(recommended_threshold(network, images, sizes, KEYPOINTS), 5)
+    threshold, gives = corners, "the best F1 on drawings that were not trained on"
+    if threshold is None:
+        threshold = recommended_threshold(network_of(stage), images, sizes, KEYPOINTS)
+        gives = (
+            f"a median of {KEYPOINTS} keypoints per photograph, shorter side "
+            f"{sizes.shorter_side}, NMS radius 4"
+        )
+    threshold = round(threshold, 5)
     commit = current_commit()
     description = {
         "stage": stage.stem,
         "score_threshold": threshold,
-        "score_threshold_gives": f"a median of {KEYPOINTS} keypoints per photograph, shorter side "
-        f"{sizes.shorter_side}, NMS radius 4",
+        "score_threshold_gives": gives,
         "score_radius": SCORE_RADIUS,
         "stages": _history(stage.parent),
         "photographs": len(images),

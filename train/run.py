@@ -23,7 +23,7 @@ from cv_superpoint.weights import load_weights
 from train.config import RunConfig
 from train.data.images import load_readable, to_tensor
 from train.data.photographs import Photographs, look_at
-from train.export import export, folded_weights
+from train.export import export, folded_weights, network_of
 from train.learning import checkpoint
 from train.learning.loop import Trainer
 from train.learning.model import TrainingNorm, from_folded, unfold_batchnorm
@@ -33,7 +33,7 @@ from train.runtime import distributed
 from train.settings import RunSettings
 from train.stages.adapt import adapt, cache_folder, read_labels
 from train.stages.joint import Joint, JointConfig
-from train.stages.magicpoint import MagicPoint
+from train.stages.magicpoint import MagicPoint, best_threshold
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,12 @@ class Run:
         images, sizes = self.split()[0], self.config.adapt.images
         # The levels that suit the weights before suit those that went on from them.
         scales = None if self.start is None else load_weights(self.start).scales
-        export(source, path, images, sizes, recipe, self.left_out, scales)
+        corners = None
+        if source.stem == "magicpoint":
+            corners = best_threshold(
+                network_of(source), self.config.seed, self.config.magicpoint.data
+            )
+        export(source, path, images, sizes, recipe, self.left_out, scales, corners)
         log.info("wrote %s", path)
 
     def evaluate(self) -> None:

@@ -15,7 +15,7 @@ from cv_superpoint.network.torch_network import NetworkConfig
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
 from train.data.images import to_tensor
 from train.data.synthetic import SyntheticShapes
-from train.learning.detect import detect
+from train.learning.detect import LOW, detect
 from train.learning.loader import Batch
 from train.learning.loop import LoopConfig
 from train.learning.losses import detector_loss
@@ -24,6 +24,8 @@ from train.reporting.pictures import Picture, with_points
 
 THRESHOLD = 0.1
 """Smallest probability of the detections whose precision and recall are watched."""
+WEAK = Decoding(score_threshold=0.01, border_margin=0)
+"""What is found on drawings, which have corners at their borders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +92,9 @@ class MagicPoint:
         measures = {}
         for kind in ("clean", "noisy"):
             config = replace(self.config.data, clean=kind == "clean")
-            samples = [
-                # Far from the seed of any training run.
-                draw_sample(self.seed + 2**31, index, config)
-                for index in range(self.config.validation_images)
-            ]
-            pairs = [(_find(network, sample), sample.keypoints) for sample in samples]
-            distances = np.concatenate(
-                [metrics.match_detections(f.points, f.scores, corners, 2.5) for f, corners in pairs]
+            scores, distances, corners = _judged(
+                network, self.seed, config, self.config.validation_images, WEAK
             )
-            scores = np.concatenate([found.scores for found, _ in pairs])
-            corners = sum(len(corners) for _, corners in pairs)
             correct, strong = np.isfinite(distances), scores > THRESHOLD
             hits = float((correct & strong).sum())
             measures[f"precision_{kind}"] = hits / max(int(strong.sum()), 1)
@@ -114,12 +108,43 @@ class MagicPoint:
     def pictures(self, network: TrainingNetwork) -> dict[str, Picture]:
         """Detections on held-out drawings."""
         samples = [draw_sample(self.seed + 2**31, index, self.config.data) for index in range(6)]
-        found = [with_points(s.image, _find(network, s).points) for s in samples]
+        found = [with_points(s.image, _find(network, s, WEAK).points) for s in samples]
         return {"detections": np.hstack(found)}
 
 
-def _find(network: TrainingNetwork, sample: SyntheticSample) -> Detections:
+def best_threshold(network: TrainingNetwork, seed: int, data: SyntheticConfig) -> float:
+    """The score with the best balance of precision and recall (F1, at 2.5 px) on drawings.
+
+    Args:
+        network: A detector.
+        seed: Seed of its run, which saw none of these drawings.
+        data: What it learned from.
+
+    Returns:
+        The threshold, for scores of the window that exported weights recommend.
+    """
+    scores, distances, corners = _judged(network, seed, data, 200, replace(LOW, border_margin=0))
+    order = np.argsort(-scores)
+    hits = np.isfinite(distances[order]).cumsum()
+    # 2 P R / (P + R), with all that is as strong found.
+    balance = 2 * hits / (np.arange(1, len(hits) + 1) + corners)
+    return float(scores[order[balance.argmax()]]) if len(order) else 0.0
+
+
+def _judged(
+    network: TrainingNetwork, seed: int, data: SyntheticConfig, count: int, decoding: Decoding
+) -> tuple[metrics.Array, metrics.Array, int]:
+    """Scores (N,) and distances (N,) of what is found on held-out drawings, and their corners."""
+    # Far from the seed of any training run.
+    samples = [draw_sample(seed + 2**31, index, data) for index in range(count)]
+    pairs = [(_find(network, sample, decoding), sample.keypoints) for sample in samples]
+    distances = np.concatenate(
+        [metrics.match_detections(f.points, f.scores, corners, 2.5) for f, corners in pairs]
+    )
+    scores = np.concatenate([found.scores for found, _ in pairs])
+    return scores, distances, sum(len(corners) for _, corners in pairs)
+
+
+def _find(network: TrainingNetwork, sample: SyntheticSample, decoding: Decoding) -> Detections:
     image = to_tensor(sample.image)[None]
-    # Drawings have corners at their borders.
-    decoding = Decoding(score_threshold=0.01, border_margin=0)
     return detect(network, image, decoding, describe=False)[0]
