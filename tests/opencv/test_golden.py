@@ -43,7 +43,9 @@ def strongest(
     name: str, photograph: str, count: int = STRONGEST, **options: Any
 ) -> dict[str, np.ndarray]:
     # At one level: of two keypoints at one place, found at two levels, neither is the nearest.
-    detector = SuperPointFeature2D.create(count, weights=name, scales=(1.0,), **options)
+    # magicpoint finds fewer than that many corners of a photograph above its own threshold.
+    options = {"scales": (1.0,), "scoreThreshold": 0.02, **options}
+    detector = SuperPointFeature2D.create(count, weights=name, **options)
     features = detector.detector.extract(PHOTOGRAPHS[photograph]())
     return {
         "keypoints": features.keypoints.astype(np.float32),
