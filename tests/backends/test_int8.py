@@ -103,7 +103,7 @@ def test_keypoints_are_nearly_those_of_float32(name: str, set_name: str) -> None
     )
     for image in (CAMERA, skimage.data.coins()):
         found = agreement(exact(image), rough(image))
-        assert found.count > 100
+        assert found.count > 80
         assert found.share(1.0) >= 0.93
         if weights.config.descriptor_dim:
             assert found.cosines[found.distances <= 1].min() > 0.99
