@@ -213,35 +213,48 @@ def rotation() -> RunConfig:
     ``superpoint`` says of the same image: which corner counts does not change with a turn.
     """
     base = default()
-    joint = base.joint
-    data = joint.data
+    data = base.joint.data
+    joint = replace(
+        base.joint,
+        norm="none",
+        loop=replace(
+            base.joint.loop,
+            minutes=0.0,
+            steps=3600,
+            batch_size=4,
+            learning_rate=4e-4,
+            warmup_steps=100,
+            freeze_stem_from=0.0,
+            average=0.999,
+        ),
+        # The mild view is turned as well now and then, so that the detector sees both.
+        data=replace(
+            data,
+            size=(192, 256),
+            mild=replace(data.mild, any_angle=0.25),
+            strong=replace(data.strong, any_angle=0.75, scale=(0.4, 1.5)),
+            drawings=0.0,
+        ),
+        temperature=0.04,
+        distillation=DistillationConfig(detector=0.5),
+    )
     return replace(
         base,
         rounds=1,
         adapt=replace(base.adapt, views=14, most_points=1400, points_per_image=500, minutes=0.0),
-        joint=replace(
+        joint=joint,
+        refinement=True,
+        # Mostly upright again: what was learned of turns stays, and upright pairs gain.
+        refine=replace(
             joint,
-            norm="none",
-            loop=replace(
-                joint.loop,
-                minutes=0.0,
-                steps=3600,
-                batch_size=4,
-                learning_rate=4e-4,
-                warmup_steps=100,
-                freeze_stem_from=0.0,
-                average=0.999,
-            ),
-            # The mild view is turned as well now and then, so that the detector sees both.
+            loop=replace(joint.loop, steps=2700),
             data=replace(
                 data,
-                size=(192, 256),
-                mild=replace(data.mild, any_angle=0.25),
-                strong=replace(data.strong, any_angle=0.75, scale=(0.4, 1.5)),
+                mild=replace(data.mild, any_angle=0.1),
+                strong=replace(data.strong, any_angle=0.3, scale=(0.45, 1.45)),
                 drawings=0.0,
             ),
-            temperature=0.04,
-            distillation=DistillationConfig(detector=0.5),
+            keypoints=400,
         ),
     )
 
