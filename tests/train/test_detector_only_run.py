@@ -18,7 +18,10 @@ from cv_superpoint.weights.saving import write_weights
 from train.__main__ import main, parse, run_stage
 from train.export import folded_weights
 from train.learning import checkpoint
+from train.learning.model import from_folded
+from train.recipes import magicpoint
 from train.run import Run
+from train.stages.magicpoint import best_threshold
 
 FEW = ["--recipe", "smoke", "--magicpoint.loop.steps", "3", "--magicpoint.loop.workers", "0"]
 FEW += ["--magicpoint.validation-images", "2", "--magicpoint.loop.precision", "float32"]
@@ -59,6 +62,14 @@ def test_all_ends_with_the_detector(run_dir: Path) -> None:
         weights=run_dir / "magicpoint.safetensors", precision="int8", backend="onnxruntime"
     )
     assert len(detector.detect(data.camera())) > 0
+
+
+def test_the_threshold_is_the_one_of_the_best_balance_on_drawings() -> None:
+    """That of the bundled set, which was found on the same drawings (float32)."""
+    weights = load_weights("magicpoint")
+    network = from_folded(weights.net).eval()
+    found = best_threshold(network, 0, magicpoint().magicpoint.data)
+    assert found == pytest.approx(weights.score_threshold, abs=0.01)
 
 
 def test_a_head_that_was_not_trained_is_not_written(tmp_path: Path) -> None:
