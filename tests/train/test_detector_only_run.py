@@ -65,7 +65,7 @@ def test_all_ends_with_the_detector(run_dir: Path) -> None:
 
 
 def test_the_threshold_is_the_one_of_the_best_balance_on_drawings() -> None:
-    """That of the bundled set, which was found on the same drawings (float32)."""
+    """The bundled set recommends what is found again on the same drawings (float32)."""
     weights = load_weights("magicpoint")
     network = from_folded(weights.net).eval()
     found = best_threshold(network, 0, magicpoint().magicpoint.data)
