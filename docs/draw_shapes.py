@@ -7,7 +7,6 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cv_superpoint import SuperPointFeature2D
+from cv_superpoint.evaluation.detectors import Harris
 from cv_superpoint.evaluation.metrics import match_detections, suppress_neighbours
+from cv_superpoint.evaluation.predictions import Feature2D, detect
 from cv_superpoint.evaluation.synthetic import NMS_RADIUS
 from cv_superpoint.synthetic.photometric import PhotometricConfig
 from cv_superpoint.synthetic.samples import SyntheticConfig, SyntheticSample, draw_sample
@@ -24,46 +25,19 @@ KINDS = ("lines", "polygons", "overlaps", "star", "checkerboard", "stripes", "cu
 ZOOM, GAP, SEED = 2, 6, 20
 RIGHT, WRONG, TRUE = (60, 200, 60), (50, 50, 230), (230, 160, 40)  # BGR
 
-Corners = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""(N, 2) points and their (N,) strengths."""
 
-
-def found_by(detector: cv2.Feature2D) -> Callable[[NDArray[np.uint8]], Corners]:
-    """What a detector finds, as arrays."""
-
-    def find(image: NDArray[np.uint8]) -> Corners:
-        keypoints = detector.detect(image, None)
-        points = np.array([one.pt for one in keypoints], np.float64).reshape(-1, 2)
-        return points, np.array([one.response for one in keypoints], np.float64)
-
-    return find
-
-
-def strongest_corners(*, harris: bool) -> Callable[[NDArray[np.uint8]], Corners]:
-    """Harris or Shi-Tomasi: maxima of the measure."""
-
-    def find(image: NDArray[np.uint8]) -> Corners:
-        grey = image.astype(np.float32)
-        measure = cv2.cornerHarris(grey, 3, 3, 0.04) if harris else cv2.cornerMinEigenVal(grey, 3)
-        wide = cv2.dilate(measure, np.ones((5, 5)))
-        y, x = np.nonzero((measure == wide) & (measure > 0))
-        return np.stack([x, y], axis=1).astype(np.float64), measure[y, x].astype(np.float64)
-
-    return find
-
-
-def panel(sample: SyntheticSample, find: Callable[[NDArray[np.uint8]], Corners] | None) -> NDArray:
+def panel(sample: SyntheticSample, detector: Feature2D | None) -> NDArray[np.uint8]:
     """The drawing with its corners, or with what a detector finds."""
     canvas = cv2.cvtColor(cv2.resize(sample.image, None, fx=ZOOM, fy=ZOOM), cv2.COLOR_GRAY2BGR)
     points, right = sample.keypoints, np.full(len(sample.keypoints), True)
-    if find is not None:
-        points, strengths = find(sample.image)
-        kept = suppress_neighbours(points, strengths, NMS_RADIUS)[: len(sample.keypoints)]
-        points = points[kept]
-        distances = match_detections(points, strengths[kept], sample.keypoints, 4.0)
-        right = np.isfinite(distances)
+    if detector is not None:
+        found = detect(detector, sample.image)
+        kept = suppress_neighbours(found.points, found.scores, NMS_RADIUS)[: len(points)]
+        found = found.take(kept)
+        distances = match_detections(found.points, found.scores, sample.keypoints, 4.0)
+        points, right = found.points, np.isfinite(distances)
     for (x, y), good in zip(points, right, strict=True):
-        colour = TRUE if find is None else RIGHT if good else WRONG
+        colour = TRUE if detector is None else RIGHT if good else WRONG
         place = (round(x * ZOOM + 0.5), round(y * ZOOM + 0.5))
         cv2.circle(canvas, place, 5, (255, 255, 255), 2, cv2.LINE_AA)
         cv2.circle(canvas, place, 4, colour, 2, cv2.LINE_AA)
@@ -77,10 +51,10 @@ def main() -> None:
     )
     rows = {
         "corners": None,
-        "magicpoint": found_by(magicpoint),
-        "FAST": found_by(cv2.FastFeatureDetector.create(5)),
-        "Harris": strongest_corners(harris=True),
-        "Shi-Tomasi": strongest_corners(harris=False),
+        "magicpoint": magicpoint,
+        "FAST": cv2.FastFeatureDetector.create(5),
+        "Harris": Harris(),
+        "Shi-Tomasi": cv2.GFTTDetector.create(0, 1e-4, 4),
     }
     samples = []
     for kind in KINDS:
@@ -89,13 +63,13 @@ def main() -> None:
         samples.append(draw_sample(SEED, len(samples), config))
     height, width = (side * ZOOM + GAP for side in samples[0].image.shape)
     canvas = np.full((height * len(rows), 90 + width * len(samples), 3), 255, np.uint8)
-    for row, (name, find) in enumerate(rows.items()):
+    for row, (name, detector) in enumerate(rows.items()):
         top = row * height
         cv2.putText(
             canvas, name, (4, top + height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 0, 1, cv2.LINE_AA
         )
         for column, sample in enumerate(samples):
-            picture = panel(sample, find)
+            picture = panel(sample, detector)
             left = 90 + column * width
             canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     target = Path(__file__).with_name("shapes.jpg")

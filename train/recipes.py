@@ -206,6 +206,11 @@ def finetune() -> RunConfig:
     )
 
 
+def dense_labels(adapt: AdaptConfig) -> AdaptConfig:
+    """All photographs, with more keypoints each; one folder of labels serves several recipes."""
+    return replace(adapt, views=14, most_points=1400, points_per_image=500, minutes=0.0)
+
+
 def rotation() -> RunConfig:
     """Trained weights to views turned by any angle, with ``--start superpoint``.
 
@@ -241,7 +246,7 @@ def rotation() -> RunConfig:
     return replace(
         base,
         rounds=1,
-        adapt=replace(base.adapt, views=14, most_points=1400, points_per_image=500, minutes=0.0),
+        adapt=dense_labels(base.adapt),
         joint=joint,
         refinement=True,
         # Mostly upright again: what was learned of turns stays, and upright pairs gain.
@@ -303,7 +308,7 @@ def lite() -> RunConfig:
         network=LITE,
         teacher="superpoint",
         rounds=1,
-        adapt=replace(base.adapt, views=14, most_points=1400, points_per_image=500, minutes=0.0),
+        adapt=dense_labels(base.adapt),
         joint=joint,
         refinement=True,
         refine=replace(
