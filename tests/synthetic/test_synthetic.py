@@ -1,10 +1,19 @@
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 from torch.utils.data import DataLoader
 
 from cv_superpoint.geometry import HomographyConfig, sample_homography
-from cv_superpoint.synthetic.photometric import PhotometricConfig, photometric
+from cv_superpoint.synthetic.photometric import (
+    PhotometricConfig,
+    cast_shadow,
+    compress,
+    few_photons,
+    photometric,
+)
 from cv_superpoint.synthetic.polygons import Shape, shrink
 from cv_superpoint.synthetic.samples import SyntheticConfig, draw_sample
 from cv_superpoint.synthetic.shapes import SHAPES
@@ -275,9 +284,70 @@ def test_coloured_samples_are_batches_of_three_channels() -> None:
 def test_photometric_changes_keep_the_shape(channels: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 48, *channels), dtype=np.uint8)
     before = image.copy()
-    changed = photometric(np.random.default_rng(1), image, PhotometricConfig(probability=1.0))
+    everything = PhotometricConfig(probability=1.0, night=1.0, shadow=1.0, jpeg=1.0)
+    changed = photometric(np.random.default_rng(1), image, everything)
     assert changed.shape == image.shape
     assert changed.dtype == np.uint8
     np.testing.assert_array_equal(image, before)
     same = photometric(np.random.default_rng(1), image, PhotometricConfig(probability=0.0))
     np.testing.assert_array_equal(same, image)
+
+
+@pytest.mark.parametrize("photons", [20.0, 500.0])
+def test_few_photons_are_the_noise_of_a_dark_scene(photons: float) -> None:
+    grey = np.full((200, 200), 128, np.float32)
+    grey[:, :20] = 255
+    dark = few_photons(np.random.default_rng(0), grey, (photons, photons))
+    left, right = dark[:, :20] / 255, dark[:, 20:] / 255
+    # A Poisson count's variance is its mean: signal to noise is the root of the photons caught.
+    ratio = (right.mean() / right.std()) ** 2 / (left.mean() / left.std()) ** 2
+    assert ratio == pytest.approx(128 / 255, rel=0.1)
+    assert (left.mean() / left.std()) ** 2 <= photons
+    assert (left.mean() / left.std()) ** 2 > 0.25 * photons
+    assert right.mean() / left.mean() == pytest.approx(128 / 255, rel=0.05)
+
+
+def test_a_shadow_darkens_a_part_and_has_an_edge() -> None:
+    camera = skimage.data.camera()
+    shares = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        factors = cast_shadow(rng, np.ones((96, 128), np.float32))
+        assert 0.25 < factors.min() <= factors.max() <= 1 + 1e-6
+        shares.append((factors < 0.8).mean())
+        shaded = cast_shadow(np.random.default_rng(seed), np.ones((96, 128, 3), np.float32))
+        np.testing.assert_array_equal(shaded[..., 1], factors)
+    assert 0.1 < np.mean(shares) < 0.7
+    config = PhotometricConfig(probability=0.0, shadow=1.0)
+    shadowed = photometric(np.random.default_rng(3), camera, config)
+    assert (shadowed <= camera).all()
+
+
+def test_compression_loses_more_at_lower_quality_and_keeps_colours() -> None:
+    photo = skimage.data.astronaut()
+    losses = [np.abs(compress(photo, q).astype(float) - photo).mean() for q in (15, 40, 70, 95)]
+    assert losses == sorted(losses, reverse=True)
+    # Red stays red.
+    np.testing.assert_allclose(compress(photo, 15).mean((0, 1)), photo.mean((0, 1)), atol=2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"night": 1.5}, {"jpeg": -0.1}, {"photons": (0.0, 10.0)}, {"photons": (30.0, 10.0)},
+        {"quality": (0, 50)}, {"quality": (90, 50)},
+    ],
+)  # fmt: skip
+def test_strengths_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PhotometricConfig(**wrong)
+
+
+def test_changes_that_are_off_draw_no_random_number() -> None:
+    """Drawings and warps of a seed stay what they were before the changes existed."""
+    image = skimage.data.camera()[::4, ::4]
+    first, second = np.random.default_rng(0), np.random.default_rng(0)
+    photometric(first, image, PhotometricConfig(probability=0.0, night=0.0, shadow=0.0, jpeg=0.0))
+    for _ in range(8):
+        second.random()
+    assert first.bit_generator.state == second.bit_generator.state

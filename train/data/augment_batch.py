@@ -93,7 +93,56 @@ def photometric_batch(
         share = torch.where(lot.chosen(seldom), lot.uniform(0, config.speckle), 0.0)
         dots = lot.uniform(0, 1, 1, *x.shape[-2:])
         x = torch.where(dots < share / 2, 0.0, torch.where(dots >= 1 - share / 2, 255.0, x))
-    return x.round().clamp(0, 255).to(torch.uint8)
+    if config.night > 0:
+        x = torch.where(lot.chosen(config.night), _few_photons(lot, x, config.photons), x)
+    if config.shadow > 0:
+        x = torch.where(lot.chosen(config.shadow), x * _shadow(lot, x.shape[-2:]), x)
+    x = x.round().clamp(0, 255)
+    if config.jpeg > 0:
+        quality = lot.uniform(config.quality[0], config.quality[1] + 1, 1).floor().flatten()
+        x = torch.where(lot.chosen(config.jpeg), _compress(x, quality), x).round().clamp(0, 255)
+    return x.to(torch.uint8)
+
+
+def _few_photons(lot: Lot, images: Tensor, photons: tuple[float, float]) -> Tensor:
+    count = lot.uniform(math.log(photons[0]), math.log(photons[1])).exp()
+    light = images.clamp(0, 255) / 255 * lot.uniform(0.3, 1)
+    white = light.amax(dim=(1, 2, 3), keepdim=True).clamp(min=0.2)
+    return torch.poisson(light * count, generator=lot.generator) / count * (255 / white)
+
+
+def _shadow(lot: Lot, size: torch.Size) -> Tensor:
+    """(B, 1, H, W) factors: less than 1 in the convex hull of four random points."""
+    height, width = size
+    scale = torch.tensor([width, height], device=lot.device)
+    corners = lot.uniform(-0.3, 1.3, 4, 2) * scale
+    y, x = torch.meshgrid(
+        torch.arange(height, device=lot.device),
+        torch.arange(width, device=lot.device),
+        indexing="ij",
+    )
+    pixels = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    dark = torch.zeros(lot.count, height * width, dtype=torch.bool, device=lot.device)
+    # The hull of four points is the union of the triangles of three of them.
+    for triangle in ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)):
+        dark |= _inside_triangle(pixels, corners[:, triangle])
+    mask = dark.float().reshape(lot.count, 1, height, width)
+    return 1 - blur(mask, lot.uniform(2, 12), 12) * lot.uniform(0.3, 0.75)
+
+
+def _inside_triangle(pixels: Tensor, corners: Tensor) -> Tensor:
+    """(N, 2) pixels and (B, 3, 2) corners -> (B, N) boolean."""
+    edges = corners.roll(-1, dims=1) - corners
+    to_pixel = pixels[None, None] - corners[:, :, None]
+    side = edges[..., 0:1] * to_pixel[..., 1] - edges[..., 1:2] * to_pixel[..., 0]
+    return (side >= 0).all(dim=1) | (side <= 0).all(dim=1)
+
+
+def _compress(images: Tensor, quality: Tensor) -> Tensor:
+    """What JPEG of (B,) qualities leaves of (B, C, H, W) grey levels or RGB."""
+    codec = _kornia("kornia.enhance").jpeg_codec_differentiable
+    decoded: Tensor = 255 * codec((images / 255).expand(-1, 3, -1, -1), quality)
+    return decoded if images.shape[1] == 3 else decoded.mean(dim=1, keepdim=True)
 
 
 def _shading(lot: Lot, depth: float, size: torch.Size) -> Tensor:
@@ -116,7 +165,7 @@ def blur(images: Tensor, deviation: Tensor, largest: float) -> Tensor:
     # Not kornia's own Gaussian: it reads whether deviations are positive, for which a GPU stops.
     kernels = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernels = kernels / kernels.sum(dim=1, keepdim=True)
-    blurred: Tensor = _kornia_filters().filter2d_separable(images, kernels, kernels)
+    blurred: Tensor = _kornia("kornia.filters").filter2d_separable(images, kernels, kernels)
     return blurred
 
 
@@ -129,13 +178,13 @@ def _motion(images: Tensor, reach: Tensor, angle: Tensor, longest: int) -> Tenso
     y = (t * angle.sin()[:, None]).round().long() + half
     kernels = torch.zeros(len(images), side * side, device=images.device)
     kernels.scatter_add_(1, y * side + x, torch.full_like(t, 1 / (4 * side)))
-    moved: Tensor = _kornia_filters().filter2d(images, kernels.reshape(-1, side, side))
+    moved: Tensor = _kornia("kornia.filters").filter2d(images, kernels.reshape(-1, side, side))
     return moved
 
 
-def _kornia_filters() -> Any:
+def _kornia(module: str) -> Any:
     try:
-        return importlib.import_module("kornia.filters")
+        return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
             "making training pairs on the device needs kornia; install it with "

@@ -24,7 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cv_superpoint.geometry import Matrix, sample_homographies, smoothing
+from cv_superpoint.geometry import (
+    Matrix,
+    resize_matrix,
+    sample_homographies,
+    smoothing,
+    warp_points,
+)
 from cv_superpoint.grid import CELL_SIZE
 from train.data.augment_batch import blur, photometric_batch
 from train.data.images import ImageConfig, load_or_none, to_tensor
@@ -83,16 +89,18 @@ class DevicePairs:
         self.device = torch.device(device)
         self.rank, self.world_size = rank, world_size
         with ThreadPoolExecutor() as pool:
-            read = list(pool.map(lambda image: load_or_none(image.path, sizes), images))
-            images = [image for image, photo in zip(images, read, strict=True) if photo is not None]
-            if not images:
+            largest = max(config.zooms)
+            read = list(pool.map(lambda image: load_or_none(image.path, sizes, largest), images))
+            loaded = [(*each, image) for each, image in zip(read, images, strict=True) if each]
+            if not loaded:
                 raise ValueError(f"none of the {len(read)} photographs can be read any more")
-            photos = [to_tensor(photo) for photo in read if photo is not None]
+            photos = [to_tensor(photo) for photo, _, _ in loaded]
             drawings = range(DRAWINGS if config.drawings else 0)
             drawn = list(pool.map(lambda index: draw(seed, index, sizes, config), drawings))
         photos += [to_tensor(image) for image, _ in drawn]
-        labels = [image.keypoints for image in images] + [points for _, points in drawn]
-        self.photographs = len(images)
+        labels = [warp_points(frame, image.keypoints) for _, frame, image in loaded]
+        labels += [points.astype(np.float64) for _, points in drawn]
+        self.photographs = len(loaded)
         self.sizes = np.array([photo.shape[1:] for photo in photos])
         height, width = self.sizes.max(axis=0)
         # One array for all: the smaller ones leave the rest of their place empty.
@@ -132,7 +140,10 @@ class DevicePairs:
             chosen[drawn] = self.photographs + rng.integers(DRAWINGS, size=drawn.sum())
         generator = torch.Generator(self.device)
         generator.manual_seed(int(rng.integers(2**62)))
-        homographies = self._homographies(rng, chosen)
+        # Photographs lie there at the largest size that pairs show them at, drawings at their own.
+        zooms = np.array([self.config.zooms[i % len(self.config.zooms)] for i in indices])
+        factors = np.where(chosen < self.photographs, zooms / max(self.config.zooms), 1.0)
+        homographies = self._homographies(rng, chosen, factors)
         views = [self._view(chosen, matrices, generator) for matrices in homographies]
         between = homographies[1] @ np.linalg.inv(homographies[0])
         between /= between[:, 2:, 2:]
@@ -142,13 +153,19 @@ class DevicePairs:
         return batch
 
     def _homographies(
-        self, rng: np.random.Generator, chosen: npt.NDArray[np.intp]
+        self,
+        rng: np.random.Generator,
+        chosen: npt.NDArray[np.intp],
+        factors: npt.NDArray[np.float64],
     ) -> tuple[Matrix, Matrix]:
-        """Homographies (B, 3, 3) from the photographs to the first and to the second images."""
+        """Homographies (B, 3, 3) from the photographs to the first and to the second images.
+
+        A pair sees its photograph made smaller by its factor.
+        """
         config, count = self.config, len(chosen)
-        room = (self.sizes[chosen] - config.size)[:, ::-1]
-        frame = np.tile(np.eye(3), (count, 1, 1))
-        frame[:, :2, 2] = -rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
+        room = (self.sizes[chosen] * factors[:, None] - config.size)[:, ::-1]
+        frame = np.stack([resize_matrix(factor, factor) for factor in factors])
+        frame[:, :2, 2] -= rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
         mild, strong = (
             sample_homographies(rng, config.size, warp, count) @ frame
             for warp in (config.mild, config.strong)

@@ -56,6 +56,8 @@ class PairConfig:
         drawings: Share of the pairs that show a synthetic drawing instead of a photograph. Its
             labels are its vertices, which no detector had to find; descriptors do not learn from
             it, since one corner of a chequerboard is like another.
+        zooms: Sizes that a photograph is shown at, as factors of the working size; pairs take them
+            in turn. Larger ones are blurred more, and show less of the photograph.
     """
 
     size: tuple[int, int] = (192, 256)
@@ -73,8 +75,11 @@ class PairConfig:
     border: float = 3.0
     soft: bool = True
     drawings: float = 0.0
+    zooms: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        if not self.zooms or min(self.zooms) <= 0:
+            raise ValueError(f"zooms must be positive factors, got {self.zooms}")
         if not 0 <= self.drawings <= 1:
             raise ValueError(f"drawings must be a share in [0, 1], got {self.drawings}")
         if min(self.size) < CELL_SIZE or any(side % CELL_SIZE for side in self.size):
@@ -216,13 +221,15 @@ class WarpedPairs(Dataset[dict[str, Tensor]]):
 
     def _photograph(self, index: int) -> tuple[Image, npt.NDArray[np.float32]]:
         """The photograph of pair ``index``, or the next that can be read, and its keypoints."""
+        zoom = self.config.zooms[index % len(self.config.zooms)]
         first = photograph(self.seed, index, len(self.images))
         count = len(self.images)
         for step in range(count):
             chosen = self.images[(first + step) % count]
-            photo = load_or_none(chosen.path, self.sizes)
-            if photo is not None:
-                return photo, chosen.keypoints
+            loaded = load_or_none(chosen.path, self.sizes, zoom)
+            if loaded is not None:
+                photo, frame = loaded
+                return photo, warp_points(frame, chosen.keypoints).astype(np.float32)
         raise ValueError(f"none of the {count} photographs can be read any more")
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

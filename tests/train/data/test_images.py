@@ -6,8 +6,9 @@ import pytest
 import skimage.data
 import torch
 
+from cv_superpoint.geometry import warp_image
 from cv_superpoint.pictures.arrays import to_channels
-from train.data.images import ImageConfig, load_image, to_tensor
+from train.data.images import ImageConfig, load_enlarged, load_image, to_tensor
 from train.data.pairs import LabelledImage, PairConfig, WarpedPairs
 from train.data.photographs import look_at
 
@@ -42,6 +43,32 @@ def test_colour_is_what_inference_feeds_the_network(tmp_path: Path, bgr: np.ndar
     assert tensor.shape == (3, 240, 320)
     # The astronaut's suit is orange: red first.
     assert tensor[0].float().mean() > tensor[2].float().mean() + 10
+
+
+@pytest.mark.parametrize("zoom", [1.0, 1.25, 1.5, 2.0])
+@pytest.mark.parametrize("shape", [(331, 517), (517, 331), (240, 320)])
+def test_a_larger_picture_shows_the_same_place(
+    tmp_path: Path, shape: tuple[int, int], zoom: float
+) -> None:
+    photo = cv2.resize(skimage.data.camera(), shape[::-1], interpolation=cv2.INTER_AREA)
+    path = tmp_path / "photograph.png"
+    cv2.imwrite(str(path), photo)
+    sizes = ImageConfig(shorter_side=200, longest_side=260)
+    base = load_image(path, sizes)
+    larger, frame = load_enlarged(path, sizes, zoom)
+    np.testing.assert_allclose(np.diag(frame)[:2], zoom, rtol=0.005)
+    assert np.abs(np.array(larger.shape) - np.array(base.shape) * zoom).max() <= 8
+    back = warp_image(
+        cv2.GaussianBlur(larger, (0, 0), 0.3 * zoom), np.linalg.inv(frame), base.shape
+    )
+    inner = (slice(10, -10), slice(10, -10))
+    images = [image[inner].astype(np.float64) for image in (base, back)]
+    (x, y), response = cv2.phaseCorrelate(*images)
+    assert response > 0.8
+    assert max(abs(x), abs(y)) < 0.05
+    if zoom == 1:
+        np.testing.assert_array_equal(larger, base)
+        np.testing.assert_allclose(frame, np.eye(3), atol=1e-12)
 
 
 def test_coloured_pairs(tmp_path: Path) -> None:
