@@ -293,6 +293,16 @@ def estimate_homography(
         (3, 3), or None where there is none, and which points are its inliers, (N,).
     """
     nothing = None, np.zeros(len(points0), np.bool_)
+    if ransac.order:
+        rows = np.random.default_rng(ransac.order).permutation(len(points0))
+        back = np.argsort(rows)
+        estimate, agree = estimate_homography(
+            points0[rows],
+            points1[rows],
+            dataclasses.replace(ransac, order=0),
+            None if scores is None else scores[rows],
+        )
+        return estimate, agree[back]
     if ransac.estimator == "dlt":
         fitted = weighted_dlt(points0, points1, scores)
         if fitted is None:

@@ -4,13 +4,16 @@ A precision keeps the accuracy where no measure can be worse than float32's by m
 margin: the lower end of the paired difference's 95 % interval, resampled by photograph, lies above
 minus the margin. That it does not is no proof of a loss: few pairs have intervals as wide as the
 margins, however alike the precisions are.
+
+RANSAC draws at random, and the least change of a position gives it other draws. So a pair's
+homography is estimated from its matches in several orders, and counts with the share that is right.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,8 @@ from cv_superpoint.evaluation.predictions import Detections, Finder
 from cv_superpoint.evaluation.protocols import Protocol
 from cv_superpoint.evaluation.results import table
 from cv_superpoint.evaluation.statistics import (
-    Changes,
     Estimate,
     finite_mean,
-    mcnemar,
     paired_difference,
 )
 from cv_superpoint.weights import LoadedWeights
@@ -42,6 +43,8 @@ MARGINS = {**dict.fromkeys(RATES, 0.01), **{f"e <= {limit} px": 0.03 for limit i
 """Loss that must be ruled out before ``precision="auto"`` may take a precision."""
 FEWEST_PAIRS = 500
 """A share of fewer may change by chance in none of them, which would look like certainty."""
+ORDERS = 10
+"""Orders of a pair's matches. A single one moves a share of 2048 pairs by .01 or more."""
 DISTANCES = (0.5, 1.0)
 """Pixels within which a keypoint of one precision is that of the other."""
 
@@ -56,7 +59,6 @@ class Comparison:
         values: Each measure of :data:`MARGINS` over all pairs; only those of :data:`DETECTION` of
             weights without descriptors.
         differences: Paired differences from float32, with intervals.
-        changes: McNemar's test of the homographies.
         shared: Share of the keypoints that both have, by the distance in pixels.
         cosine: Mean, of the descriptors of the keypoints that both have within 1 px.
         low_cosine: What one in a hundred of these lies below.
@@ -66,7 +68,6 @@ class Comparison:
     pairs: int
     values: Mapping[str, float]
     differences: Mapping[str, Estimate] = field(default_factory=dict)
-    changes: Mapping[str, Changes] = field(default_factory=dict)
     shared: Mapping[float, float] = field(default_factory=dict)
     cosine: float = 1.0
     low_cosine: float = 1.0
@@ -90,7 +91,6 @@ class Comparison:
             "pairs": self.pairs,
             "values": dict(self.values),
             "differences": {key: asdict(one) for key, one in self.differences.items()},
-            "changes": {key: one._asdict() for key, one in self.changes.items()},
             "shared": {f"{distance} px": share for distance, share in self.shared.items()},
             **({"cosine": self.cosine, "low_cosine": self.low_cosine} if self.described else {}),
             "keeps": self.keeps,
@@ -170,12 +170,17 @@ def compare(
     """Measure every precision on every pair, all on one pair before the next."""
     seen: dict[str, list[Detections]] = {name: [] for name in candidates}
     finders = {name: finder(backend, weights, seen[name]) for name, backend in candidates.items()}
-    results: dict[str, list[PairResult]] = {name: [] for name in candidates}
+    results: dict[str, list[list[PairResult]]] = {name: [] for name in candidates}
     agreements: dict[str, list[Agreement]] = {name: [] for name in candidates}
+    orders = ORDERS if weights.config.descriptor_dim else 1
     for pair in pairs:
         for name, find in finders.items():
             seen[name].clear()
-            results[name] += evaluate_pairs([pair], find, protocol)
+            found = list(evaluate_pairs([pair], find, protocol))
+            for order in range(1, orders):
+                other = replace(protocol, ransac=replace(protocol.ransac, order=order))
+                found += evaluate_pairs([pair], _again(seen[name]), other)
+            results[name].append(found)
             agreements[name] += map(agreement, seen[REFERENCE], seen[name])
     measures = tuple(MARGINS) if weights.config.descriptor_dim else DETECTION
     return {
@@ -186,14 +191,20 @@ def compare(
     }
 
 
+def _again(found: Iterable[Detections]) -> Finder:
+    """What was found, in the order in which it was asked for."""
+    rest = iter(found)
+    return lambda _: next(rest)
+
+
 def _compare(
     backend: Backend,
-    before: Sequence[PairResult],
-    after: Sequence[PairResult],
+    before: Sequence[Sequence[PairResult]],
+    after: Sequence[Sequence[PairResult]],
     agreeing: Agreement,
     measures: Sequence[str],
 ) -> Comparison:
-    groups = [result.sequence for result in before]
+    groups = [results[0].sequence for results in before]
     reference, values = (
         {key: np.array([_measured(one, key) for one in found]) for key in measures}
         for found in (before, after)
@@ -202,23 +213,20 @@ def _compare(
     return Comparison(
         backend=backend.info(),
         pairs=len(before),
-        values={key: finite_mean(array.astype(np.float64)) for key, array in values.items()},
+        values={key: finite_mean(array) for key, array in values.items()},
         differences={key: paired_difference(values[key], reference[key], groups) for key in values},
-        changes={
-            key: mcnemar(reference[key], array)
-            for key, array in values.items()
-            if array.dtype == np.bool_
-        },
         shared={distance: agreeing.share(distance) for distance in DISTANCES},
         cosine=finite_mean(near),
         low_cosine=float(np.percentile(near, 1)) if len(near) else math.nan,
     )
 
 
-def _measured(result: PairResult, key: str) -> float | bool:
-    """A measure of :data:`MARGINS`."""
+def _measured(results: Sequence[PairResult], key: str) -> float:
+    """A measure of :data:`MARGINS` of one pair, from the results of all orders."""
     limits = {f"e <= {limit} px": limit for limit in CORNERS}
-    return result.corner_error <= limits[key] if key in limits else float(getattr(result, key))
+    if key in limits:
+        return float(np.mean([one.corner_error <= limits[key] for one in results]))
+    return float(getattr(results[0], key))
 
 
 def comparison_table(comparisons: Mapping[str, Comparison]) -> str:
@@ -254,14 +262,10 @@ def comparison_table(comparisons: Mapping[str, Comparison]) -> str:
 
 
 def _cell(one: Comparison, key: str) -> str:
-    """Value, paired difference with its interval, and gained and lost pairs of a homography."""
+    """Value, and paired difference with its interval."""
     digits = 4 if key in RATES else 3
     difference = one.differences[key]
-    text = (
+    return (
         f"{one.values[key]:.{digits}f}: {difference.value:+.{digits}f} "
         f"({difference.low:+.{digits}f} to {difference.high:+.{digits}f})"
     )
-    if key in one.changes:
-        gained, lost, probability = one.changes[key]
-        text += f"; +{gained} -{lost} pairs, p {probability:.2f}"
-    return text

@@ -32,12 +32,15 @@ class Ransac:
         estimator: Another estimator, of :func:`~cv_superpoint.matching.estimators.find_model`; the
             number of draws and the confidence are then its own. "dlt" fits all matches, see
             :func:`~cv_superpoint.matching.estimators.weighted_dlt`.
+        order: Seed of the order in which the matches are given to it, which changes its draws; 0
+            leaves them as they are.
     """
 
     threshold: float = 3.0
     iterations: int = 2000
     confidence: float = 0.995
     estimator: Estimator | Literal["dlt"] | None = None
+    order: int = 0
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:

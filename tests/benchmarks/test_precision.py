@@ -21,6 +21,7 @@ from benchmarks.trial_backends import AlternatingBackend, RoundedBackend
 from cv_superpoint.backends import Backend, choose, make_backend, processor
 from cv_superpoint.backends.processor import CPU_BFLOAT16
 from cv_superpoint.backends.torch import TorchBackend
+from cv_superpoint.evaluation import paired
 from cv_superpoint.evaluation.paired import (
     FEWEST_PAIRS,
     MARGINS,
@@ -34,7 +35,7 @@ from cv_superpoint.evaluation.paired import (
 )
 from cv_superpoint.evaluation.predictions import Detections
 from cv_superpoint.evaluation.protocols import PROTOCOLS
-from cv_superpoint.evaluation.statistics import Changes, Estimate
+from cv_superpoint.evaluation.statistics import Estimate
 from cv_superpoint.evaluation.warps import WarpConfig, WarpedPhotographs
 from cv_superpoint.weights import available_weights, load_weights
 
@@ -89,7 +90,6 @@ def comparison(**low: float) -> Comparison:
         pairs=512,
         values=dict.fromkeys(MARGINS, 0.5),
         differences={key: Estimate(0.0, end, 0.0, 512) for key, end in ends.items()},
-        changes={key: Changes(0, 0, 1.0) for key in MARGINS if key not in RATES},
         shared={0.5: 1.0, 1.0: 1.0},
     )
 
@@ -195,6 +195,23 @@ def test_a_precision_is_compared_pair_by_pair_and_a_bad_one_is_seen() -> None:
     assert other.shared[0.5] < 0.95
     assert other.low_cosine < 0.99
     assert other.differences["matching_score"].low < -MARGINS["matching_score"]
+
+
+def test_homographies_count_in_several_orders_of_their_matches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = load_weights("superpoint-lite")
+    exact = make_backend(weights, choose(backend="ncnn", **FLOAT32), threads=1)
+    several = compare(PAIRS, PROTOCOLS["warp"], weights, {"float32": exact})["float32"].values
+    monkeypatch.setattr(paired, "ORDERS", 1)
+    single = compare(PAIRS, PROTOCOLS["warp"], weights, {"float32": exact})["float32"].values
+    for key in RATES:
+        assert several[key] == single[key]
+    # One order says yes or no of a pair. Of ten, some homographies are right and some are not.
+    answers, tenths = single["e <= 1 px"] * len(PAIRS), several["e <= 1 px"] * len(PAIRS) * 10
+    assert answers == pytest.approx(round(answers))
+    assert tenths == pytest.approx(round(tenths))
+    assert round(tenths) % 10 != 0
 
 
 def test_features_of_two_precisions_meet() -> None:
