@@ -15,6 +15,8 @@ Array = NDArray[Any]
 
 KEPT_SUPPORT = 0.95
 """Share of the matches' agreement with the first matrix that the next must keep."""
+ABOUT_AS_FAR = 1.05
+"""Two estimates from almost the same matches differ by as much by chance."""
 
 Solve = Callable[[Array, Array], tuple[NDArray[np.float64] | None, NDArray[np.bool_]]]
 
@@ -35,7 +37,8 @@ def refine_epipolar(
 
     Patches are warped as the matches around them move, because the scene has depth. The new matrix
     is taken if about as many matches agree with it as with the first one before they were placed,
-    and those that were placed agree better.
+    and those that were placed agree about as well: a distance from a line does not see what they
+    gain along it.
 
     Args:
         image0: Same as for :func:`~cv_superpoint.matching.refining.refine_matches`.
@@ -64,7 +67,7 @@ def refine_epipolar(
     after = epipolar_distances(fundamental(again), points0, refined)
     fewer = support(after, threshold) < KEPT_SUPPORT * support(before, threshold)
     moved = rows[found.moved]
-    if fewer or np.median(after[moved]) > np.median(before[moved]):
+    if fewer or np.median(after[moved]) > ABOUT_AS_FAR * np.median(before[moved]):
         return points1, matrix, inliers
     return refined, again, agree
 
