@@ -17,6 +17,7 @@ from pinned import PINNED
 
 from cv_superpoint import SuperPointFeature2D
 from cv_superpoint.backends import cache
+from cv_superpoint.weights import load_weights, save_weights
 
 # A busy machine takes as long as it takes, and a checkout may be read-only.
 hypothesis.settings.register_profile(
@@ -70,6 +71,18 @@ def bgr() -> np.ndarray:
 def grey(bgr: np.ndarray) -> np.ndarray:
     """The same in grey."""
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+
+
+@pytest.fixture(scope="session")
+def unmatched(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of weights that no bundled matcher was trained for: the lite set, changed."""
+    lite = load_weights("superpoint-lite")
+    net = lite.net
+    with torch.no_grad():
+        next(net.parameters()).mul_(1.0001)
+    path = tmp_path_factory.mktemp("unmatched") / "unmatched.safetensors"
+    save_weights(net, path, score_threshold=lite.score_threshold, score_radius=lite.score_radius)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ class Decoding:
     """
 
     max_keypoints: int = -1
-    score_threshold: float = 0.35
+    score_threshold: float = 0.3
     nms_radius: int = 4
     score_radius: int = 2
     border_margin: int = 4

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from cv_superpoint.weights.tensors import read_network
 
 __all__ = ["LoadedWeights", "WeightsError", "available_weights", "load_weights"]
 
+REPLACED = {"superpoint-rotation": "superpoint"}
+"""Sets of earlier versions whose work another set does now."""
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 FALLBACK_SCORE_THRESHOLD = 0.005
 """Used where neither the file nor its layout recommends a threshold."""
@@ -169,6 +172,14 @@ def load_weights(weights: str | os.PathLike[str] | None = None) -> LoadedWeights
     if is_name and text in available_weights():
         return _load_bundled(text)
     path = Path(text).expanduser()
+    if is_name and text in REPLACED and not path.exists():
+        warnings.warn(
+            f"weights={text!r} are no set of their own any more, {REPLACED[text]!r} does their "
+            f"work and is taken; pass weights={REPLACED[text]!r}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return _load_bundled(REPLACED[text])
     if is_name and not path.suffix and not path.exists():
         raise WeightsError(_unknown_name(text))
     return _load_file(path)

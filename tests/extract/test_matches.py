@@ -196,7 +196,7 @@ def test_nearest_neighbours_and_bytes(images: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_refused_with_a_remedy(
-    features: Path, undisturbed: Path, tmp_path: Path
+    features: Path, undisturbed: Path, unmatched: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "matches.h5"
     shutil.copy(undisturbed, output)
@@ -211,8 +211,8 @@ def test_what_cannot_be_is_refused_with_a_remedy(
     refused("is the file of the features", features)
     refused("no matcher is called 'nonsense'", matcher="nonsense")
     refused(
-        "no matcher is bundled for superpoint-rotation",
-        config=ExtractConfig(weights="superpoint-rotation"),
+        "no matcher is bundled for other weights",
+        config=ExtractConfig(weights=unmatched),
     )
     for config in ({"descriptor_format": "binary"}, {"descriptor_dim": 32}):
         refused("needs all 64 numbers", config=replace(CONFIG, **config))

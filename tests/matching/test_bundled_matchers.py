@@ -84,7 +84,7 @@ def test_weights_bring_their_matcher(both: list[Features]) -> None:
 
 
 @pytest.mark.usefixtures("bundled")
-@pytest.mark.parametrize("name", [None, "superpoint", "superpoint-rotation", "nothing"])
+@pytest.mark.parametrize("name", [None, "superpoint", "nothing"])
 def test_weights_without_a_matcher_are_told(name: str | None) -> None:
     with pytest.raises(WeightsError, match=r"no matcher is bundled for .*; with one: superpoint-l"):
         LightGlueMatcher.create(name)

@@ -74,7 +74,7 @@ def test_what_cannot_be_exported_is_told(
         (["--layout", "matcher", "--matcher", str(learned), "--precision", "int8"], "in float32"),
         (["--layout", "full", "--matcher", str(learned)], "layout full has no matches"),
         (["--layout", "matcher", "--matcher", str(tmp_path / "none.safetensors")], "no such"),
-        (["--layout", "matcher", "--weights", "superpoint-rotation"], "no matcher is bundled"),
+        (["--layout", "matcher", "--weights", "magicpoint"], "find keypoints only"),
     ):
         assert main(["export", str(target), *arguments]) == 1
         assert says in capfd.readouterr().err

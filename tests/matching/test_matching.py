@@ -172,16 +172,14 @@ def test_a_turned_photograph_maps_exactly_back(
 
 
 @pytest.mark.parametrize("degrees", [70, 90, 120, 200])
-def test_the_rotation_set_matches_what_is_turned(degrees: int) -> None:
+def test_what_is_turned_by_any_angle_is_matched(degrees: int) -> None:
     image = skimage.data.camera()[100:420, 100:420]
     turn = np.vstack([cv2.getRotationMatrix2D((159.5, 159.5), degrees, 1), [0, 0, 1]])
     turned = cv2.warpPerspective(image, turn, (320, 320))
-    inliers = {}
-    for name in ("superpoint", "superpoint-rotation"):
-        detector = SuperPointFeature2D.create(300, 0.12, weights=name, **PINNED)
-        result = match_pair(image, turned, detector)
-        inliers[name] = result.inliers.sum()
-    assert inliers["superpoint-rotation"] > 1.3 * inliers["superpoint"]
+    detector = SuperPointFeature2D.create(300, **PINNED)
+    result = match_pair(image, turned, detector)
+    # Half of what a view that is not turned at all gives.
+    assert result.inliers.sum() > 0.4 * match_pair(image, image.copy(), detector).inliers.sum()
     corners = np.array([[[60, 60], [260, 60], [260, 260], [60, 260]]], np.float64)
     assert result.homography is not None
     off = cv2.perspectiveTransform(corners, result.homography)

@@ -18,6 +18,7 @@ from skimage import data
 
 from cv_superpoint.network.torch_network import SuperPointNet
 from cv_superpoint.network.weights import NetworkWeights
+from cv_superpoint.weights import load_weights, save_weights
 from train.__main__ import parse, run_stage
 from train.data import images as images_module
 from train.data.images import ImageConfig
@@ -194,8 +195,15 @@ def test_the_same_command_again_changes_nothing(run: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("stage", ["all", "joint"])
-def test_other_settings_are_refused_by_name(run: tuple[Path, Path], stage: str) -> None:
+def test_other_settings_are_refused_by_name(
+    run: tuple[Path, Path], stage: str, tmp_path: Path
+) -> None:
     photographs, run_dir = run
+    other = tmp_path / "other.safetensors"
+    net = load_weights("superpoint").net
+    with torch.no_grad():
+        next(net.parameters()).mul_(1.0001)
+    save_weights(net, other)
     for says, arguments in (
         (r"the stage joint, .*\(seed was 0, is 1\)", ["--seed", 1]),
         ("loop.batch_size was 2, is 3", ["--joint.loop.batch-size", 3]),
@@ -203,7 +211,7 @@ def test_other_settings_are_refused_by_name(run: tuple[Path, Path], stage: str) 
         (r"joint.data.size was \[64, 80\], is \[64, 88\]", ["--joint.data.size", 64, 88]),
         ("adapt.views was 2, is 3", ["--adapt.views", 3]),
         ("held_out was 1, is 2", ["--held-out", 2]),
-        ("start was .*, is ", ["--start", "superpoint-rotation"]),
+        ("start was .*, is ", ["--start", str(other)]),
     ):
         refused(says, stage, *SMALL, *arguments, run_dir=run_dir, images=photographs)
 

@@ -105,6 +105,13 @@ def test_unknown_name_lists_the_bundled_ones(bundle):
         load_weights("superpiont")
 
 
+def test_a_set_that_another_replaces_is_that_one() -> None:
+    with pytest.warns(DeprecationWarning, match="pass weights='superpoint'"):
+        loaded = load_weights("superpoint-rotation")
+    assert loaded.name == "superpoint"
+    assert loaded.sha256 == load_weights("superpoint").sha256
+
+
 def test_a_file_beside_us_is_found_by_its_plain_name(bundle, tmp_path, monkeypatch, net):
     monkeypatch.chdir(tmp_path)
     save_weights(net, "mine.safetensors", score_threshold=0.5, recipe="mine", commit="abc")
