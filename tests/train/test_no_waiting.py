@@ -14,6 +14,7 @@ import torch
 from capture import NotRecordableError, Unsynchronised
 from torch.utils.data import default_collate
 
+from cv_superpoint.synthetic.photometric import PhotometricConfig
 from train.data.augment_batch import blur
 from train.data.images import ImageConfig
 from train.data.on_device import DevicePairs
@@ -58,7 +59,9 @@ def test_loss_and_gradient(photographs: list[LabelledImage], terms: dict[str, An
 @pytest.mark.parametrize("colour", [False, True])
 def test_pairs_on_the_device(photographs: list[LabelledImage], colour: bool) -> None:
     sizes = replace(SIZES, colour=colour)
-    pairs = DevicePairs(0, photographs, sizes, PairConfig(size=(96, 128), drawings=0.2), "cpu")
+    changes = PhotometricConfig(night=0.5, shadow=0.5)
+    config = PairConfig(size=(96, 128), drawings=0.2, photometric=changes, zooms=(1.0, 1.5))
+    pairs = DevicePairs(0, photographs, sizes, config, "cpu")
     with Unsynchronised():
         pairs.batch(0, 4)
 

@@ -114,8 +114,8 @@ def _few_photons(lot: Lot, images: Tensor, photons: tuple[float, float]) -> Tens
 def _shadow(lot: Lot, size: torch.Size) -> Tensor:
     """(B, 1, H, W) factors: less than 1 in the convex hull of four random points."""
     height, width = size
-    scale = torch.tensor([width, height], device=lot.device)
-    corners = lot.uniform(-0.3, 1.3, 4, 2) * scale
+    places = lot.uniform(-0.3, 1.3, 4, 2)
+    corners = torch.stack([places[..., 0] * width, places[..., 1] * height], dim=-1)
     y, x = torch.meshgrid(
         torch.arange(height, device=lot.device),
         torch.arange(width, device=lot.device),
@@ -124,8 +124,9 @@ def _shadow(lot: Lot, size: torch.Size) -> Tensor:
     pixels = torch.stack([x, y], dim=-1).reshape(-1, 2)
     dark = torch.zeros(lot.count, height * width, dtype=torch.bool, device=lot.device)
     # The hull of four points is the union of the triangles of three of them.
-    for triangle in ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)):
-        dark |= _inside_triangle(pixels, corners[:, triangle])
+    for left_out in range(4):
+        others = [corners[:, corner] for corner in range(4) if corner != left_out]
+        dark |= _inside_triangle(pixels, torch.stack(others, dim=1))
     mask = dark.float().reshape(lot.count, 1, height, width)
     return 1 - blur(mask, lot.uniform(2, 12), 12) * lot.uniform(0.3, 0.75)
 
@@ -139,7 +140,10 @@ def _inside_triangle(pixels: Tensor, corners: Tensor) -> Tensor:
 
 
 def _compress(images: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG of (B,) qualities leaves of (B, C, H, W) grey levels or RGB."""
+    """What JPEG of (B,) qualities leaves of (B, C, H, W) grey levels or RGB.
+
+    kornia reads the qualities to check them, for which a GPU stops once in a batch.
+    """
     codec = _kornia("kornia.enhance").jpeg_codec_differentiable
     decoded: Tensor = 255 * codec((images / 255).expand(-1, 3, -1, -1), quality)
     return decoded if images.shape[1] == 3 else decoded.mean(dim=1, keepdim=True)
