@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -69,6 +69,27 @@ def test_a_shipped_matcher_is_that_of_its_weights(name: str) -> None:
     assert loaded.commit
     assert loaded.licence == "Apache-2.0"
     assert loaded.path.stat().st_size <= 4e6
+
+
+@pytest.mark.parametrize("name", available_matchers())
+def test_a_shipped_matcher_sees_no_rounding(name: str) -> None:
+    """Descriptors of 8 bits and of float32 have a cosine of .9995; their matches are the same."""
+    detector = SuperPointFeature2D.create(400, weights=name, **PINNED)
+    first, second = (detector.extract(picture) for picture in (PHOTOGRAPH, OTHER))
+    matcher = LightGlueMatcher.create(name)
+    rows, _ = matcher(first, second)
+    rng = np.random.default_rng(0)
+    rounded = []
+    for features in (first, second):
+        length = features.descriptors.shape[1]
+        noise = rng.normal(0, 0.03 / np.sqrt(length), features.descriptors.shape)
+        moved = features.descriptors + noise.astype(np.float32)
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        rounded.append(replace(features, descriptors=moved))
+    again, _ = matcher(*rounded)
+    same = {tuple(each) for each in rows} & {tuple(each) for each in again}
+    assert len(rows) > 50
+    assert len(same) > 0.95 * max(len(rows), len(again))
 
 
 @pytest.mark.usefixtures("bundled")

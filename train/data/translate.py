@@ -15,6 +15,13 @@ from cv_superpoint.synthetic.photometric import Image
 Rows = npt.NDArray[np.float32]
 
 
+LEAST = 0.05
+"""Descriptors vary in some directions by rounding alone, which the first layer must not amplify.
+
+Directions in which they vary by less than this share of the most count for nothing.
+"""
+
+
 def translate_matcher(
     start: LoadedMatcher,
     theirs: SuperPointFeature2D,
@@ -52,9 +59,12 @@ def translate_matcher(
         )
     weight, bias = (start.tensors[f"project.{name}"] for name in ("weight", "bias"))
     outputs = np.concatenate(wanted) @ weight.T + bias
-    known = np.concatenate([inputs, np.ones((count, 1), np.float32)], axis=1)
-    solved = np.linalg.lstsq(known, outputs, rcond=None)[0].astype(np.float32)
-    first = {"project.weight": np.ascontiguousarray(solved[:-1].T), "project.bias": solved[-1]}
+    mean = inputs.mean(axis=0)
+    solved = np.linalg.pinv(inputs - mean, rcond=LEAST) @ (outputs - outputs.mean(axis=0))
+    first = {
+        "project.weight": np.ascontiguousarray(solved.T, np.float32),
+        "project.bias": np.asarray(outputs.mean(axis=0) - mean @ solved, np.float32),
+    }
     return replace(
         start,
         config=replace(start.config, descriptor_dim=length),
