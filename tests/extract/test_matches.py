@@ -119,7 +119,7 @@ def test_colmap_reads_and_verifies_them(features: Path, undisturbed: Path, tmp_p
 
 def test_what_verification_empties_is_no_other_database(features: Path, tmp_path: Path) -> None:
     """COLMAP removes the few matches of pictures that show nothing in common."""
-    output, config = tmp_path / "m.h5", MatchConfig(matcher="ratio")
+    output, config = tmp_path / "m.h5", MatchConfig(matcher="guided")
     for _ in range(2):
         match_images(features, output, CONFIG, config, database=tmp_path / "c.db")
     rows = {pair: hloc.read_matches(output, *pair)[0] for pair in combinations(NAMES, 2)}
