@@ -264,6 +264,17 @@ def rotation() -> RunConfig:
     )
 
 
+def varied_pairs(data: PairConfig) -> PairConfig:
+    """The same pairs at night, with shadows, with JPEG, at several sizes, and some turned."""
+    return replace(
+        data,
+        mild=replace(data.mild, any_angle=0.05),
+        strong=replace(data.strong, any_angle=0.25),
+        photometric=replace(data.photometric, night=0.25, shadow=0.3, jpeg=0.3),
+        zooms=(1.0, 1.25, 1.5),
+    )
+
+
 def varied() -> RunConfig:
     """Trained weights to what pictures differ in, with ``--start``: light, sizes, turns.
 
@@ -272,18 +283,10 @@ def varied() -> RunConfig:
     ``superpoint`` says of each view, so labels only say where descriptors learn.
     """
     base = rotation()
-    data = base.refine.data
     joint = replace(
         base.refine,
         loop=replace(base.refine.loop, steps=3000, learning_rate=3e-4),
-        data=replace(
-            data,
-            size=(240, 320),
-            mild=replace(data.mild, any_angle=0.05),
-            strong=replace(data.strong, any_angle=0.25),
-            photometric=replace(data.photometric, night=0.25, shadow=0.3, jpeg=0.3),
-            zooms=(1.0, 1.25, 1.5),
-        ),
+        data=varied_pairs(base.refine.data),
         descriptor_weight=0.5,
         distillation=DistillationConfig(detector=1.0),
     )
@@ -341,12 +344,7 @@ def lite() -> RunConfig:
             joint,
             loop=replace(joint.loop, steps=4200, learning_rate=6e-4, warmup_steps=100),
             norm="none",
-            data=replace(
-                varied().joint.data,
-                mild=replace(joint.data.mild, any_angle=0.05),
-                strong=replace(joint.data.strong, any_angle=0.25),
-                drawings=joint.data.drawings,
-            ),
+            data=varied_pairs(joint.data),
             temperature=0.04,
             distillation=DistillationConfig(detector=1.0, descriptor=0.5),
         ),

@@ -173,12 +173,12 @@ def compare(
     results: dict[str, list[list[PairResult]]] = {name: [] for name in candidates}
     agreements: dict[str, list[Agreement]] = {name: [] for name in candidates}
     orders = ORDERS if weights.config.descriptor_dim else 1
+    others = [_reordered(protocol, order) for order in range(1, orders)]
     for pair in pairs:
         for name, find in finders.items():
             seen[name].clear()
             found = list(evaluate_pairs([pair], find, protocol))
-            for order in range(1, orders):
-                other = replace(protocol, ransac=replace(protocol.ransac, order=order))
+            for other in others:
                 found += evaluate_pairs([pair], _again(seen[name]), other)
             results[name].append(found)
             agreements[name] += map(agreement, seen[REFERENCE], seen[name])
@@ -189,6 +189,12 @@ def compare(
         )
         for name, backend in candidates.items()
     }
+
+
+def _reordered(protocol: Protocol, order: int) -> Protocol:
+    """The protocol with another order of the matches, which changes no measure of the keypoints."""
+    passes = tuple(replace(step, detection=False) for step in protocol.passes)
+    return replace(protocol, passes=passes, ransac=replace(protocol.ransac, order=order))
 
 
 def _again(found: Iterable[Detections]) -> Finder:
